@@ -1,0 +1,83 @@
+"""BPR: Bayesian personalized ranking, a pairwise loss on implicit feedback."""
+
+from dataclasses import KW_ONLY, dataclass
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from mflib.model import Epoch, FactorModel, as_csr, interactions, sgd
+from mflib.sampling import Unliked
+
+
+def bpr_step(
+    P: Tensor,
+    Q: Tensor,
+    b: Tensor,
+    users: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    learning_rate: float,
+    user_regularization: float,
+    item_regularization: float,
+) -> Tensor:
+    """One step of gradient descent on a batch of triples; updates P, Q, b in place.
+
+    Minimises, over the triples (u, i, j) of the batch, with x = b_i - b_j + p_u·(q_i - q_j),
+
+        sum  -ln sigma(x) + lambda_U/2 |p_u|^2 + lambda_I/2 (|q_i|^2 + |q_j|^2 + b_i^2 + b_j^2)
+
+    P (U x F), Q (I x F), b (I); users, positives, negatives (int64, B). Gradients are summed at the
+    values the batch started with, so a batch of one triple is the update of Rendle et al. 2009,
+    fig. 4. Returns -ln sigma(x) of each triple (B).
+    """
+    p, qi, qj = P.index_select(0, users), Q.index_select(0, positives), Q.index_select(0, negatives)  # B x F
+    bi, bj = b.index_select(0, positives), b.index_select(0, negatives)  # B
+    x = bi - bj + (p * (qi - qj)).sum(1)  # B
+    g = torch.sigmoid(-x)  # B: how far the triple is from being learned
+    gp = g[:, None] * p  # B x F
+    P.index_add_(0, users, learning_rate * (g[:, None] * (qi - qj) - user_regularization * p))
+    Q.index_add_(0, positives, learning_rate * (gp - item_regularization * qi))
+    Q.index_add_(0, negatives, learning_rate * (-gp - item_regularization * qj))
+    b.index_add_(0, positives, learning_rate * (g - item_regularization * bi))
+    b.index_add_(0, negatives, learning_rate * (-g - item_regularization * bj))
+    return torch.nn.functional.softplus(-x)
+
+
+@dataclass(eq=False)
+class BPR(FactorModel):
+    """Scores b_i + p_u·q_i rank each liked item above an item that the user has not liked.
+
+    Maximises the probability sigma(x_ui - x_uj) that liked i is ranked above unliked j, over all such
+    pairs, with an L2 penalty (see ``bpr_step``), by mini-batch SGD: each iteration visits every
+    interaction once, with one negative drawn uniformly from what the user has not liked (Rendle,
+    Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit
+    Feedback", UAI 2009). Values above 0 are likes; their size does not matter.
+    """
+
+    factors: int = 64
+    _: KW_ONLY
+    learning_rate: float = 0.1
+    user_regularization: float = 0.015
+    item_regularization: float = 0.004
+    decay: float = 0.97
+    iterations: int = 60
+    batch_size: int = 4096
+    init_std: float = 0.1
+
+    def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
+        likes = as_csr(user_items > 0)
+        self._draw(likes.shape, self.init_std)
+        unliked = Unliked(likes)
+        all_users, all_items = interactions(likes)
+        useful = (unliked.count.index_select(0, all_users) > 0).nonzero()[:, 0]  # who likes all teaches nothing
+
+        def step(rows: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
+            rows = useful.index_select(0, rows)
+            users = all_users.index_select(0, rows)
+            batch = (users, all_items.index_select(0, rows), unliked.sample(users, rng))
+            penalties = (self.user_regularization, self.item_regularization)
+            factors = (self.user_factors, self.item_factors, self.item_biases)
+            return bpr_step(*factors, *(ids.to(self.device) for ids in batch), learning_rate, *penalties)
+
+        return sgd(self, len(useful), step)

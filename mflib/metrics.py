@@ -1,0 +1,77 @@
+"""How good a model is: errors of ratings, and per-user ranking metrics on held-out items."""
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from numpy.typing import ArrayLike
+
+from mflib.model import BLOCK, FactorModel, as_csr
+
+
+def rmse(estimates: ArrayLike, ratings: ArrayLike) -> float:
+    """Root mean squared error, in stars; both n."""
+    return float(np.sqrt(np.mean((np.asarray(estimates, np.float64) - np.asarray(ratings, np.float64)) ** 2)))
+
+
+def mae(estimates: ArrayLike, ratings: ArrayLike) -> float:
+    """Mean absolute error, in stars; both n."""
+    return float(np.mean(np.abs(np.asarray(estimates, np.float64) - np.asarray(ratings, np.float64))))
+
+
+def ranking_metrics(model: FactorModel, train: sp.spmatrix, test: sp.spmatrix, N: int = 10) -> pd.DataFrame:
+    """Rank all items for each user and look where the held-out ones stand; take ``.mean()`` of it.
+
+    ``train``, ``test``: scipy sparse, U x I, without a common cell (ValueError). All cells of ``train``
+    are excluded from the ranking; the positive cells of ``test`` are the items to be found. The result
+    has a row for each user with at least one of them, float64, indexed by user id:
+
+    - precision: hits among the first N, divided by N;
+    - recall: hits among the first N, divided by the number of test items;
+    - ndcg: sum of 1 / log2(1 + rank) over the hits among the first N, divided by its maximum;
+    - map: mean over the ranks of the hits of the precision up to there, divided by min(N, test items);
+    - auc: share of the pairs (test item, other item) in the right order; .5 where there is no pair.
+
+    Ties count against the model: a test item ranks behind all other items of the same score.
+    """
+    train, test = as_csr(train), as_csr(as_csr(test) > 0)
+    if train.shape != test.shape or train.shape != (len(model.user_factors), len(model.item_factors)):
+        raise ValueError(f"expected train and test of the model's shape, got {train.shape} and {test.shape}")
+    if abs(train).multiply(test).nnz:
+        raise ValueError("expected train and test without a common cell, got an overlap: test items have leaked")
+    users = np.flatnonzero(np.diff(test.indptr))
+    size = max(1, BLOCK // test.shape[1])
+    blocks = [users[start : start + size] for start in range(0, len(users), size)]
+    return pd.concat([_evaluate(model, block, train[block], test[block], N) for block in blocks])
+
+
+def _evaluate(model: FactorModel, users: np.ndarray, train: sp.csr_matrix, test: sp.csr_matrix, N: int) -> pd.DataFrame:
+    n_users, n_items = test.shape
+    scores = model.scores(torch.from_numpy(users)).cpu().numpy()  # B x I
+    count = np.diff(test.indptr)  # B
+    rows = np.repeat(np.arange(n_users), count)
+    own = np.full((n_users, count.max()), -np.inf, scores.dtype)  # scores of the test items, padded
+    own[rows, np.arange(len(rows)) - test.indptr[rows]] = scores[rows, test.indices]
+    own = -np.sort(-own, axis=1)
+    scores[rows, test.indices] = -np.inf
+    scores[train.nonzero()] = -np.inf
+    scores.sort(axis=1)
+    # ahead: how many items that are neither known nor to be found score at least as high
+    ahead = np.stack([n_items - np.searchsorted(*pair) for pair in zip(scores, own, strict=True)])
+    place = np.arange(1, own.shape[1] + 1)  # the place among the user's test items, best first
+    real = place <= count[:, None]
+    rank = ahead + place
+    hit = real & (rank <= N)
+    best = np.cumsum(1 / np.log2(1 + np.arange(1, N + 1)))[np.minimum(N, count) - 1]
+    others = n_items - count - np.diff(train.indptr)
+    wrong = (ahead * real).sum(1) / np.maximum(count * others, 1)
+    return pd.DataFrame(
+        {
+            "precision": hit.sum(1) / N,
+            "recall": hit.sum(1) / count,
+            "ndcg": (hit / np.log2(1 + rank)).sum(1) / best,
+            "map": (hit * place / rank).sum(1) / np.minimum(N, count),
+            "auc": np.where(others > 0, 1 - wrong, 0.5),
+        },
+        index=pd.Index(users, name="user"),
+    )

@@ -1,0 +1,128 @@
+"""WARP: weighted approximate-rank pairwise loss, which cares for the top of the list."""
+
+from dataclasses import KW_ONLY, dataclass
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from mflib.model import Epoch, FactorModel, as_csr, interactions, sgd
+
+
+def first_violations(scores: Tensor, rows: Tensor, limits: Tensor, draws: Tensor) -> Tensor:
+    """How many draws each positive needs until one scores above its limit -> int64, n; 0: none did.
+
+    ``scores`` B x I; positive k belongs to row ``rows[k]`` (int64, n), has the limit ``limits[k]`` (n)
+    and the candidate items ``draws[k]`` (int64, n x D), tried from left to right. Columns are looked up
+    in rounds of doubling width, for the positives still searching.
+    """
+    needed = torch.zeros_like(rows)
+    searching, start, width = torch.arange(len(rows), device=rows.device), 0, 8
+    while start < draws.shape[1] and len(searching):
+        candidates = draws[:, start : start + width].index_select(0, searching)  # s x width
+        cells = rows.index_select(0, searching)[:, None] * scores.shape[1] + candidates
+        drawn = scores.view(-1).index_select(0, cells.view(-1)).view_as(cells)
+        violates = drawn > limits.index_select(0, searching)[:, None]  # s x width
+        found, first = violates.any(1), violates.to(torch.uint8).argmax(1)
+        needed[searching[found]] = first[found] + start + 1
+        searching = searching[~found]
+        start, width = start + width, 2 * width
+    return needed
+
+
+def warp_step(
+    P: Tensor,
+    Q: Tensor,
+    users: Tensor,
+    rows: Tensor,
+    positives: Tensor,
+    draws: Tensor,
+    rank_weights: Tensor,
+    margin: float,
+    learning_rate: float,
+    regularization: float,
+) -> tuple[Tensor, Tensor]:
+    """One step of gradient descent on all positives of a block of users; updates P, Q in place.
+
+    Positive k is the liked item ``positives[k]`` of ``users[rows[k]]``. Its candidates ``draws[k]`` are
+    tried in order until one, j, that the user does not like violates the margin: s_j > s_i - margin.
+    After d draws the rank of i is taken to be floor((I - 1) / d), and the step minimises, over the
+    positives that found a violation,
+
+        sum  L(rank) (margin - s_i + s_j) + lambda/2 (|p_u|^2 + |q_i|^2 + |q_j|^2),    s = p_u·q
+
+    P (U x F), Q (I x F); users (int64, B), rows, positives (int64, n: all liked items of the block's
+    users), draws (int64, n x D, uniform over all items), rank_weights L (I, L(0) = 0). Gradients are
+    summed at the values the step started with. Returns the losses without the penalty (n, 0 where
+    nothing was found) and the numbers of draws (n, int64, 0 likewise).
+
+    The estimate of the rank is biased: with v violating items d is geometric, and
+    E[(I - 1) / d] = (I - 1) (v / (I - v)) ln(I / v) for D without bound, which is above v: a rank of 1
+    is taken for about ln I. Weston, Bengio, Usunier, "WSABIE", IJCAI 2011, algorithm 1.
+    """
+    n_items = len(Q)
+    p_block = P.index_select(0, users)  # B x F
+    scores = p_block @ Q.T  # B x I
+    liked = rows * n_items + positives
+    s_i = scores.view(-1).index_select(0, liked)  # n
+    scores.view(-1).index_fill_(0, liked, -torch.inf)  # a liked item never violates
+    needed = first_violations(scores, rows, s_i - margin, draws)
+
+    k = needed.nonzero()[:, 0]  # the positives that found a violation
+    rows, i = rows.index_select(0, k), positives.index_select(0, k)
+    j = draws.index_select(0, k).gather(1, needed.index_select(0, k)[:, None] - 1)[:, 0]
+    weight = rank_weights.index_select(0, (n_items - 1) // needed.index_select(0, k))  # L(rank)
+    p, qi, qj = p_block.index_select(0, rows), Q.index_select(0, i), Q.index_select(0, j)
+    wp = weight[:, None] * p
+    P.index_add_(0, users.index_select(0, rows), learning_rate * (weight[:, None] * (qi - qj) - regularization * p))
+    Q.index_add_(0, i, learning_rate * (wp - regularization * qi))
+    Q.index_add_(0, j, learning_rate * (-wp - regularization * qj))
+    s_j = scores.view(-1).index_select(0, rows * n_items + j)
+    return torch.zeros_like(s_i).index_add_(0, k, weight * (margin - s_i.index_select(0, k) + s_j)), needed
+
+
+@dataclass(eq=False)
+class WARP(FactorModel):
+    """Scores p_u·q_i trained so that liked items stand at the top of the list.
+
+    Minimises the sum over the liked items of L(rank), where rank counts the items that are not liked
+    and come within ``margin`` of the liked one, and L(r) = 1 + 1/2 + ... + 1/r grows ever more slowly,
+    so that the first places matter most. The rank is estimated from the number of uniform draws, at
+    most ``max_draws``, until one violates the margin (see ``warp_step``). An iteration visits the users
+    in random blocks of ``batch_size``, each with all its likes. Values above 0 are likes; their size does not
+    matter (Weston, Bengio, Usunier, "WSABIE: Scaling Up to Large Vocabulary Image Annotation", IJCAI 2011).
+    """
+
+    factors: int = 64
+    _: KW_ONLY
+    learning_rate: float = 0.006
+    regularization: float = 0.6
+    margin: float = 1.0
+    max_draws: int = 100
+    decay: float = 0.9
+    iterations: int = 40
+    batch_size: int = 32
+    init_std: float = 0.1
+
+    def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
+        likes = as_csr(user_items > 0)
+        n_items = likes.shape[1]
+        self._draw(likes.shape, self.init_std)
+        _, liked = interactions(likes)
+        start = torch.from_numpy(likes.indptr).long()  # U + 1
+        ranks = torch.arange(1, n_items, dtype=torch.float64)
+        rank_weights = torch.cat([ranks.new_zeros(1), ranks.reciprocal().cumsum(0)]).to(self.device, self.dtype)
+        active = start.diff().nonzero()[:, 0]
+
+        def step(chosen: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
+            users = active.index_select(0, chosen)
+            first, count = start.index_select(0, users), start.diff().index_select(0, users)
+            rows = torch.repeat_interleave(torch.arange(len(users)), count)
+            before = torch.repeat_interleave(first - (count.cumsum(0) - count), count)
+            positives = liked.index_select(0, before + torch.arange(len(rows)))
+            draws = torch.randint(n_items, (len(rows), self.max_draws), generator=rng)
+            block = (ids.to(self.device) for ids in (users, rows, positives, draws))
+            rest = (rank_weights, self.margin, learning_rate, self.regularization)
+            return warp_step(self.user_factors, self.item_factors, *block, *rest)[0]
+
+        return sgd(self, len(active), step)
