@@ -71,7 +71,7 @@ def cholesky(X: Tensor, Y: Tensor, confidence: Tensor, target: Tensor, regulariz
         place = torch.arange(longest, device=Y.device)
         real = place < start.diff().index_select(0, rows)[:, None]  # B x longest
         cell = torch.where(real, start.index_select(0, rows)[:, None] + place, 0).view(-1)
-        y = Y.index_select(0, columns.index_select(0, cell)).view(len(rows), longest, -1)  # B x longest x F
+        y = Y.index_select(0, columns.index_select(0, cell)).view(len(rows), longest, Y.shape[1])  # B x longest x F
         weight, goal = (real * t.index_select(0, cell).view_as(real) for t in (extra, target))  # B x longest
         A = gram + (weight[:, :, None] * y).mT @ y  # B x F x F
         b = (goal[:, None, :] @ y).mT  # B x F x 1

@@ -63,6 +63,7 @@ class FactorModel:
             raise ValueError(f"expected interactions to learn from, got an empty matrix of shape {user_items.shape}")
         self.history = []
         epoch = self._prepare(user_items)
+        self._clear_empty(user_items)
         for iteration in progress(range(self.iterations), type(self).__name__, show_progress):
             start = time.perf_counter()
             loss = epoch(iteration)
@@ -72,9 +73,12 @@ class FactorModel:
             self.history.append({"iteration": iteration, "loss": loss, "seconds": seconds})
             if callback:
                 callback(iteration, seconds, loss)
+        self._clear_empty(user_items)
+        return self
+
+    def _clear_empty(self, user_items: sp.csr_matrix) -> None:
         self.user_factors[torch.from_numpy(np.diff(user_items.indptr) == 0)] = 0
         self.item_factors[torch.from_numpy(np.diff(user_items.tocsc().indptr) == 0)] = 0
-        return self
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
         """Initialise the factors; return the function that runs one iteration and returns its loss."""
