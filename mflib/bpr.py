@@ -33,14 +33,16 @@ def bpr_step(
     """
     p, qi, qj = P.index_select(0, users), Q.index_select(0, positives), Q.index_select(0, negatives)  # B x F
     bi, bj = b.index_select(0, positives), b.index_select(0, negatives)  # B
-    x = bi - bj + (p * (qi - qj)).sum(1)  # B
-    g = torch.sigmoid(-x)  # B: how far the triple is from being learned
-    gp = g[:, None] * p  # B x F
-    P.index_add_(0, users, learning_rate * (g[:, None] * (qi - qj) - user_regularization * p))
-    Q.index_add_(0, positives, learning_rate * (gp - item_regularization * qi))
-    Q.index_add_(0, negatives, learning_rate * (-gp - item_regularization * qj))
-    b.index_add_(0, positives, learning_rate * (g - item_regularization * bi))
-    b.index_add_(0, negatives, learning_rate * (-g - item_regularization * bj))
+    difference = qi - qj  # B x F
+    x = bi - bj + (p * difference).sum(1)  # B
+    step = learning_rate * torch.sigmoid(-x)  # B: sigma(-x) is how far the triple is from being learned
+    shrink = learning_rate * item_regularization
+    step_p = step[:, None] * p  # B x F
+    P.index_add_(0, users, difference.mul_(step[:, None]).sub_(p, alpha=learning_rate * user_regularization))
+    Q.index_add_(0, positives, torch.sub(step_p, qi, alpha=shrink))
+    Q.index_add_(0, negatives, torch.add(step_p, qj, alpha=shrink).neg_())
+    b.index_add_(0, positives, step - shrink * bi)
+    b.index_add_(0, negatives, -step - shrink * bj)
     return torch.nn.functional.softplus(-x)
 
 
@@ -57,10 +59,10 @@ class BPR(FactorModel):
 
     factors: int = 64
     _: KW_ONLY
-    learning_rate: float = 0.1
-    user_regularization: float = 0.015
-    item_regularization: float = 0.004
-    decay: float = 0.97
+    learning_rate: float = 0.3
+    user_regularization: float = 0.05
+    item_regularization: float = 0.003
+    decay: float = 0.94
     iterations: int = 60
     batch_size: int = 4096
     init_std: float = 0.1

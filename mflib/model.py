@@ -61,6 +61,9 @@ class FactorModel:
         user_items = as_csr(user_items)
         if user_items.nnz == 0:
             raise ValueError(f"expected interactions to learn from, got an empty matrix of shape {user_items.shape}")
+        # Until a large block has been freed once, glibc returns every freed batch to the system and pays for fresh
+        # pages at each step, several times the arithmetic.
+        torch.empty(2**24, dtype=torch.uint8)
         self.history = []
         epoch = self._prepare(user_items)
         self._clear_empty(user_items)

@@ -36,10 +36,11 @@ def svd_step(
     bu, bi = b_u.index_select(0, users), b_i.index_select(0, items)  # B
     error = ratings - (mu + bu + bi + (p * q).sum(1))  # B
     g = weights * error  # B
-    P.index_add_(0, users, learning_rate * (g[:, None] * q - regularization * p))
-    Q.index_add_(0, items, learning_rate * (g[:, None] * p - regularization * q))
-    b_u.index_add_(0, users, learning_rate * (g - regularization * bu))
-    b_i.index_add_(0, items, learning_rate * (g - regularization * bi))
+    step, shrink = learning_rate * g, learning_rate * regularization
+    P.index_add_(0, users, (step[:, None] * q).sub_(p, alpha=shrink))
+    Q.index_add_(0, items, (step[:, None] * p).sub_(q, alpha=shrink))
+    b_u.index_add_(0, users, step - shrink * bu)
+    b_i.index_add_(0, items, step - shrink * bi)
     return weights * error**2 / 2
 
 
@@ -59,13 +60,13 @@ class SVD(FactorModel):
 
     factors: int = 64
     _: KW_ONLY
-    learning_rate: float = 0.01
+    learning_rate: float = 0.05
     regularization: float = 0.05
     unobserved_weight: float = 0.0
-    decay: float = 0.95
-    iterations: int = 40
+    decay: float = 0.88
+    iterations: int = 35
     batch_size: int = 4096
-    init_std: float = 0.1
+    init_std: float = 0.02
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
         n_users, n_items = user_items.shape

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from mflib.model import Epoch, FactorModel, as_csr, interactions, sgd
+from mflib.sampling import ORDER, generator
+
+LIKES_PER_ROW = 32  # a step sums over them, and too large a sum diverges
 
 
 def first_violations(scores: Tensor, rows: Tensor, limits: Tensor, draws: Tensor) -> Tensor:
@@ -34,6 +37,7 @@ def warp_step(
     P: Tensor,
     Q: Tensor,
     users: Tensor,
+    liked: Tensor,
     rows: Tensor,
     positives: Tensor,
     draws: Tensor,
@@ -42,7 +46,7 @@ def warp_step(
     learning_rate: float,
     regularization: float,
 ) -> tuple[Tensor, Tensor]:
-    """One step of gradient descent on all positives of a block of users; updates P, Q in place.
+    """One step of gradient descent on positives of a block of users; updates P, Q in place.
 
     Positive k is the liked item ``positives[k]`` of ``users[rows[k]]``. Its candidates ``draws[k]`` are
     tried in order until one, j, that the user does not like violates the margin: s_j > s_i - margin.
@@ -51,10 +55,10 @@ def warp_step(
 
         sum  L(rank) (margin - s_i + s_j) + lambda/2 (|p_u|^2 + |q_i|^2 + |q_j|^2),    s = p_u·q
 
-    P (U x F), Q (I x F); users (int64, B), rows, positives (int64, n: all liked items of the block's
-    users), draws (int64, n x D, uniform over all items), rank_weights L (I, L(0) = 0). Gradients are
-    summed at the values the step started with. Returns the losses without the penalty (n, 0 where
-    nothing was found) and the numbers of draws (n, int64, 0 likewise).
+    P (U x F), Q (I x F); users (int64, B), liked (int64, row * I + item of *all* liked items of these
+    users), rows, positives (int64, n), draws (int64, n x D, uniform over all items), rank_weights L
+    (I, L(0) = 0). Gradients are summed at the values the step started with. Returns the losses without
+    the penalty (n, 0 where nothing was found) and the numbers of draws (n, int64, 0 likewise).
 
     The estimate of the rank is biased: with v violating items d is geometric, and
     E[(I - 1) / d] = (I - 1) (v / (I - v)) ln(I / v) for D without bound, which is above v: a rank of 1
@@ -63,8 +67,7 @@ def warp_step(
     n_items = len(Q)
     p_block = P.index_select(0, users)  # B x F
     scores = p_block @ Q.T  # B x I
-    liked = rows * n_items + positives
-    s_i = scores.view(-1).index_select(0, liked)  # n
+    s_i = scores.view(-1).index_select(0, rows * n_items + positives)  # n
     scores.view(-1).index_fill_(0, liked, -torch.inf)  # a liked item never violates
     needed = first_violations(scores, rows, s_i - margin, draws)
 
@@ -73,12 +76,19 @@ def warp_step(
     j = draws.index_select(0, k).gather(1, needed.index_select(0, k)[:, None] - 1)[:, 0]
     weight = rank_weights.index_select(0, (n_items - 1) // needed.index_select(0, k))  # L(rank)
     p, qi, qj = p_block.index_select(0, rows), Q.index_select(0, i), Q.index_select(0, j)
-    wp = weight[:, None] * p
-    P.index_add_(0, users.index_select(0, rows), learning_rate * (weight[:, None] * (qi - qj) - regularization * p))
-    Q.index_add_(0, i, learning_rate * (wp - regularization * qi))
-    Q.index_add_(0, j, learning_rate * (-wp - regularization * qj))
+    step, shrink = (learning_rate * weight)[:, None], learning_rate * regularization
+    step_p = step * p
+    P.index_add_(0, users.index_select(0, rows), (qi - qj).mul_(step).sub_(p, alpha=shrink))
+    Q.index_add_(0, i, torch.sub(step_p, qi, alpha=shrink))
+    Q.index_add_(0, j, torch.add(step_p, qj, alpha=shrink).neg_())
     s_j = scores.view(-1).index_select(0, rows * n_items + j)
     return torch.zeros_like(s_i).index_add_(0, k, weight * (margin - s_i.index_select(0, k) + s_j)), needed
+
+
+def ranges(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """(row, position) of the positions first[row] … first[row] + count[row] - 1 of all rows, int64."""
+    rows = torch.repeat_interleave(torch.arange(len(count)), count)
+    return rows, torch.arange(len(rows)) + (first - count.cumsum(0) + count).index_select(0, rows)
 
 
 @dataclass(eq=False)
@@ -88,41 +98,47 @@ class WARP(FactorModel):
     Minimises the sum over the liked items of L(rank), where rank counts the items that are not liked
     and come within ``margin`` of the liked one, and L(r) = 1 + 1/2 + ... + 1/r grows ever more slowly,
     so that the first places matter most. The rank is estimated from the number of uniform draws, at
-    most ``max_draws``, until one violates the margin (see ``warp_step``). An iteration visits the users
-    in random blocks of ``batch_size``, each with all its likes. Values above 0 are likes; their size does not
-    matter (Weston, Bengio, Usunier, "WSABIE: Scaling Up to Large Vocabulary Image Annotation", IJCAI 2011).
+    most ``max_draws``, until one violates the margin (see ``warp_step``). An iteration visits all likes in
+    random blocks of ``batch_size`` rows, each of up to ``LIKES_PER_ROW`` likes of one user. Values above 0
+    are likes; their size does not matter (Weston, Bengio, Usunier, "WSABIE: Scaling Up to Large Vocabulary
+    Image Annotation", IJCAI 2011).
     """
 
     factors: int = 64
     _: KW_ONLY
-    learning_rate: float = 0.006
+    learning_rate: float = 0.01
     regularization: float = 0.6
     margin: float = 1.0
     max_draws: int = 100
-    decay: float = 0.9
-    iterations: int = 40
-    batch_size: int = 32
+    decay: float = 0.88
+    iterations: int = 30
+    batch_size: int = 128
     init_std: float = 0.1
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
         likes = as_csr(user_items > 0)
         n_items = likes.shape[1]
         self._draw(likes.shape, self.init_std)
-        _, liked = interactions(likes)
-        start = torch.from_numpy(likes.indptr).long()  # U + 1
-        ranks = torch.arange(1, n_items, dtype=torch.float64)
-        rank_weights = torch.cat([ranks.new_zeros(1), ranks.reciprocal().cumsum(0)]).to(self.device, self.dtype)
-        active = start.diff().nonzero()[:, 0]
+        users, liked = interactions(likes)
+        order = torch.randperm(likes.nnz, generator=generator(self.random_state, ORDER))
+        shuffled = liked[order[users[order].argsort(stable=True)]]  # within each user
+        start = torch.from_numpy(likes.indptr).long()
+        count = start.diff()
+        user_of, part = ranges(torch.zeros_like(count), -(-count // LIKES_PER_ROW))  # the rows of an iteration
+        first_of = start[user_of] + LIKES_PER_ROW * part
+        count_of = (start[user_of + 1] - first_of).clamp(max=LIKES_PER_ROW)
+        weights = torch.arange(n_items, dtype=torch.float64).reciprocal()  # L(r) = 1 + 1/2 + ... + 1/r
+        weights[0] = 0
+        weights = weights.cumsum(0).to(self.device, self.dtype)
 
         def step(chosen: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
-            users = active.index_select(0, chosen)
-            first, count = start.index_select(0, users), start.diff().index_select(0, users)
-            rows = torch.repeat_interleave(torch.arange(len(users)), count)
-            before = torch.repeat_interleave(first - (count.cumsum(0) - count), count)
-            positives = liked.index_select(0, before + torch.arange(len(rows)))
+            users = user_of[chosen]
+            known_rows, known = ranges(start[users], count[users])
+            rows, positions = ranges(first_of[chosen], count_of[chosen])
             draws = torch.randint(n_items, (len(rows), self.max_draws), generator=rng)
-            block = (ids.to(self.device) for ids in (users, rows, positives, draws))
-            rest = (rank_weights, self.margin, learning_rate, self.regularization)
-            return warp_step(self.user_factors, self.item_factors, *block, *rest)[0]
+            batch = (users, known_rows * n_items + liked[known], rows, shuffled[positions], draws)
+            batch = (ids.to(self.device) for ids in batch)
+            rest = (weights, self.margin, learning_rate, self.regularization)
+            return warp_step(self.user_factors, self.item_factors, *batch, *rest)[0]
 
-        return sgd(self, len(active), step)
+        return sgd(self, len(user_of), step)

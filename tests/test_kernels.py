@@ -115,20 +115,18 @@ def warp_case(draw, ids):
     """Four users in a block, one of them twice; each has some of the items, and fifteen draws for each."""
     users = torch.tensor([5, 0, 3, 0])
     liked = [[0, 4, 8], [2, 4], [1, 2, 3, 5, 6], [2, 4]]
-    rows = torch.tensor([row for row, items in enumerate(liked) for _ in items])
-    positives = torch.tensor([i for items in liked for i in items])
+    cells = torch.tensor([row * N_ITEMS + i for row, items in enumerate(liked) for i in items])
+    rows, positives = cells[1:-2] // N_ITEMS, cells[1:-2] % N_ITEMS  # not all that is liked is trained on
     draws = ids(N_ITEMS, len(rows) * 15).view(-1, 15)
     weights = torch.tensor([sum(1 / k for k in range(1, r + 1)) for r in range(N_ITEMS)], dtype=torch.float64)
-    return (draw(N_USERS, F), draw(N_ITEMS, F)), users, liked, (rows, positives, draws), weights
+    return (draw(N_USERS, F), draw(N_ITEMS, F)), users, liked, (cells, rows, positives, draws), weights
 
 
-def warp_loop(params, users, liked, draws, weights, margin):
+def warp_loop(params, users, liked, rows, positives, draws, weights, margin):
     """One positive at a time, one draw at a time."""
     (P0, Q0), (P, Q) = params, [p.clone() for p in params]
     losses, needed = [], []
-    for (row, i), candidates in zip(
-        ((r, i) for r, items in enumerate(liked) for i in items), draws.tolist(), strict=True
-    ):
+    for row, i, candidates in zip(rows.tolist(), positives.tolist(), draws.tolist(), strict=True):
         u = users[row]
         limit = P0[u] @ Q0[i] - margin
         d = next((d for d, j in enumerate(candidates, 1) if j not in liked[row] and P0[u] @ Q0[j] > limit), 0)
@@ -148,7 +146,7 @@ def warp_loop(params, users, liked, draws, weights, margin):
 def test_warp_step_is_the_loop(warp_case, margin):
     params, users, liked, batch, weights = warp_case
     got, (losses, needed) = after(params, lambda P, Q: warp_step(P, Q, users, *batch, weights, margin, LR, REG))
-    expected, its_losses, its_draws = warp_loop(params, users, liked, batch[2], weights, margin)
+    expected, its_losses, its_draws = warp_loop(params, users, liked, *batch[1:], weights, margin)
     assert max(its_draws) > 0
     assert margin > 0 or 0 in its_draws, "the case must have a positive without violation, too"
     assert needed.tolist() == its_draws
@@ -157,8 +155,8 @@ def test_warp_step_is_the_loop(warp_case, margin):
 
 
 def test_warp_step_descends_the_written_objective(warp_case):
-    params, users, _, (rows, i, draws), weights = warp_case
-    got, (_, needed) = after(params, lambda P, Q: warp_step(P, Q, users, rows, i, draws, weights, 0.5, LR, REG))
+    params, users, _, (cells, rows, i, draws), weights = warp_case
+    got, (_, needed) = after(params, lambda P, Q: warp_step(P, Q, users, cells, rows, i, draws, weights, 0.5, LR, REG))
     k = needed.nonzero()[:, 0]
     u, i, j = users[rows[k]], i[k], draws[k, needed[k] - 1]
     L = weights[(N_ITEMS - 1) // needed[k]]

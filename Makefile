@@ -1,0 +1,37 @@
+PYTHON ?= python3
+DATASET ?= ml-100k
+VENV := .venv/bin/python
+NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
+
+.PHONY: run test lab notebooks
+
+# Execute the four notebooks into build/$(DATASET)/ and print what came out.
+run: .venv/ready
+	$(VENV) -m mflib.data $(DATASET)
+	$(VENV) tests/execute.py run $(DATASET)
+
+# Style, unit tests, then the notebooks against their stored outputs.
+test: .venv/ready
+	$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
+	$(VENV) -m pytest tests
+	$(VENV) -m mflib.data ml-100k
+	MFLIB_DATASET=ml-100k MFLIB_PROGRESS=0 $(NBVAL) tests/ml-100k
+
+# JupyterLab on the notebooks.
+lab: .venv/ready
+	$(VENV) -m mflib.data ml-100k
+	$(VENV) -m jupyterlab notebooks
+
+# Store the outputs anew, on both data sets.
+notebooks: .venv/ready
+	$(VENV) -m mflib.data ml-1m
+	$(VENV) tests/execute.py store ml-1m
+	$(VENV) -m mflib.data ml-100k
+	$(VENV) tests/execute.py store ml-100k
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and f'expected Python 3.11 or newer, got {sys.version}; run: make PYTHON=python3.11')"
+	$(PYTHON) -m venv .venv
+	$(VENV) -m pip install --disable-pip-version-check -r requirements.txt
+	$(VENV) -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
