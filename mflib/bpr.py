@@ -11,15 +11,7 @@ from mflib.sampling import Unliked
 
 
 def bpr_step(
-    P: Tensor,
-    Q: Tensor,
-    b: Tensor,
-    users: Tensor,
-    positives: Tensor,
-    negatives: Tensor,
-    learning_rate: float,
-    user_regularization: float,
-    item_regularization: float,
+    P: Tensor, Q: Tensor, b: Tensor, users: Tensor, i: Tensor, j: Tensor, lr: float, reg_u: float, reg_i: float
 ) -> Tensor:
     """One step of gradient descent on a batch of triples; updates P, Q, b in place.
 
@@ -27,22 +19,21 @@ def bpr_step(
 
         sum  -ln sigma(x) + lambda_U/2 |p_u|^2 + lambda_I/2 (|q_i|^2 + |q_j|^2 + b_i^2 + b_j^2)
 
-    P (U x F), Q (I x F), b (I); users, positives, negatives (int64, B). Gradients are summed at the
-    values the batch started with, so a batch of one triple is the update of Rendle et al. 2009,
-    fig. 4. Returns -ln sigma(x) of each triple (B).
+    P (U x F), Q (I x F), b (I); users, liked items i, other items j (int64, B). Gradients are summed at the values the
+    batch started with, so that a batch of one triple is the update of Rendle et al. 2009, fig. 4. Returns -ln sigma(x)
+    of each triple (B).
     """
-    p, qi, qj = P.index_select(0, users), Q.index_select(0, positives), Q.index_select(0, negatives)  # B x F
-    bi, bj = b.index_select(0, positives), b.index_select(0, negatives)  # B
+    p, qi, qj = P.index_select(0, users), Q.index_select(0, i), Q.index_select(0, j)  # B x F
+    bi, bj = b.index_select(0, i), b.index_select(0, j)  # B
     difference = qi - qj  # B x F
     x = bi - bj + (p * difference).sum(1)  # B
-    step = learning_rate * torch.sigmoid(-x)  # B: sigma(-x) is how far the triple is from being learned
-    shrink = learning_rate * item_regularization
-    step_p = step[:, None] * p  # B x F
-    P.index_add_(0, users, difference.mul_(step[:, None]).sub_(p, alpha=learning_rate * user_regularization))
-    Q.index_add_(0, positives, torch.sub(step_p, qi, alpha=shrink))
-    Q.index_add_(0, negatives, torch.add(step_p, qj, alpha=shrink).neg_())
-    b.index_add_(0, positives, step - shrink * bi)
-    b.index_add_(0, negatives, -step - shrink * bj)
+    step = lr * torch.sigmoid(-x)  # B: sigma(-x) is how far the triple is from being learned
+    step_p, shrink = step[:, None] * p, lr * reg_i  # B x F
+    P.index_add_(0, users, difference.mul_(step[:, None]).sub_(p, alpha=lr * reg_u))
+    Q.index_add_(0, i, torch.sub(step_p, qi, alpha=shrink))
+    Q.index_add_(0, j, torch.add(step_p, qj, alpha=shrink).neg_())
+    b.index_add_(0, i, step - shrink * bi)
+    b.index_add_(0, j, -step - shrink * bj)
     return torch.nn.functional.softplus(-x)
 
 
@@ -50,11 +41,10 @@ def bpr_step(
 class BPR(FactorModel):
     """Scores b_i + p_u·q_i rank each liked item above an item that the user has not liked.
 
-    Maximises the probability sigma(x_ui - x_uj) that liked i is ranked above unliked j, over all such
-    pairs, with an L2 penalty (see ``bpr_step``), by mini-batch SGD: each iteration visits every
-    interaction once, with one negative drawn uniformly from what the user has not liked (Rendle,
-    Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit
-    Feedback", UAI 2009). Values above 0 are likes; their size does not matter.
+    Maximises the probability sigma(s_ui - s_uj) that liked i is ranked above unliked j, over all such pairs, with an L2
+    penalty (see ``bpr_step``), by mini-batch SGD: each iteration visits every like once, with one j drawn uniformly
+    from what the user has not liked (Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized
+    Ranking from Implicit Feedback", UAI 2009). Values above 0 are likes; their size does not matter.
     """
 
     factors: int = 64
@@ -70,16 +60,15 @@ class BPR(FactorModel):
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
         likes = as_csr(user_items > 0)
         self._draw(likes.shape, self.init_std)
-        unliked = Unliked(likes)
-        all_users, all_items = interactions(likes)
-        useful = (unliked.count.index_select(0, all_users) > 0).nonzero()[:, 0]  # who likes all teaches nothing
+        unliked, (all_users, all_items) = Unliked(likes), interactions(likes)
+        useful = (unliked.count.index_select(0, all_users) > 0).nonzero()[:, 0]  # who likes everything teaches nothing
 
-        def step(rows: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
-            rows = useful.index_select(0, rows)
+        def step(chosen: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
+            rows = useful.index_select(0, chosen)
             users = all_users.index_select(0, rows)
-            batch = (users, all_items.index_select(0, rows), unliked.sample(users, rng))
-            penalties = (self.user_regularization, self.item_regularization)
-            factors = (self.user_factors, self.item_factors, self.item_biases)
-            return bpr_step(*factors, *(ids.to(self.device) for ids in batch), learning_rate, *penalties)
+            triples = (users, all_items.index_select(0, rows), unliked.sample(users, rng))
+            triples = (ids.to(self.device) for ids in triples)
+            rest = (learning_rate, self.user_regularization, self.item_regularization)
+            return bpr_step(self.user_factors, self.item_factors, self.item_biases, *triples, *rest)
 
         return sgd(self, len(useful), step)

@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -60,9 +59,8 @@ SOURCES = {
 class MovieLens:
     """Ratings with contiguous ids: users 0 … U-1, items 0 … I-1 (the rated movies).
 
-    ``ratings``: scipy CSR, float32, U x I, 1 … 5 stars; ``movies``: DataFrame with a row per item id
-    and the columns title, year (0: unknown), genres; ``user_ids``, ``movie_ids``: int64, the ids in the
-    data set's files by contiguous id.
+    ``ratings``: scipy CSR, float32, U x I, 1 … 5 stars; ``movies``: DataFrame with a row per item id and the columns
+    title (with the year) and genres; ``user_ids``, ``movie_ids``: int64, the ids in the files by contiguous id.
     """
 
     name: str
@@ -82,8 +80,7 @@ class MovieLens:
         titles = self.movies["title"]
         found = titles.index[(titles == title) | (titles.str.replace(r" \(\d{4}\)$", "", regex=True) == title)]
         if len(found) != 1:
-            near = titles if len(found) else titles[titles.str.contains(title, case=False, regex=False)]
-            near = near[found] if len(found) else near
+            near = titles[found if len(found) else titles.str.contains(title, case=False, regex=False)]
             hint = f"perhaps one of {near.tolist()[:5]}" if len(near) else "look it up in the table movies"
             raise KeyError(f"expected the title of one movie, got {title!r}, which {len(found)} have; {hint}")
         return int(found[0])
@@ -202,7 +199,7 @@ def _read(name: str, folder: Path) -> MovieLens:
         if found != source.content:
             n = len(list(_records(ratings_file, source, 4)))  # raises if a line is malformed
             raise ValueError(f"{ratings_file}: expected content hash {source.content}, got {n:,} ratings with {found}")
-        movies = pd.DataFrame(map(_movie, _records(movies_file, source, 1)), columns=["id", "title", "year", "genres"])
+        movies = pd.DataFrame(map(_movie, _records(movies_file, source, 1)), columns=["id", "title", "genres"])
         user_ids, users = np.unique(triples[:, 0], return_inverse=True)
         movie_ids, items = np.unique(triples[:, 1], return_inverse=True)
         if len(movies) != source.n_movies or not np.isin(movie_ids, movies["id"]).all():
@@ -238,12 +235,10 @@ def _records(file: Path, source: Source, numbers: int) -> Iterator[list[str]]:
         yield fields
 
 
-def _movie(record: list[str]) -> tuple[int, str, int, str]:
-    """(id, title with year, year, genres) of a line of either data set; the smaller has a column for the year."""
+def _movie(record: list[str]) -> tuple[int, str, str]:
+    """(id, title with year, genres) of a line of either data set; the smaller has a column for the year."""
     movie, title, *year, genres = record
-    title = f"{title} ({year[0]})" if year and year[0].isdigit() else title
-    dated = re.search(r"\((\d{4})\)$", title)
-    return int(movie), title, int(dated[1]) if dated else 0, genres.replace(" ", "|")
+    return int(movie), f"{title} ({year[0]})" if year and year[0].isdigit() else title, genres.replace(" ", "|")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""What every factor model shares: checks, the training loop, recommend, similar_items, save and load.
+"""What every factor model shares: the training loop, recommend, similar_items, save and load.
 
-The interface is that of the library implicit: ``user_items`` is always users x items, and
-``recommend`` takes one row of it per user.
+The interface is that of the library implicit: ``user_items`` is always users x items, and ``recommend`` takes one row
+of it per user.
 """
 
 import os
@@ -33,10 +33,9 @@ Metric = Literal["cosine", "l2"]
 class FactorModel:
     """The score of item i for user u is p_u·q_i plus biases; subclasses say how P and Q are found.
 
-    After ``fit``: tensors of ``dtype`` on ``device``, ``user_factors`` U x F, ``item_factors`` I x F,
-    ``user_biases`` U, ``item_biases`` I, and the float ``global_bias`` (biases are zero in models without);
-    ``history``, a list with one dict (iteration, loss, seconds) per iteration. Users and items without
-    interactions have zero factors.
+    After ``fit``: tensors of ``dtype`` on ``device``, ``user_factors`` U x F, ``item_factors`` I x F, ``user_biases``
+    U, ``item_biases`` I, and the float ``global_bias`` (biases are zero in models without); ``history``, a list with
+    one dict (iteration, loss, seconds) per iteration. Users and items without interactions have zero factors.
     """
 
     factors: int = 64
@@ -49,12 +48,11 @@ class FactorModel:
     _remedy = "lower learning_rate"
 
     def fit(self, user_items: sp.spmatrix, show_progress: bool = True, callback: Callback | None = None) -> Self:
-        """Learn from ``user_items``, any scipy sparse matrix, U x I; what is stored must be finite.
+        """Learn from ``user_items``, any scipy sparse matrix, U x I; what it stores must be finite.
 
-        ``callback(iteration, elapsed, loss)`` is called after each iteration, counted from 0;
-        elapsed is the time of that iteration in seconds. Every call starts anew from ``random_state``.
-        Raises TypeError for a dense matrix, ValueError for one without interactions and
-        FloatingPointError when training diverges.
+        ``callback(iteration, elapsed, loss)`` is called after each iteration, counted from 0; elapsed is the time of
+        that iteration in seconds. Every call starts anew from ``random_state``. Raises TypeError for a dense matrix,
+        ValueError for one without interactions, FloatingPointError when training diverges.
         """
         if self.factors < 1 or self.iterations < 1:
             raise ValueError(f"expected at least 1 factor and 1 iteration, got {self.factors} and {self.iterations}")
@@ -79,10 +77,6 @@ class FactorModel:
         self._clear_empty(user_items)
         return self
 
-    def _clear_empty(self, user_items: sp.csr_matrix) -> None:
-        self.user_factors[torch.from_numpy(np.diff(user_items.indptr) == 0)] = 0
-        self.item_factors[torch.from_numpy(np.diff(user_items.tocsc().indptr) == 0)] = 0
-
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
         """Initialise the factors; return the function that runs one iteration and returns its loss."""
         raise NotImplementedError
@@ -90,12 +84,14 @@ class FactorModel:
     def _draw(self, shape: tuple[int, int], std: float) -> None:
         """Normal factors and zero biases. Drawn in float64: float32 draws differ between CPU types."""
         rng = generator(self.random_state, INIT)
-        self.user_factors, self.item_factors = (
-            (std * torch.randn(n, self.factors, generator=rng, dtype=torch.float64)).to(self.device, self.dtype)
-            for n in shape
-        )
+        drawn = (std * torch.randn(n, self.factors, generator=rng, dtype=torch.float64) for n in shape)
+        self.user_factors, self.item_factors = (W.to(self.device, self.dtype) for W in drawn)
         self.user_biases, self.item_biases = (W.new_zeros(len(W)) for W in (self.user_factors, self.item_factors))
         self.global_bias = 0.0
+
+    def _clear_empty(self, user_items: sp.csr_matrix) -> None:
+        self.user_factors[torch.from_numpy(np.diff(user_items.indptr) == 0)] = 0
+        self.item_factors[torch.from_numpy(np.diff(user_items.tocsc().indptr) == 0)] = 0
 
     def scores(self, users: Tensor, P: Tensor | None = None) -> Tensor:
         """Scores of all items for ``users`` (int64, B), whose factors may be given as ``P`` (B x F) -> B x I."""
@@ -124,21 +120,19 @@ class FactorModel:
     ) -> Answer:
         """The N items with the highest scores -> (ids int64, scores), best first, ties by id.
 
-        ``userid``: one id (results: at most N) or an array of B (results: B x N, padded with id -1
-        and score -inf). ``user_items``: one row per given user; what it stores is not recommended,
-        dislikes included, unless ``filter_already_liked_items`` is False (then None will do).
-        ``filter_items`` are never recommended; ``items``, if given, are the only candidates.
-        ``recalculate_user`` takes the user's factors from ``user_items`` instead of from training
-        (ALS only). Raises ValueError if the rows do not fit, IndexError for an unknown id.
+        ``userid``: one id (results: at most N) or an array of B (results: B x N, padded with id -1 and score -inf).
+        ``user_items``: one row per given user; what it stores is not recommended, dislikes included, unless
+        ``filter_already_liked_items`` is False (then None will do). ``filter_items`` are never recommended; ``items``,
+        if given, are the only candidates. ``recalculate_user`` takes the user's factors from ``user_items`` instead of
+        from training (ALS only; the id may be new). Raises ValueError for rows that do not fit, IndexError for ids.
         """
         users = self._ids(0 * np.asarray(userid) if recalculate_user else userid, "user")
-        n_items = len(self.item_factors)
         if filter_already_liked_items or recalculate_user:
             user_items = as_csr(user_items)
-            if user_items.shape != (len(users), n_items):
+            if user_items.shape != (expected := (len(users), len(self.item_factors))):
                 raise ValueError(
-                    f"expected user_items with one row for each of the {len(users)} given users and {n_items} columns, "
-                    f"got shape {user_items.shape}; pass user_items[userid], not the whole matrix"
+                    f"expected user_items with one row for each of the {len(users)} given users, shape {expected}, got "
+                    f"{user_items.shape}; pass user_items[userid], not the whole matrix"
                 )
 
         def scores(rows: slice) -> Tensor:
@@ -150,18 +144,16 @@ class FactorModel:
         return self._ranked(scores, "item", userid, N, filter_items, items)
 
     def _fold_in(self, user_items: sp.csr_matrix) -> Tensor:
-        raise NotImplementedError(
-            f"{type(self).__name__} cannot compute the factors of a new user from its items; expected "
-            "recalculate_user=False, or ALS, whose user factors are the solution of a linear system"
-        )
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} has no formula for new users: expected recalculate_user=False, or ALS")
 
     def similar_items(
         self, itemid: ArrayLike, N: int = 10, filter_items: Ids = None, items: Ids = None, metric: Metric = "cosine"
     ) -> Answer:
         """The N items nearest to ``itemid``, one id or an array -> (ids, similarities), best first.
 
-        Similarity is the cosine of the item factors (0 where one of them is zero) or, with "l2", the
-        negative Euclidean distance. As in implicit, the item itself is among them.
+        Similarity is the cosine of the item factors (0 where one of them is zero) or, with "l2", the negative Euclidean
+        distance. As in implicit, the item itself is among them.
         """
         return self._similar("item", itemid, N, filter_items, items, metric)
 
@@ -174,7 +166,7 @@ class FactorModel:
     def _similar(self, what: str, query: ArrayLike, N: int, without: Ids, only: Ids, metric: str) -> Answer:
         if metric not in ("cosine", "l2"):
             raise ValueError(f"expected the metric 'cosine' or 'l2', got {metric!r}")
-        ids, W = self._ids(query, what), self.item_factors if what == "item" else self.user_factors
+        ids, W = self._ids(query, what), getattr(self, f"{what}_factors")
         if metric == "cosine":
             W = torch.nn.functional.normalize(W, eps=torch.finfo(W.dtype).tiny)
 
@@ -189,7 +181,7 @@ class FactorModel:
         self, scores: Callable[[slice], Tensor], what: str, query: ArrayLike, N: int, without: Ids, only: Ids
     ) -> Answer:
         """The best N by ``scores(rows of the query)``: trimmed for one query, padded to N for an array."""
-        n = len(self.item_factors if what == "item" else self.user_factors)
+        n = len(getattr(self, f"{what}_factors"))
         barred = torch.full((n,), only is not None, device=self.device)
         if only is not None:
             barred[self._ids(only, what)] = False
@@ -211,8 +203,7 @@ class FactorModel:
         """Checked ids (one or an array) -> int64, n."""
         if not hasattr(self, "item_factors"):
             raise RuntimeError(f"expected a fitted model, got {self!r}; call fit(user_items) first")
-        n = len(self.item_factors if what == "item" else self.user_factors)
-        ids = np.atleast_1d(np.asarray(ids))
+        n, ids = len(getattr(self, f"{what}_factors")), np.atleast_1d(np.asarray(ids))
         if ids.ndim > 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise TypeError(f"expected one {what} id or an array of them, got {ids.dtype} of shape {ids.shape}")
         if ids.size and (ids.min() < 0 or ids.max() >= n):
@@ -240,7 +231,7 @@ class FactorModel:
 
 @dataclass(eq=False)
 class Popularity(FactorModel):
-    """Everybody is recommended what most users have; the baseline of every table. F = 1, all zero."""
+    """Everybody is recommended what most users have: the baseline of every table. F = 1, all zero."""
 
     factors: int = 1
     _: KW_ONLY
@@ -255,8 +246,8 @@ class Popularity(FactorModel):
 def sgd(model: FactorModel, n: int, step: Callable[[Tensor, float, torch.Generator], Tensor]) -> Epoch:
     """Epochs of stochastic gradient descent over the rows 0 … n-1 in random minibatches.
 
-    ``step(rows, learning_rate, rng)`` updates the model with the rows (int64, B) and returns the losses, of
-    which the epoch returns the mean. ``model.decay`` multiplies the learning rate after each epoch.
+    ``step(rows, learning_rate, rng)`` updates the model with the rows (int64, B) and returns the losses, of which the
+    epoch returns the mean. ``model.decay`` multiplies the learning rate after each epoch.
     """
     rng = generator(model.random_state, ORDER)
 
@@ -294,7 +285,7 @@ def top(scores: Tensor, N: int) -> tuple[Tensor, Tensor]:
         raise ValueError(f"expected N of at least 1, got {N}")
     N = min(N, scores.shape[1])
     values, ids = scores.topk(N)
-    # topk takes any of several equal scores; the rows where that changes the set are sorted instead.
+    # topk takes any of several equal scores; the rows where that changes the set are sorted instead
     tied = ((scores >= values[:, -1:]).sum(1) > N).nonzero()[:, 0]
     ids[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :N]
     ids = ids.sort(1).values

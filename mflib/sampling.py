@@ -1,6 +1,6 @@
 """Every random choice: hold-out splits, minibatches, negatives. Seeds are arguments.
 
-Draws are integers made on the CPU by ``torch.Generator``, so they are the same on every machine.
+Draws are integers made on the CPU by ``torch.Generator``, so that they are the same on every machine.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ INIT, ORDER, SPLIT = range(3)  # one stream per purpose: more epochs do not chan
 
 
 def generator(random_state: int, stream: int) -> torch.Generator:
-    """The generator of one purpose (``INIT``, ``ORDER`` or ``SPLIT``) under the seed ``random_state``."""
+    """The generator of one purpose (INIT, ORDER or SPLIT) under the seed ``random_state``."""
     return torch.Generator().manual_seed(3 * int(random_state) + stream)
 
 
@@ -23,20 +23,17 @@ def train_test_split(
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """Hold out a uniformly random share of the interactions.
 
-    ``user_items``: scipy sparse, U x I. Returns (train, test), CSR of the same shape and dtype that
-    share no cell; train has round(train_percentage * n) of the n interactions.
+    ``user_items``: scipy sparse, U x I. Returns (train, test), CSR of its shape and dtype without a common cell; train
+    has round(train_percentage * n) of the n interactions. Raises ValueError unless 0 < train_percentage < 1.
     """
     if not 0 < train_percentage < 1:
         raise ValueError(f"expected a train_percentage between 0 and 1, got {train_percentage}")
-    coo = sp.csr_matrix(user_items).tocoo()  # by way of CSR: row order does not depend on the input
+    coo = sp.csr_matrix(user_items).tocoo()  # by way of CSR: the order does not depend on the input's format
     order = torch.randperm(coo.nnz, generator=generator(random_state, SPLIT)).numpy()
-    cut = round(train_percentage * coo.nnz)
-    parts = []
-    for chosen in (np.sort(order[:cut]), np.sort(order[cut:])):
-        part = sp.csr_matrix((coo.data[chosen], (coo.row[chosen], coo.col[chosen])), shape=coo.shape)
-        part.sort_indices()
-        parts.append(part)
-    return parts[0], parts[1]
+    in_train = np.zeros(coo.nnz, bool)
+    in_train[order[: round(train_percentage * coo.nnz)]] = True
+    train, test = (sp.csr_matrix((coo.data[m], (coo.row[m], coo.col[m])), coo.shape) for m in (in_train, ~in_train))
+    return train, test
 
 
 def minibatches(n: int, size: int, rng: torch.Generator) -> Iterator[Tensor]:
@@ -45,27 +42,25 @@ def minibatches(n: int, size: int, rng: torch.Generator) -> Iterator[Tensor]:
 
 
 class Unliked:
-    """Uniform draws from the items a user does *not* have, exact and without rejection.
+    """Uniform draws from the items that a user does *not* have, exact and without rejection.
 
-    Among a user's sorted items k_0 < k_1 < …, the number of unliked items before k_j is k_j - j. So
-    the r-th unliked item is r + |{j: k_j - j <= r}|, and one binary search over all users finds it.
+    Among a user's sorted items k_0 < k_1 < …, the number of unliked items before k_j is k_j - j. So the r-th unliked
+    item is r + |{j: k_j - j <= r}|, and one binary search over all users finds it.
 
     ``user_items``: scipy CSR with sorted indices, U x I, the liked items.
     """
 
     def __init__(self, user_items: sp.csr_matrix):
         self.n_items = user_items.shape[1]
-        self.start = torch.from_numpy(user_items.indptr.astype(np.int64))  # U + 1
+        self.start = torch.from_numpy(user_items.indptr).long()  # U + 1
         count = self.start.diff()
         users = torch.repeat_interleave(torch.arange(len(count)), count)
         place = torch.arange(len(users)) - self.start.index_select(0, users)
-        before = torch.from_numpy(user_items.indices.astype(np.int64)) - place
-        self.keys = users * (self.n_items + 1) + before  # n, ascending
+        self.keys = users * (self.n_items + 1) + torch.from_numpy(user_items.indices).long() - place  # n, ascending
         self.count = self.n_items - count  # U: how many items each user does not have
 
     def sample(self, users: Tensor, rng: torch.Generator) -> Tensor:
-        """One item for each of ``users`` (int64, B) -> int64, B. None may have liked every item."""
-        count = self.count.index_select(0, users)
-        r = torch.randint(2**62, users.shape, generator=rng) % count
+        """One item for each of ``users`` (int64, B) -> int64, B. None of them may have all items."""
+        r = torch.randint(2**62, users.shape, generator=rng) % self.count.index_select(0, users)
         found = torch.searchsorted(self.keys, users * (self.n_items + 1) + r, right=True)
         return r + found - self.start.index_select(0, users)

@@ -28,15 +28,14 @@ def svd_step(
 
         sum  1/2 w (r - mu - b_u - b_i - p_u·q_i)^2 + lambda/2 (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2)
 
-    P (U x F), Q (I x F), b_u (U), b_i (I); users, items (int64, B), ratings, weights (B). Gradients
-    are summed at the values the batch started with, so a batch of one row is the classical update
-    (Koren, Bell, Volinsky 2009, eq. 5). Returns the loss of each row without the penalty (B).
+    P (U x F), Q (I x F), b_u (U), b_i (I); users, items (int64, B), ratings, weights (B). Gradients are summed at the
+    values the batch started with, so that a batch of one row is the classical update (Koren, Bell, Volinsky 2009).
+    Returns the loss of each row without the penalty (B).
     """
     p, q = P.index_select(0, users), Q.index_select(0, items)  # B x F
     bu, bi = b_u.index_select(0, users), b_i.index_select(0, items)  # B
     error = ratings - (mu + bu + bi + (p * q).sum(1))  # B
-    g = weights * error  # B
-    step, shrink = learning_rate * g, learning_rate * regularization
+    step, shrink = learning_rate * weights * error, learning_rate * regularization
     P.index_add_(0, users, (step[:, None] * q).sub_(p, alpha=shrink))
     Q.index_add_(0, items, (step[:, None] * p).sub_(q, alpha=shrink))
     b_u.index_add_(0, users, step - shrink * bu)
@@ -48,14 +47,13 @@ def svd_step(
 class SVD(FactorModel):
     """Ratings are estimated as mu + b_u + b_i + p_u·q_i.
 
-    mu is the mean rating; b_u and b_i are what user u and item i add to it; p_u·q_i is the part
-    that depends on both. Minimises the squared error of the known ratings with an L2 penalty (see
-    ``svd_step``) by mini-batch SGD (Funk 2006; Koren, Bell, Volinsky, "Matrix Factorization
-    Techniques for Recommender Systems", IEEE Computer 2009).
+    mu is the mean rating, b_u and b_i are what user u and item i add to it, p_u·q_i is the part that depends on both.
+    Minimises the squared error of the known ratings with an L2 penalty (see ``svd_step``) by mini-batch SGD (Funk 2006;
+    Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009).
 
-    With ``unobserved_weight`` w > 0 each rating is joined by one cell drawn uniformly from all U x I
-    with the target 0 and the weight w U I / n: in expectation every cell counts as a zero of weight w.
-    Then mu = 0, and the ranking improves while the error of the ratings grows.
+    With ``unobserved_weight`` w > 0, each rating is joined by a cell drawn uniformly from all U x I, with the target 0
+    and the weight w U I / n: in expectation every cell counts as a zero of weight w. Then mu = 0; the ranking improves
+    while the error of the ratings grows.
     """
 
     factors: int = 64
@@ -69,11 +67,10 @@ class SVD(FactorModel):
     init_std: float = 0.02
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
-        n_users, n_items = user_items.shape
         self._draw(user_items.shape, self.init_std)
         all_users, all_items = interactions(user_items, self.device)
         all_ratings = torch.from_numpy(user_items.data).to(self.device, self.dtype)
-        cell_weight = self.unobserved_weight * n_users * n_items / user_items.nnz
+        cell_weight = self.unobserved_weight * user_items.shape[0] * user_items.shape[1] / user_items.nnz
         if not cell_weight:
             self.global_bias = float(user_items.data.mean(dtype="float64"))
 
@@ -81,8 +78,8 @@ class SVD(FactorModel):
             users, items, ratings = (t.index_select(0, rows) for t in (all_users, all_items, all_ratings))
             weights = torch.ones_like(ratings)
             if cell_weight:
-                users = torch.cat([users, torch.randint(n_users, rows.shape, generator=rng).to(self.device)])
-                items = torch.cat([items, torch.randint(n_items, rows.shape, generator=rng).to(self.device)])
+                cells = (torch.randint(n, rows.shape, generator=rng).to(self.device) for n in user_items.shape)
+                users, items = (torch.cat(pair) for pair in zip((users, items), cells, strict=True))
                 ratings = torch.cat([ratings, torch.zeros_like(ratings)])
                 weights = torch.cat([weights, cell_weight * weights])
             factors = (self.user_factors, self.item_factors, self.user_biases, self.item_biases)

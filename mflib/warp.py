@@ -15,9 +15,8 @@ LIKES_PER_ROW = 32  # a step sums over them, and too large a sum diverges
 def first_violations(scores: Tensor, rows: Tensor, limits: Tensor, draws: Tensor) -> Tensor:
     """How many draws each positive needs until one scores above its limit -> int64, n; 0: none did.
 
-    ``scores`` B x I; positive k belongs to row ``rows[k]`` (int64, n), has the limit ``limits[k]`` (n)
-    and the candidate items ``draws[k]`` (int64, n x D), tried from left to right. Columns are looked up
-    in rounds of doubling width, for the positives still searching.
+    ``scores`` B x I; positive k belongs to row ``rows[k]`` (int64, n), has the limit ``limits[k]`` (n) and the
+    candidates ``draws[k]`` (int64, n x D), tried from left to right, in rounds of doubling width.
     """
     needed = torch.zeros_like(rows)
     searching, start, width = torch.arange(len(rows), device=rows.device), 0, 8
@@ -48,21 +47,18 @@ def warp_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of gradient descent on positives of a block of users; updates P, Q in place.
 
-    Positive k is the liked item ``positives[k]`` of ``users[rows[k]]``. Its candidates ``draws[k]`` are
-    tried in order until one, j, that the user does not like violates the margin: s_j > s_i - margin.
-    After d draws the rank of i is taken to be floor((I - 1) / d), and the step minimises, over the
-    positives that found a violation,
+    Positive k is the liked item ``positives[k]`` of ``users[rows[k]]``. Its candidates ``draws[k]`` are tried in order
+    until one, j, that the user does not like violates the margin: s_j > s_i - margin. After d draws the rank of i is
+    taken to be floor((I - 1) / d), and the step minimises, over the positives that found a violation,
 
         sum  L(rank) (margin - s_i + s_j) + lambda/2 (|p_u|^2 + |q_i|^2 + |q_j|^2),    s = p_u·q
 
-    P (U x F), Q (I x F); users (int64, B), liked (int64, row * I + item of *all* liked items of these
-    users), rows, positives (int64, n), draws (int64, n x D, uniform over all items), rank_weights L
-    (I, L(0) = 0). Gradients are summed at the values the step started with. Returns the losses without
-    the penalty (n, 0 where nothing was found) and the numbers of draws (n, int64, 0 likewise).
+    P (U x F), Q (I x F); users (int64, B); liked (int64): row * I + item of *all* that these users like; rows,
+    positives (int64, n); draws (int64, n x D), uniform over all items; rank_weights L (I). Gradients are summed at the
+    values the step started with. Returns the losses without the penalty and the draws needed (n; 0: nothing found).
 
-    The estimate of the rank is biased: with v violating items d is geometric, and
-    E[(I - 1) / d] = (I - 1) (v / (I - v)) ln(I / v) for D without bound, which is above v: a rank of 1
-    is taken for about ln I. Weston, Bengio, Usunier, "WSABIE", IJCAI 2011, algorithm 1.
+    The rank is biased: with v violating items d is geometric, and E[(I - 1) / d] = (I - 1) v / (I - v) ln(I / v) for
+    D without bound, which is above v; a rank of 1 is taken for about ln I. Weston, Bengio, Usunier 2011, algorithm 1.
     """
     n_items = len(Q)
     p_block = P.index_select(0, users)  # B x F
@@ -71,10 +67,10 @@ def warp_step(
     scores.view(-1).index_fill_(0, liked, -torch.inf)  # a liked item never violates
     needed = first_violations(scores, rows, s_i - margin, draws)
 
-    k = needed.nonzero()[:, 0]  # the positives that found a violation
-    rows, i = rows.index_select(0, k), positives.index_select(0, k)
-    j = draws.index_select(0, k).gather(1, needed.index_select(0, k)[:, None] - 1)[:, 0]
-    weight = rank_weights.index_select(0, (n_items - 1) // needed.index_select(0, k))  # L(rank)
+    k = needed.nonzero()[:, 0]  # the positives that found a violation, after d draws
+    d, rows, i = (t.index_select(0, k) for t in (needed, rows, positives))
+    j = draws.index_select(0, k).gather(1, d[:, None] - 1)[:, 0]
+    weight = rank_weights.index_select(0, (n_items - 1) // d)
     p, qi, qj = p_block.index_select(0, rows), Q.index_select(0, i), Q.index_select(0, j)
     step, shrink = (learning_rate * weight)[:, None], learning_rate * regularization
     step_p = step * p
@@ -93,15 +89,14 @@ def ranges(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(eq=False)
 class WARP(FactorModel):
-    """Scores p_u·q_i trained so that liked items stand at the top of the list.
+    """Scores p_u·q_i are trained so that liked items stand at the top of the list.
 
-    Minimises the sum over the liked items of L(rank), where rank counts the items that are not liked
-    and come within ``margin`` of the liked one, and L(r) = 1 + 1/2 + ... + 1/r grows ever more slowly,
-    so that the first places matter most. The rank is estimated from the number of uniform draws, at
-    most ``max_draws``, until one violates the margin (see ``warp_step``). An iteration visits all likes in
-    random blocks of ``batch_size`` rows, each of up to ``LIKES_PER_ROW`` likes of one user. Values above 0
-    are likes; their size does not matter (Weston, Bengio, Usunier, "WSABIE: Scaling Up to Large Vocabulary
-    Image Annotation", IJCAI 2011).
+    Minimises the sum over the liked items of L(rank): rank counts the items that are not liked and come within
+    ``margin`` of the liked one, and L(r) = 1 + 1/2 + ... + 1/r grows ever more slowly, so that the first places matter
+    most. The rank is estimated from the number of uniform draws, at most ``max_draws``, until one violates the margin
+    (see ``warp_step``). An iteration visits all likes in random blocks of ``batch_size`` rows, each of up to 32 likes
+    of one user. Values above 0 are likes; their size does not matter (Weston, Bengio, Usunier, "WSABIE: Scaling Up to
+    Large Vocabulary Image Annotation", IJCAI 2011).
     """
 
     factors: int = 64
@@ -127,18 +122,17 @@ class WARP(FactorModel):
         user_of, part = ranges(torch.zeros_like(count), -(-count // LIKES_PER_ROW))  # the rows of an iteration
         first_of = start[user_of] + LIKES_PER_ROW * part
         count_of = (start[user_of + 1] - first_of).clamp(max=LIKES_PER_ROW)
-        weights = torch.arange(n_items, dtype=torch.float64).reciprocal()  # L(r) = 1 + 1/2 + ... + 1/r
-        weights[0] = 0
-        weights = weights.cumsum(0).to(self.device, self.dtype)
+        harmonic = torch.arange(1, n_items, dtype=torch.float64).reciprocal().cumsum(0)
+        rank_weights = torch.cat([torch.zeros(1), harmonic]).to(self.device, self.dtype)  # L(0), L(1), …
 
         def step(chosen: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
             users = user_of[chosen]
             known_rows, known = ranges(start[users], count[users])
             rows, positions = ranges(first_of[chosen], count_of[chosen])
             draws = torch.randint(n_items, (len(rows), self.max_draws), generator=rng)
-            batch = (users, known_rows * n_items + liked[known], rows, shuffled[positions], draws)
-            batch = (ids.to(self.device) for ids in batch)
-            rest = (weights, self.margin, learning_rate, self.regularization)
-            return warp_step(self.user_factors, self.item_factors, *batch, *rest)[0]
+            block = (users, known_rows * n_items + liked[known], rows, shuffled[positions], draws)
+            block = (ids.to(self.device) for ids in block)
+            rest = (rank_weights, self.margin, learning_rate, self.regularization)
+            return warp_step(self.user_factors, self.item_factors, *block, *rest)[0]
 
         return sgd(self, len(user_of), step)

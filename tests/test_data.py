@@ -81,7 +81,6 @@ def test_load(name, capsys):
     assert data.user_ids.tolist() == [2, 7, 9]
     assert data.movie_ids.tolist() == [10, 20, 30]
     assert data.movies["title"].tolist() == ["Amélie: A Film (2001)", "Alien (1979)", "Alien 3 (1992)"]
-    assert data.movies["year"].tolist() == [2001, 1979, 1992]
     assert data.movies["genres"].tolist() == ["Comedy|Romance", "Action|Horror", "Sci-Fi"]
 
 
