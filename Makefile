@@ -3,7 +3,7 @@ DATASET ?= ml-100k
 VENV := .venv/bin/python
 NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 
-.PHONY: run test lab notebooks
+.PHONY: run test lab notebooks mutants
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
@@ -28,6 +28,10 @@ notebooks: .venv/ready
 	$(VENV) tests/execute.py store ml-1m
 	$(VENV) -m mflib.data ml-100k
 	$(VENV) tests/execute.py store ml-100k
+
+# Wrong versions of the kernels, each of which must turn a unit test red.
+mutants: .venv/ready
+	$(VENV) tests/mutants.py
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and f'expected Python 3.11 or newer, got {sys.version}; run: make PYTHON=python3.11')"

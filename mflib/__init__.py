@@ -2,9 +2,8 @@
 
 from mflib.als import ALS
 from mflib.bpr import BPR
-from mflib.data import load_movielens
 from mflib.model import Popularity
 from mflib.svd import SVD
 from mflib.warp import WARP
 
-__all__ = ["ALS", "BPR", "SVD", "WARP", "Popularity", "load_movielens"]
+__all__ = ["ALS", "BPR", "SVD", "WARP", "Popularity"]
