@@ -3,6 +3,9 @@ DATASET ?= ml-100k
 VENV := .venv/bin/python
 NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 
+# On a busy machine, threads of torch that wait for each other actively would take each other's processor.
+export GOMP_SPINCOUNT ?= 10000
+
 .PHONY: run test lab notebooks mutants
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 
 from mflib.model import BLOCK, FactorModel, as_csr
 
+ARTICLE = r", (the|a|an|le|la|les|das|der|die)$"
+
 
 def rmse(estimates: ArrayLike, ratings: ArrayLike) -> float:
     """Root mean squared error, in stars; both n."""
@@ -75,3 +77,49 @@ def _evaluate(model: FactorModel, users: np.ndarray, train: sp.csr_matrix, test:
         },
         index=pd.Index(users, name="user"),
     )
+
+
+def catalogue(model: FactorModel, train: sp.spmatrix, N: int = 10) -> dict[str, float]:
+    """What the N recommendations for all users are made of: coverage, the share of all items that anybody is
+    recommended, and popularity, the mean number of training interactions of a recommended item."""
+    train = as_csr(train)
+    ids, _ = model.recommend(np.arange(train.shape[0]), train, N)
+    shown = ids[ids >= 0]
+    count = np.bincount(train.indices, minlength=train.shape[1])
+    return {"coverage": len(np.unique(shown)) / train.shape[1], "popularity": float(count[shown].mean())}
+
+
+def series_of(titles: pd.Series) -> np.ndarray:
+    """The series that each movie belongs to -> int64, n; -1: none.
+
+    The rule: from a title take the year, all parentheses and the article away, what follows the first colon, and a
+    number at the end (2, III, Part II). Movies of which the same is left, but for a plural s, are a series if at least
+    one of them had a colon or a number.
+    """
+    whole = titles.str.lower().str.replace(r"\s*\([^)]*\)", "", regex=True).str.replace(ARTICLE, "", regex=True)
+    stem = whole.str.replace(r":.*", "", regex=True).str.replace(ARTICLE, "", regex=True)
+    stem = stem.str.replace(r" (part )?([2-9]|1\d|i{1,3}|iv|v|vi{1,3}|ix|x)( 1/2)?$", "", regex=True)
+    singular = stem.str.removesuffix("s")
+    stem = singular.where(singular.isin(stem), stem)
+    found = stem.groupby(stem).transform("size").gt(1) & (stem.str.len() + 1 < whole.str.len()).groupby(stem).transform(
+        "any"
+    )
+    return np.where(found, pd.factorize(stem)[0], -1)
+
+
+def similarity_quality(nearest: np.ndarray, items: np.ndarray, movies: pd.DataFrame) -> dict[str, float]:
+    """How well the neighbours of movies agree with what is known of them.
+
+    ``items``: the ids of the movies judged (int64, n); ``nearest``: the ids of the N nearest of each (n x N), itself not
+    among them; ``movies``: the table of the data set. "genres": mean share of common genres (Jaccard) of a movie and its
+    neighbours; "series": of the other movies of a movie's series (see ``series_of``), the share among its neighbours.
+    """
+    genres = movies["genres"].str.get_dummies("|").to_numpy(bool)
+    own, theirs = genres[items][:, None], genres[nearest]
+    agreement = (own & theirs).sum(2) / (own | theirs).sum(2)
+    series = np.full(len(movies), -1)
+    series[items] = series_of(movies["title"].iloc[items])
+    others = np.bincount(series[items] + 1)[series[items] + 1] - 1
+    judged = series[items] >= 0
+    hits = (series[nearest] == series[items][:, None]).sum(1)
+    return {"genres": float(agreement.mean()), "series": float((hits[judged] / others[judged]).mean())}
