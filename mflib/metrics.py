@@ -107,19 +107,25 @@ def series_of(titles: pd.Series) -> np.ndarray:
     return np.where(found, pd.factorize(stem)[0], -1)
 
 
-def similarity_quality(nearest: np.ndarray, items: np.ndarray, movies: pd.DataFrame) -> dict[str, float]:
-    """How well the neighbours of movies agree with what is known of them.
+def similarity_quality(
+    model: FactorModel, movies: pd.DataFrame, items: np.ndarray, metric: str = "cosine", N: int = 10
+) -> dict[str, float]:
+    """How well the N nearest of each of ``items`` (ids, int64, n), among them, agree with what is known of movies.
 
-    ``items``: the ids of the movies judged (int64, n); ``nearest``: the ids of the N nearest of each (n x N), itself not
-    among them; ``movies``: the table of the data set. "genres": mean share of common genres (Jaccard) of a movie and its
-    neighbours; "series": of the other movies of a movie's series (see ``series_of``), the share among its neighbours.
+    ``movies``: the table of the data set. "genres" is the mean share of common genres (Jaccard) of a movie and its
+    neighbours; "series" is, of the others of a movie's series (see ``series_of``), the share among its neighbours.
     """
-    genres = movies["genres"].str.get_dummies("|").to_numpy(bool)
-    own, theirs = genres[items][:, None], genres[nearest]
-    agreement = (own & theirs).sum(2) / (own | theirs).sum(2)
-    series = np.full(len(movies), -1)
+    nearest, _ = model.similar_items(items, N + 1, items=items, metric=metric)
+    others = nearest != items[:, None]
+    others[others.all(1), -1] = False  # a movie that is not among its own N + 1 nearest has equals
+    nearest = nearest[others].reshape(len(items), N)
+    genres, series = movies["genres"].str.get_dummies("|").to_numpy(bool), np.full(len(movies), -1)
     series[items] = series_of(movies["title"].iloc[items])
-    others = np.bincount(series[items] + 1)[series[items] + 1] - 1
-    judged = series[items] >= 0
-    hits = (series[nearest] == series[items][:, None]).sum(1)
-    return {"genres": float(agreement.mean()), "series": float((hits[judged] / others[judged]).mean())}
+    own, theirs = genres[items][:, None], genres[nearest]
+    judged = items[series[items] >= 0]
+    hits = (series[nearest] == series[items][:, None]).sum(1)[series[items] >= 0]
+    size = np.bincount(series[judged])[series[judged]]
+    return {
+        "genres": float(((own & theirs).sum(2) / (own | theirs).sum(2)).mean()),
+        "series": float((hits / (size - 1)).mean()),
+    }
