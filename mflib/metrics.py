@@ -1,5 +1,7 @@
 """How good a model is: errors of ratings, and per-user ranking metrics on held-out items."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -44,7 +46,8 @@ def ranking_metrics(model: FactorModel, train: sp.spmatrix, test: sp.spmatrix, N
     users = np.flatnonzero(np.diff(test.indptr))
     size = max(1, BLOCK // test.shape[1])
     blocks = [users[start : start + size] for start in range(0, len(users), size)]
-    return pd.concat([_evaluate(model, block, train[block], test[block], N) for block in blocks])
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy sorts without holding the interpreter
+        return pd.concat(pool.map(lambda block: _evaluate(model, block, train[block], test[block], N), blocks))
 
 
 def _evaluate(model: FactorModel, users: np.ndarray, train: sp.csr_matrix, test: sp.csr_matrix, N: int) -> pd.DataFrame:

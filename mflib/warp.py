@@ -108,7 +108,7 @@ class WARP(FactorModel):
     decay: float = 0.88
     iterations: int = 30
     batch_size: int = 128
-    init_std: float = 0.1
+    init_std: float = 0.03
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
         likes = as_csr(user_items > 0)
