@@ -253,8 +253,8 @@ def sgd(model: FactorModel, n: int, step: Callable[[Tensor, float, torch.Generat
 
     def epoch(iteration: int) -> float:
         rate = model.learning_rate * model.decay**iteration
-        losses = [step(rows, rate, rng) for rows in minibatches(n, model.batch_size, rng)]
-        return torch.cat(losses).mean(dtype=torch.float64).item()
+        losses = torch.cat([step(rows, rate, rng) for rows in minibatches(n, model.batch_size, rng)])
+        return losses.sum(dtype=torch.float64).item() / max(1, len(losses))
 
     return epoch
 

@@ -12,8 +12,8 @@ os.environ["MFLIB_PROGRESS"] = "0"
 from mflib import ALS, BPR, SVD, WARP, Popularity
 
 IMPLICIT = {
-    "ALS": lambda **kw: ALS(**{"factors": 3, "regularization": 1.0} | kw),
-    "ALS-exact": lambda **kw: ALS(**{"factors": 3, "regularization": 1.0, "use_cg": False} | kw),
+    "ALS": lambda **kw: ALS(**{"factors": 3, "regularization": 0.5} | kw),
+    "ALS-exact": lambda **kw: ALS(**{"factors": 3, "regularization": 0.5, "use_cg": False} | kw),
     "BPR": lambda **kw: BPR(**{"factors": 6, "iterations": 200, "batch_size": 64} | kw),
     "WARP": lambda **kw: WARP(**{"factors": 6, "iterations": 100, "learning_rate": 0.01, "regularization": 0.1} | kw),
 }

@@ -196,10 +196,15 @@ def test_rank_estimate_has_the_expectation_of_the_docstring():
         assert expected > v
 
 
-def dense_objective(X, Y, R, alpha, reg):
+def penalties(R):
+    """lambda_u and lambda_i of the models of ``fitted``."""
+    return (0.9 * np.maximum((R != 0).sum(axis), 1)[:, None] ** 0.4 for axis in (1, 0))
+
+
+def dense_objective(X, Y, R):
     """The objective of ALS over all cells, as written."""
-    C, p = 1 + alpha * np.abs(R), (R > 0).astype(float)
-    return (C * (p - X @ Y.T) ** 2).sum() + reg * ((X**2).sum() + (Y**2).sum())
+    C, p, (reg_u, reg_i) = 1 + 0.7 * np.abs(R), (R > 0).astype(float), penalties(R)
+    return (C * (p - X @ Y.T) ** 2).sum() + (reg_u * X**2).sum() + (reg_i * Y**2).sum()
 
 
 @pytest.fixture
@@ -212,32 +217,33 @@ def signed():
 
 
 def fitted(signed, **kw):
-    model = ALS(5, alpha=0.7, regularization=0.9, iterations=1, dtype=torch.float64, **kw).fit(sp.csr_matrix(signed))
+    options = {"alpha": 0.7, "regularization": 0.9, "frequency_scaling": 0.4, "iterations": 1, "dtype": torch.float64}
+    model = ALS(5, **options | kw).fit(sp.csr_matrix(signed))
     return model, model.user_factors.numpy(), model.item_factors.numpy()
 
 
 def test_als_loss_is_the_dense_objective(signed):
     for use_cg in (True, False):
         model, X, Y = fitted(signed, use_cg=use_cg)
-        assert model.history[-1]["loss"] == pytest.approx(dense_objective(X, Y, signed, 0.7, 0.9), rel=1e-12)
+        assert model.history[-1]["loss"] == pytest.approx(dense_objective(X, Y, signed), rel=1e-12)
 
 
 def test_als_half_step_is_stationary(signed):
     """After the items were solved, the gradient of the dense objective in Y is zero."""
     _, X, Y = fitted(signed, use_cg=False)
     C, p = 1 + 0.7 * np.abs(signed), (signed > 0).astype(float)
-    gradient = -2 * (C * (p - X @ Y.T)).T @ X + 2 * 0.9 * Y
+    gradient = -2 * (C * (p - X @ Y.T)).T @ X + 2 * list(penalties(signed))[1] * Y
     assert np.abs(gradient).max() < 1e-10
     assert np.abs(X).max() > 0.1
 
 
 def test_als_rows_are_the_normal_equations(signed):
-    """Solving the users for the final items gives x_u = (Y'C_u Y + reg)^-1 Y'C_u p_u, row by row."""
+    """Solving the users for the final items gives x_u = (Y'C_u Y + lambda_u)^-1 Y'C_u p_u, row by row."""
     model, _, Y = fitted(signed, use_cg=False)
     folded = model._fold_in(sp.csr_matrix(signed)).numpy()
-    for row, x in zip(signed, folded, strict=True):
+    for row, x, reg in zip(signed, folded, next(penalties(signed)), strict=True):
         C = np.diag(1 + 0.7 * np.abs(row))
-        assert np.allclose(x, np.linalg.solve(Y.T @ C @ Y + 0.9 * np.eye(5), Y.T @ C @ (row > 0)), atol=1e-12)
+        assert np.allclose(x, np.linalg.solve(Y.T @ C @ Y + reg * np.eye(5), Y.T @ C @ (row > 0)), atol=1e-12)
 
 
 def test_enough_conjugate_gradient_steps_are_exact(signed):

@@ -226,7 +226,7 @@ def test_rows_without_interactions_are_zero(any_model, ratings):
 def test_fold_in(ratings):
     model = ALS(4, alpha=3.0, regularization=0.5, use_cg=False, dtype=torch.float64)
     model.fit(ratings)
-    A = (Y := model.item_factors).T @ Y + 0.5 * torch.eye(4)
+    A = (Y := model.item_factors).T @ Y + 0.5 * ratings[6].nnz ** 0.5 * torch.eye(4)
     row = torch.from_numpy(ratings[[6]].toarray()[0])
     A += (Y * (3 * row)[:, None]).T @ Y
     x = torch.linalg.solve(A, Y.T @ ((1 + 3 * row) * (row > 0)))
@@ -294,8 +294,9 @@ CHANGED = {
     "unobserved_weight": 0.1,
     "decay": 0.5,
     "batch_size": 7,
-    "init_std": 0.03,
+    "init_std": 0.2,
     "alpha": 3.0,
+    "frequency_scaling": 0.0,
     "use_cg": True,
     "cg_steps": 1,
     "margin": 0.0,

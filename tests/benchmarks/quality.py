@@ -59,7 +59,7 @@ def explicit() -> str:
     for seed in tqdm(SEEDS, "ratings"):
         train, test = explicit_split(seed)
         held_out = test.tocoo()
-        _, _, estimate = surprise_svd(train)
+        _, estimate = surprise_svd(train)
         model = SVD().fit(train, show_progress=False)
         errors["Surprise SVD"].append(rmse(estimate(held_out.row, held_out.col), held_out.data))
         errors["SVD"].append(rmse(model.predict(held_out.row, held_out.col), held_out.data))
