@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test lab notebooks mutants
+.PHONY: run test lab notebooks mutants bench
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
@@ -31,6 +31,13 @@ notebooks: .venv/ready
 	$(VENV) tests/execute.py store ml-1m
 	$(VENV) -m mflib.data ml-100k
 	$(VENV) tests/execute.py store ml-100k
+
+# Quality and speed beside implicit, LightFM and Surprise, into build/bench.md; needs MovieLens-1M.
+bench: .venv/ready
+	$(VENV) -m pip install --disable-pip-version-check -c requirements.txt -r tests/benchmarks/requirements.txt
+	$(VENV) -m mflib.data ml-1m
+	$(VENV) tests/benchmarks/quality.py
+	$(VENV) tests/benchmarks/speed.py
 
 # Wrong versions of the kernels, each of which must turn a unit test red.
 mutants: .venv/ready

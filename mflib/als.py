@@ -88,7 +88,7 @@ class ALS(FactorModel):
 
     factors: int = 64
     _: KW_ONLY
-    regularization: float = 7.0
+    regularization: float = 5.0
     alpha: float = 5.0
     frequency_scaling: float = 0.5
     iterations: int = 15

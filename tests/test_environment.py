@@ -42,6 +42,7 @@ def third_party(paths) -> set[str]:
             names |= set().union(*(imports("".join(c["source"])) for c in cells if c["cell_type"] == "code"))
         else:
             names |= imports(path.read_text())
+    names -= {"implicit", "threadpoolctl"}  # a peer, whose tests are skipped where it is not installed
     names -= set(sys.stdlib_module_names) | {"mflib"} | {path.stem for path in (ROOT / "tests").rglob("*.py")}
     distributions = metadata.packages_distributions()
     return {canonicalize_name(distributions[name][0]) for name in names}

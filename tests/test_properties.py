@@ -26,9 +26,8 @@ def matrices(draw) -> sp.csr_matrix:
     dtype = draw(st.sampled_from([np.float32, np.float64, np.int32, np.int8, bool]))
     order = np.argsort(cells[0], kind="stable")  # rows in order, columns as they come, duplicates kept
     indptr = np.searchsorted(np.array(cells[0])[order], np.arange(users + 1))
-    return sp.csr_matrix(
-        (np.array([*values, 2])[order].astype(dtype), np.array(cells[1])[order], indptr), (users, items)
-    )
+    values, columns = np.array([*values, 2])[order].astype(dtype), np.array(cells[1])[order]
+    return sp.csr_matrix((values, columns, indptr), (users, items))
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
