@@ -16,19 +16,19 @@ def first_violations(scores: Tensor, rows: Tensor, limits: Tensor, draws: Tensor
     """How many draws each positive needs until one scores above its limit -> int64, n; 0: none did.
 
     ``scores`` B x I; positive k belongs to row ``rows[k]`` (int64, n), has the limit ``limits[k]`` (n) and the
-    candidates ``draws[k]`` (int64, n x D), tried from left to right, in rounds of doubling width.
+    candidates ``draws[:, k]`` (int64, D x n), tried from the top down, in rounds of doubling height.
     """
     needed = torch.zeros_like(rows)
-    searching, start, width = torch.arange(len(rows), device=rows.device), 0, 8
-    while start < draws.shape[1] and len(searching):
-        candidates = draws[:, start : start + width].index_select(0, searching)  # s x width
-        cells = rows.index_select(0, searching)[:, None] * scores.shape[1] + candidates
+    searching, cell_0 = torch.arange(len(rows), device=rows.device), rows * scores.shape[1]
+    start, height = 0, 8
+    while start < len(draws) and len(searching):
+        cells = draws[start : start + height].index_select(1, searching).add_(cell_0)  # height x s
         drawn = scores.view(-1).index_select(0, cells.view(-1)).view_as(cells)
-        violates = drawn > limits.index_select(0, searching)[:, None]  # s x width
-        found, first = violates.any(1), violates.to(torch.uint8).argmax(1)
-        needed[searching[found]] = first[found] + start + 1
-        searching = searching[~found]
-        start, width = start + width, 2 * width
+        found, first = (drawn > limits).max(0)
+        hit, miss = found.nonzero()[:, 0], found.logical_not().nonzero()[:, 0]
+        needed.index_copy_(0, searching.index_select(0, hit), first.index_select(0, hit) + start + 1)
+        searching, cell_0, limits = (t.index_select(0, miss) for t in (searching, cell_0, limits))
+        start, height = start + height, 2 * height
     return needed
 
 
@@ -47,14 +47,14 @@ def warp_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of gradient descent on positives of a block of users; updates P, Q in place.
 
-    Positive k is the liked item ``positives[k]`` of ``users[rows[k]]``. Its candidates ``draws[k]`` are tried in order
-    until one, j, that the user does not like violates the margin: s_j > s_i - margin. After d draws the rank of i is
+    Positive k is the liked item ``positives[k]`` of ``users[rows[k]]``. Its candidates ``draws[:, k]`` are tried in
+    order until one, j, that the user does not like violates the margin: s_j > s_i - margin. After d draws the rank of i is
     taken to be floor((I - 1) / d), and the step minimises, over the positives that found a violation,
 
         sum  L(rank) (margin - s_i + s_j) + lambda/2 (|p_u|^2 + |q_i|^2 + |q_j|^2),    s = p_u·q
 
     P (U x F), Q (I x F); users (int64, B); liked (int64): row * I + item of *all* that these users like; rows,
-    positives (int64, n); draws (int64, n x D), uniform over all items; rank_weights L (I). Gradients are summed at the
+    positives (int64, n); draws (int64, D x n), uniform over all items; rank_weights L (I). Gradients are summed at the
     values the step started with. Returns the losses without the penalty and the draws needed (n; 0: nothing found).
 
     The rank is biased: with v violating items d is geometric, and E[(I - 1) / d] = (I - 1) v / (I - v) ln(I / v) for
@@ -69,7 +69,7 @@ def warp_step(
 
     k = needed.nonzero()[:, 0]  # the positives that found a violation, after d draws
     d, rows, i = (t.index_select(0, k) for t in (needed, rows, positives))
-    j = draws.index_select(0, k).gather(1, d[:, None] - 1)[:, 0]
+    j = draws.view(-1).index_select(0, (d - 1) * len(needed) + k)
     weight = rank_weights.index_select(0, (n_items - 1) // d)
     p, qi, qj = p_block.index_select(0, rows), Q.index_select(0, i), Q.index_select(0, j)
     step, shrink = (learning_rate * weight)[:, None], learning_rate * regularization
@@ -129,7 +129,7 @@ class WARP(FactorModel):
             users = user_of[chosen]
             known_rows, known = ranges(start[users], count[users])
             rows, positions = ranges(first_of[chosen], count_of[chosen])
-            draws = torch.randint(n_items, (len(rows), self.max_draws), generator=rng)
+            draws = torch.randint(n_items, (self.max_draws, len(rows)), generator=rng)
             block = (users, known_rows * n_items + liked[known], rows, shuffled[positions], draws)
             block = (ids.to(self.device) for ids in block)
             rest = (rank_weights, self.margin, learning_rate, self.regularization)

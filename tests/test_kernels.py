@@ -117,7 +117,7 @@ def warp_case(draw, ids):
     liked = [[0, 4, 8], [2, 4], [1, 2, 3, 5, 6], [2, 4]]
     cells = torch.tensor([row * N_ITEMS + i for row, items in enumerate(liked) for i in items])
     rows, positives = cells[1:-2] // N_ITEMS, cells[1:-2] % N_ITEMS  # not all that is liked is trained on
-    draws = ids(N_ITEMS, len(rows) * 15).view(-1, 15)
+    draws = ids(N_ITEMS, 15 * len(rows)).view(15, -1)
     weights = torch.tensor([sum(1 / k for k in range(1, r + 1)) for r in range(N_ITEMS)], dtype=torch.float64)
     return (draw(N_USERS, F), draw(N_ITEMS, F)), users, liked, (cells, rows, positives, draws), weights
 
@@ -126,7 +126,7 @@ def warp_loop(params, users, liked, rows, positives, draws, weights, margin):
     """One positive at a time, one draw at a time."""
     (P0, Q0), (P, Q) = params, [p.clone() for p in params]
     losses, needed = [], []
-    for row, i, candidates in zip(rows.tolist(), positives.tolist(), draws.tolist(), strict=True):
+    for row, i, candidates in zip(rows.tolist(), positives.tolist(), draws.T.tolist(), strict=True):
         u = users[row]
         limit = P0[u] @ Q0[i] - margin
         d = next((d for d, j in enumerate(candidates, 1) if j not in liked[row] and P0[u] @ Q0[j] > limit), 0)
@@ -158,7 +158,7 @@ def test_warp_step_descends_the_written_objective(warp_case):
     params, users, _, (cells, rows, i, draws), weights = warp_case
     got, (_, needed) = after(params, lambda P, Q: warp_step(P, Q, users, cells, rows, i, draws, weights, 0.5, LR, REG))
     k = needed.nonzero()[:, 0]
-    u, i, j = users[rows[k]], i[k], draws[k, needed[k] - 1]
+    u, i, j = users[rows[k]], i[k], draws[needed[k] - 1, k]
     L = weights[(N_ITEMS - 1) // needed[k]]
 
     def objective(P, Q):
@@ -174,9 +174,9 @@ def test_first_violations_one_by_one():
     scores = torch.randn(6, 50, generator=rng)
     rows = torch.randint(6, (300,), generator=rng)
     limits = torch.randn(300, generator=rng) + 1.5
-    draws = torch.randint(50, (300, 37), generator=rng)
+    draws = torch.randint(50, (37, 300), generator=rng)
     expected = [
-        next((d for d, j in enumerate(draws[k].tolist(), 1) if scores[rows[k], j] > limits[k]), 0) for k in range(300)
+        next((d for d, j in enumerate(draws[:, k].tolist(), 1) if scores[rows[k], j] > limits[k]), 0) for k in range(300)
     ]
     assert first_violations(scores, rows, limits, draws).tolist() == expected
     assert expected.count(0) > 10
@@ -186,7 +186,7 @@ def test_first_violations_one_by_one():
 def test_rank_estimate_has_the_expectation_of_the_docstring():
     """With v violating items of I, the mean of (I - 1) / draws is (I - 1) v / (I - v) ln(I / v)."""
     items, n = 200, 20_000
-    draws = torch.randint(items, (n, 1000), generator=torch.Generator().manual_seed(1))
+    draws = torch.randint(items, (1000, n), generator=torch.Generator().manual_seed(1))
     for v in (2, 10, 100):
         scores = (torch.arange(items) < v).double()[None]
         needed = first_violations(scores, torch.zeros(n, dtype=torch.long), torch.full((n,), 0.5), draws).double()
