@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test lab notebooks mutants bench
+.PHONY: run test lab notebooks mutants bench bench-large
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
@@ -36,8 +36,13 @@ notebooks: .venv/ready
 bench: .venv/ready
 	$(VENV) -m pip install --disable-pip-version-check -c requirements.txt -r tests/benchmarks/requirements.txt
 	$(VENV) -m mflib.data ml-1m
-	$(VENV) tests/benchmarks/quality.py
-	$(VENV) tests/benchmarks/speed.py
+	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/quality.py
+	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/speed.py
+
+# One epoch of each model on a generated set of MovieLens-32M's shape, into build/bench.md; needs MovieLens-1M.
+bench-large: .venv/ready
+	$(VENV) -m mflib.data ml-1m
+	$(VENV) tests/benchmarks/large.py
 
 # Wrong versions of the kernels, each of which must turn a unit test red.
 mutants: .venv/ready

@@ -1,7 +1,9 @@
 """ALS: alternating least squares on implicit feedback, with confidences in place of negatives."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,31 +12,36 @@ from torch import Tensor
 
 from mflib.model import BLOCK, Epoch, FactorModel
 
-
-def at_cells(cells: Tensor, X: Tensor, Y: Tensor) -> Tensor:
-    """The sparse CSR tensor with x_u·y_i at the stored cells of the sparse CSR tensor ``cells``."""
-    return torch.sparse.sampled_addmm(cells, X, Y.T, beta=0)
+WIDTH = 2**13  # columns of a block of cells: their factors stay in the cache while all rows pass by
+Blocks = list[tuple[slice, Tensor, Tensor]]
 
 
-def conjugate_gradient(X: Tensor, Y: Tensor, extra: Tensor, target: Tensor, penalty: Tensor, steps: int) -> None:
+def over_cells(blocks: Blocks, X: Tensor, Y: Tensor, value: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """The sum over the stored cells of each row of value(x_u·y_i, c - 1, c p) y_i -> rows x F."""
+    total = torch.zeros_like(X)
+    for columns, extra, target in blocks:
+        cells = torch.sparse.sampled_addmm(extra, X, Y[columns].T, beta=0)
+        cells.values().copy_(value(cells.values(), extra.values(), target))
+        total.addmm_(cells, Y[columns])
+    return total
+
+
+def conjugate_gradient(X: Tensor, Y: Tensor, blocks: Blocks, penalty: Tensor, steps: int) -> None:
     """Move all rows of X at once towards their least-squares solution given Y; updates X in place.
 
     Row u solves A x_u = b with A = Y'Y + lambda_u E + Y'(C_u - E)Y and b = Y'C_u p_u (Hu, Koren, Volinsky 2008, eq. 4).
     ``steps`` steps of conjugate gradients start from where the row stands (Takács, Pilászy, Tikk 2011). Y'Y serves
     all rows, so that a step costs nnz F + rows F^2, however many cells are empty.
 
-    X (rows x F), Y (columns x F); ``extra``: c - 1 of the stored cells, sparse CSR tensor, rows x columns;
-    ``target``: c p of the same cells (nnz); ``penalty``: lambda_u of each row (rows x 1).
+    X (rows x F), Y (columns x F); ``blocks``: for each slice of ``WIDTH`` columns its stored cells, c - 1 as
+    a sparse CSR tensor and c p of the same cells (nnz); ``penalty``: lambda_u of each row (rows x 1).
     """
     gram, tiny = Y.T @ Y, torch.finfo(X.dtype).tiny  # F x F
-    cells = at_cells(extra, X, Y)
-    cells.values().mul_(-extra.values()).add_(target)  # b and A x_u need the same cells: one product for the residual
-    r = cells @ Y - X @ gram - penalty * X  # rows x F
-    p, rr = r, (r * r).sum(1, keepdim=True)
+    # b and A x_u need the same products, so the residual takes one
+    r = over_cells(blocks, X, Y, lambda product, extra, target: target - extra * product) - X @ gram - penalty * X
+    p, rr = r, (r * r).sum(1, keepdim=True)  # rows x F, rows x 1
     for step in range(steps):
-        cells = at_cells(extra, p, Y)
-        cells.values().mul_(extra.values())
-        Ap = p @ gram + penalty * p + cells @ Y
+        Ap = p @ gram + penalty * p + over_cells(blocks, p, Y, lambda product, extra, _: extra * product)
         length = rr / (p * Ap).sum(1, keepdim=True).clamp_min(tiny)  # 0 where the row is solved
         X += length * p
         if step < steps - 1:
@@ -43,12 +50,12 @@ def conjugate_gradient(X: Tensor, Y: Tensor, extra: Tensor, target: Tensor, pena
             p = r + rr / before.clamp_min(tiny) * p
 
 
-def cholesky(X: Tensor, Y: Tensor, extra: Tensor, target: Tensor, penalty: Tensor) -> None:
-    """Set all rows of X to their least-squares solution given Y; arguments as in ``conjugate_gradient``.
+def cholesky(X: Tensor, Y: Tensor, blocks: Blocks, penalty: Tensor) -> None:
+    """Set all rows of X to their least-squares solution given Y; arguments as in ``conjugate_gradient``, in one block.
 
     Rows are solved in batches of similar length, padded to the longest.
     """
-    factors, gram = Y.shape[1], Y.T @ Y
+    ((_, extra, target),), factors, gram = blocks, Y.shape[1], Y.T @ Y
     unit = torch.eye(factors, dtype=Y.dtype, device=Y.device)
     start, count = extra.crow_indices(), extra.crow_indices().diff()
     order, done = count.argsort(descending=True, stable=True), 0
@@ -100,42 +107,44 @@ class ALS(FactorModel):
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
         self._draw(user_items.shape, self.init_std)
-        user_side, item_side = self._cells(user_items), self._cells(user_items.T.tocsr())
+        solve = partial(conjugate_gradient, steps=self.cg_steps) if self.use_cg else cholesky
+        width = WIDTH if self.use_cg else max(user_items.shape)
+        user_side, item_side = self._cells(user_items, width), self._cells(user_items.T.tocsr(), width)
 
         def epoch(iteration: int) -> float:
-            self._solve(self.user_factors, self.item_factors, *user_side)
-            self._solve(self.item_factors, self.user_factors, *item_side)
-            return self._loss(*user_side, item_side[2])
+            solve(self.user_factors, self.item_factors, *user_side)
+            solve(self.item_factors, self.user_factors, *item_side)
+            return self._loss(*item_side, user_side[1])
 
         return epoch
 
-    def _cells(self, r: sp.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
-        """c - 1 as a sparse CSR tensor, c p at its cells, and the penalty of each row (rows x 1)."""
-        r.sort_indices()
-        start, columns = (torch.from_numpy(ids.astype(np.int64)).to(self.device) for ids in (r.indptr, r.indices))
-        r_ui = torch.from_numpy(r.data).to(self.device, self.dtype)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # torch says so once
-            extra = torch.sparse_csr_tensor(start, columns, self.alpha * r_ui.abs(), r.shape, check_invariants=False)
-        penalty = self.regularization * start.diff().clamp(min=1).to(self.dtype) ** self.frequency_scaling
-        return extra, (1 + self.alpha * r_ui) * (r_ui > 0), penalty[:, None]
+    def _cells(self, r: sp.csr_matrix, width: int) -> tuple[Blocks, Tensor]:
+        """c - 1 as a sparse CSR tensor with c p at its cells, for each ``width`` columns; the rows' penalties."""
+        r, blocks = r.tocsc(), []
+        count = torch.from_numpy(np.diff(r.tocsr().indptr)).to(self.device, self.dtype).clamp(min=1)
+        for start in range(0, r.shape[1], width):
+            columns = slice(start, start + width)
+            block = r[:, columns].tocsr()  # its indices are sorted
+            ids = (torch.from_numpy(ids.astype(np.int64)).to(self.device) for ids in (block.indptr, block.indices))
+            r_ui = torch.from_numpy(block.data).to(self.device, self.dtype)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # torch says so once
+                extra = torch.sparse_csr_tensor(*ids, self.alpha * r_ui.abs(), block.shape, check_invariants=False)
+            blocks.append((columns, extra, (1 + self.alpha * r_ui) * (r_ui > 0)))
+        return blocks, (self.regularization * count**self.frequency_scaling)[:, None]
 
-    def _solve(self, X: Tensor, Y: Tensor, *side: Tensor) -> None:
-        if self.use_cg:
-            conjugate_gradient(X, Y, *side, self.cg_steps)
-        else:
-            cholesky(X, Y, *side)
-
-    def _loss(self, extra: Tensor, target: Tensor, penalty: Tensor, item_penalty: Tensor) -> float:
+    def _loss(self, blocks: Blocks, item_penalty: Tensor, user_penalty: Tensor) -> float:
         """The objective at the cost of the stored cells: over all cells, sum (x_u·y_i)^2 is tr(X'X Y'Y)."""
-        estimate = at_cells(extra, self.user_factors, self.item_factors).values().double()
-        stored = (1 + extra.values()) * ((target > 0).double() - estimate) ** 2 - estimate**2
-        XX, YY = (W.T @ W for W in (self.user_factors.double(), self.item_factors.double()))
-        penalties = ((penalty * self.user_factors**2).sum() + (item_penalty * self.item_factors**2).sum()).double()
-        return float(stored.sum() + (XX * YY).sum() + penalties)
+        X, Y = self.user_factors, self.item_factors
+        XX, YY = (W.T @ W for W in (X.double(), Y.double()))
+        loss = (XX * YY).sum() + ((user_penalty * X**2).sum() + (item_penalty * Y**2).sum()).double()
+        for columns, extra, target in blocks:
+            product = torch.sparse.sampled_addmm(extra, Y, X[columns].T, beta=0).values()
+            loss += (target - 2 * target * product + extra.values() * product**2).sum(dtype=torch.float64)
+        return float(loss)
 
     def _fold_in(self, user_items: sp.csr_matrix) -> Tensor:
         """The exact factors of users with ``user_items`` (B x I), given the item factors -> B x F."""
         X = self.item_factors.new_zeros(user_items.shape[0], self.factors)
-        cholesky(X, self.item_factors, *self._cells(user_items))
+        cholesky(X, self.item_factors, *self._cells(user_items, user_items.shape[1]))
         return X

@@ -1,5 +1,6 @@
 """WARP: weighted approximate-rank pairwise loss, which cares for the top of the list."""
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 import scipy.sparse as sp
@@ -10,24 +11,44 @@ from mflib.model import Epoch, FactorModel, as_csr, interactions, sgd
 from mflib.sampling import ORDER, generator
 
 LIKES_PER_ROW = 32  # a step sums over them, and too large a sum diverges
+WIDE = 20_000  # for more items than this, to score only the drawn ones is faster than to score all
+Scores = Callable[[Tensor, Tensor], Tensor]
 
 
-def first_violations(scores: Tensor, rows: Tensor, limits: Tensor, draws: Tensor) -> Tensor:
+def score_all(p_block: Tensor, Q: Tensor, liked: Tensor) -> Scores:
+    """The function (rows, items; int64) -> scores, -inf where liked, by one product of all (B x I)."""
+    scores = (p_block @ Q.T).view(-1)
+    scores.index_fill_(0, liked, -torch.inf)
+    return lambda rows, items: scores.index_select(0, (rows * len(Q) + items).view(-1)).view_as(items)
+
+
+def score_drawn(p_block: Tensor, Q: Tensor, liked: Tensor) -> Scores:
+    """The same function, which computes what it is asked for; ``liked`` is sorted."""
+
+    def scores(rows: Tensor, items: Tensor) -> Tensor:
+        cells = rows * len(Q) + items
+        place = torch.searchsorted(liked, cells).clamp_(max=len(liked) - 1)
+        q = Q.index_select(0, items.view(-1)).view(*items.shape, -1)
+        known = liked.index_select(0, place.view(-1)).view_as(cells) == cells
+        return (p_block.index_select(0, rows) * q).sum(-1).masked_fill_(known, -torch.inf)
+
+    return scores
+
+
+def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor) -> Tensor:
     """How many draws each positive needs until one scores above its limit -> int64, n; 0: none did.
 
-    ``scores`` B x I; positive k belongs to row ``rows[k]`` (int64, n), has the limit ``limits[k]`` (n) and the
-    candidates ``draws[:, k]`` (int64, D x n), tried from the top down, in rounds of doubling height.
+    Positive k belongs to row ``rows[k]`` (int64, n) of ``scores``, has the limit ``limits[k]`` (n) and the candidates
+    ``draws[:, k]`` (int64, D x n), tried from the top down, in rounds of doubling height.
     """
-    needed = torch.zeros_like(rows)
-    searching, cell_0 = torch.arange(len(rows), device=rows.device), rows * scores.shape[1]
+    needed, searching = torch.zeros_like(rows), torch.arange(len(rows), device=rows.device)
     start, height = 0, 8
     while start < len(draws) and len(searching):
-        cells = draws[start : start + height].index_select(1, searching).add_(cell_0)  # height x s
-        drawn = scores.view(-1).index_select(0, cells.view(-1)).view_as(cells)
-        found, first = (drawn > limits).max(0)
+        candidates = draws[start : start + height].index_select(1, searching)  # height x s
+        found, first = (scores(rows, candidates) > limits).max(0)
         hit, miss = found.nonzero()[:, 0], found.logical_not().nonzero()[:, 0]
         needed.index_copy_(0, searching.index_select(0, hit), first.index_select(0, hit) + start + 1)
-        searching, cell_0, limits = (t.index_select(0, miss) for t in (searching, cell_0, limits))
+        searching, rows, limits = (t.index_select(0, miss) for t in (searching, rows, limits))
         start, height = start + height, 2 * height
     return needed
 
@@ -48,37 +69,35 @@ def warp_step(
     """One step of gradient descent on positives of a block of users; updates P, Q in place.
 
     Positive k is the liked item ``positives[k]`` of ``users[rows[k]]``. Its candidates ``draws[:, k]`` are tried in
-    order until one, j, that the user does not like violates the margin: s_j > s_i - margin. After d draws the rank of i is
-    taken to be floor((I - 1) / d), and the step minimises, over the positives that found a violation,
+    order until one, j, that the user does not like violates the margin: s_j > s_i - margin. After d draws the rank of
+    i is taken to be floor((I - 1) / d), and the step minimises, over the positives that found a violation,
 
         sum  L(rank) (margin - s_i + s_j) + lambda/2 (|p_u|^2 + |q_i|^2 + |q_j|^2),    s = p_u·q
 
-    P (U x F), Q (I x F); users (int64, B); liked (int64): row * I + item of *all* that these users like; rows,
+    P (U x F), Q (I x F); users (int64, B); liked (int64): row * I + item of *all* that these users like, sorted; rows,
     positives (int64, n); draws (int64, D x n), uniform over all items; rank_weights L (I). Gradients are summed at the
     values the step started with. Returns the losses without the penalty and the draws needed (n; 0: nothing found).
 
     The rank is biased: with v violating items d is geometric, and E[(I - 1) / d] = (I - 1) v / (I - v) ln(I / v) for
     D without bound, which is above v; a rank of 1 is taken for about ln I. Weston, Bengio, Usunier 2011, algorithm 1.
     """
-    n_items = len(Q)
     p_block = P.index_select(0, users)  # B x F
-    scores = p_block @ Q.T  # B x I
-    s_i = scores.view(-1).index_select(0, rows * n_items + positives)  # n
-    scores.view(-1).index_fill_(0, liked, -torch.inf)  # a liked item never violates
-    needed = first_violations(scores, rows, s_i - margin, draws)
+    p, qi = p_block.index_select(0, rows), Q.index_select(0, positives)  # n x F
+    limits = (p * qi).sum(1) - margin  # n
+    scores = (score_all if len(Q) <= WIDE else score_drawn)(p_block, Q, liked)
+    needed = first_violations(scores, rows, limits, draws)
 
     k = needed.nonzero()[:, 0]  # the positives that found a violation, after d draws
-    d, rows, i = (t.index_select(0, k) for t in (needed, rows, positives))
+    d, rows, i, p, qi = (t.index_select(0, k) for t in (needed, rows, positives, p, qi))
     j = draws.view(-1).index_select(0, (d - 1) * len(needed) + k)
-    weight = rank_weights.index_select(0, (n_items - 1) // d)
-    p, qi, qj = p_block.index_select(0, rows), Q.index_select(0, i), Q.index_select(0, j)
+    qj, weight = Q.index_select(0, j), rank_weights.index_select(0, (len(Q) - 1) // d)
+    losses = torch.zeros_like(limits).index_copy_(0, k, weight * (scores(rows, j) - limits.index_select(0, k)))
     step, shrink = (learning_rate * weight)[:, None], learning_rate * regularization
     step_p = step * p
     P.index_add_(0, users.index_select(0, rows), (qi - qj).mul_(step).sub_(p, alpha=shrink))
     Q.index_add_(0, i, torch.sub(step_p, qi, alpha=shrink))
     Q.index_add_(0, j, torch.add(step_p, qj, alpha=shrink).neg_())
-    s_j = scores.view(-1).index_select(0, rows * n_items + j)
-    return torch.zeros_like(s_i).index_add_(0, k, weight * (margin - s_i.index_select(0, k) + s_j)), needed
+    return losses, needed
 
 
 def ranges(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,9 +121,9 @@ class WARP(FactorModel):
     factors: int = 64
     _: KW_ONLY
     learning_rate: float = 0.01
-    regularization: float = 0.6
+    regularization: float = 0.55
     margin: float = 1.0
-    max_draws: int = 100
+    max_draws: int = 50
     decay: float = 0.88
     iterations: int = 30
     batch_size: int = 128

@@ -142,8 +142,10 @@ def warp_loop(params, users, liked, rows, positives, draws, weights, margin):
     return (P, Q), losses, needed
 
 
+@pytest.mark.parametrize("wide", [0, 1000])
 @pytest.mark.parametrize("margin", [-2.0, 0.5])
-def test_warp_step_is_the_loop(warp_case, margin):
+def test_warp_step_is_the_loop(warp_case, margin, wide, monkeypatch):
+    monkeypatch.setattr("mflib.warp.WIDE", wide)
     params, users, liked, batch, weights = warp_case
     got, (losses, needed) = after(params, lambda P, Q: warp_step(P, Q, users, *batch, weights, margin, LR, REG))
     expected, its_losses, its_draws = warp_loop(params, users, liked, *batch[1:], weights, margin)
@@ -176,9 +178,10 @@ def test_first_violations_one_by_one():
     limits = torch.randn(300, generator=rng) + 1.5
     draws = torch.randint(50, (37, 300), generator=rng)
     expected = [
-        next((d for d, j in enumerate(draws[:, k].tolist(), 1) if scores[rows[k], j] > limits[k]), 0) for k in range(300)
+        next((d for d, j in enumerate(draws[:, k].tolist(), 1) if scores[rows[k], j] > limits[k]), 0)
+        for k in range(300)
     ]
-    assert first_violations(scores, rows, limits, draws).tolist() == expected
+    assert first_violations(lambda rows, items: scores[rows, items], rows, limits, draws).tolist() == expected
     assert expected.count(0) > 10
     assert max(expected) > 24, "the case must reach the third round"
 
@@ -188,8 +191,8 @@ def test_rank_estimate_has_the_expectation_of_the_docstring():
     items, n = 200, 20_000
     draws = torch.randint(items, (1000, n), generator=torch.Generator().manual_seed(1))
     for v in (2, 10, 100):
-        scores = (torch.arange(items) < v).double()[None]
-        needed = first_violations(scores, torch.zeros(n, dtype=torch.long), torch.full((n,), 0.5), draws).double()
+        rows, limits = torch.zeros(n, dtype=torch.long), torch.full((n,), 0.5)
+        needed = first_violations(lambda _, items, v=v: (items < v).double(), rows, limits, draws).double()
         estimate = (items - 1) / needed[needed > 0]
         expected = (items - 1) * v / (items - v) * math.log(items / v)
         assert abs(estimate.mean() - expected) < 4 * estimate.std() / math.sqrt(n)
@@ -262,7 +265,11 @@ def test_als_loss_never_rises(signed, options):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_als_batches_do_not_matter(signed, monkeypatch):
-    whole = fitted(signed, use_cg=False)
+@pytest.mark.parametrize("use_cg", [True, False])
+def test_als_blocks_do_not_matter(signed, monkeypatch, use_cg):
+    whole = fitted(signed, use_cg=use_cg)
     monkeypatch.setattr("mflib.als.BLOCK", 100)
-    assert np.allclose(fitted(signed, use_cg=False)[2], whole[2], atol=1e-12)
+    monkeypatch.setattr("mflib.als.WIDTH", 7)
+    blocks = fitted(signed, use_cg=use_cg)
+    assert np.allclose(blocks[2], whole[2], atol=1e-12)
+    assert blocks[0].history[-1]["loss"] == pytest.approx(whole[0].history[-1]["loss"], rel=1e-12)

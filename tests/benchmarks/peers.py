@@ -1,10 +1,10 @@
-"""The peers in the settings that a small search found good, and everything in one shape for one evaluation."""
+"""The peers in the settings that a small search found good, and everything in one shape for one evaluation.
 
-import os
+Run with OPENBLAS_NUM_THREADS=1, as ``make bench`` does and implicit advises: its solvers thread themselves.
+"""
+
 import time
 from collections.abc import Callable
-
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as implicit's documentation advises: its solvers thread themselves
 
 import numpy as np
 import pandas as pd

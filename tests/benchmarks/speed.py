@@ -90,11 +90,11 @@ def svd_row() -> dict[str, str]:
 def als_row() -> dict[str, str]:
     train, _ = implicit_split(0)
     judge = QUICK["ALS"]
-    cells = (*judge._cells(train), judge._cells(train.T.tocsr())[2])
+    (cells, item_penalty), user_side = (judge._cells(matrix, 2**13) for matrix in (train.T, train))
 
     def loss(model: FactorModel) -> float:
         judge.user_factors, judge.item_factors = model.user_factors, model.item_factors
-        return judge._loss(*cells)
+        return judge._loss(cells, item_penalty, user_side[1])
 
     target = loss(implicit_als(train))
     return row(
