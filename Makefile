@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test lab notebooks mutants bench bench-large
+.PHONY: run test lab notebooks mutants bench bench-large search
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
@@ -43,6 +43,11 @@ bench: .venv/ready
 bench-large: .venv/ready
 	$(VENV) -m mflib.data ml-1m
 	$(VENV) tests/benchmarks/large.py
+
+# The search behind the defaults, on validation parts of MovieLens-1M's training data, into build/bench.md.
+search: .venv/ready
+	$(VENV) -m mflib.data ml-1m
+	$(VENV) tests/benchmarks/search.py
 
 # Wrong versions of the kernels, each of which must turn a unit test red.
 mutants: .venv/ready

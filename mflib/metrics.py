@@ -82,6 +82,19 @@ def _evaluate(model: FactorModel, users: np.ndarray, train: sp.csr_matrix, test:
     )
 
 
+def bootstrap_interval(
+    values: ArrayLike, confidence: float = 0.95, resamples: int = 1000, random_state: int = 0
+) -> tuple[float, float]:
+    """The percentile interval of the mean of ``values`` (n, one per user) when the users are drawn anew (Efron 1979).
+
+    To compare two models, pass the differences, user by user: what makes a user easy for both then cancels out.
+    """
+    values, rng = np.asarray(values, np.float64), np.random.default_rng(random_state)
+    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
 def catalogue(model: FactorModel, train: sp.spmatrix, N: int = 10) -> dict[str, float]:
     """What the N recommendations for all users are made of: coverage, the share of all items that anybody is
     recommended, and popularity, the mean number of training interactions of a recommended item."""

@@ -1,13 +1,22 @@
 """Metrics against naive loops, one user and one item at a time."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
 from conftest import ALL, random_ratings
 
 from mflib import Popularity
-from mflib.metrics import mae, ranking_metrics, rmse
+from mflib.metrics import (
+    bootstrap_interval,
+    catalogue,
+    mae,
+    ranking_metrics,
+    rmse,
+    series_of,
+    similarity_quality,
+)
 from mflib.sampling import train_test_split
 
 
@@ -100,3 +109,64 @@ def test_shapes_must_fit(ratings):
 def test_rmse_and_mae():
     assert rmse([1, 2, 3], [1, 4, 7]) == pytest.approx(np.sqrt((0 + 4 + 16) / 3))
     assert mae([1, 2, 3], [1, 4, 7]) == pytest.approx(2)
+
+
+def test_bootstrap_interval_is_that_of_the_central_limit():
+    values = np.random.default_rng(3).exponential(size=4000)
+    low, high = bootstrap_interval(values)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - half, abs=half / 10)
+    assert high == pytest.approx(values.mean() + half, abs=half / 10)
+    assert bootstrap_interval(values) == (low, high), "the same seed must draw the same users"
+    assert bootstrap_interval(values, random_state=1) != (low, high)
+    narrow = bootstrap_interval(values, confidence=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_catalogue_counts_what_is_recommended():
+    train = sp.csr_matrix(np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1]]))
+    scores = np.array([[9.0, 3, 2, 1], [9, 8, 2, 1], [1, 9, 2, 8]])
+    assert catalogue(Fixed(scores), train, N=1) == {"coverage": 2 / 4, "popularity": (1 + 0 + 1) / 3}
+
+
+TITLES = {
+    "Star Wars: Episode IV (1977)": "a",
+    "Star Wars: Episode V (1980)": "a",
+    "Alien (1979)": "b",
+    "Aliens (1986)": "b",
+    "Alien 3 (1992)": "b",
+    "Godfather, The (1972)": "c",
+    "Godfather: Part II, The (1974)": "c",
+    "Toy Story (1995)": "d",
+    "Toy Story 2 (1999)": "d",
+    "Sabrina (1954)": "",  # made twice, no series
+    "Sabrina (1995)": "",
+    "Ocean's 11 (1960)": "",
+    "Heat (1995)": "",
+}
+
+
+def test_series_of_titles():
+    found = series_of(pd.Series(list(TITLES)))
+    names = np.array(list(TITLES.values()))
+    assert (found[names == ""] == -1).all()
+    for name in "abcd":
+        assert len(set(found[names == name])) == 1
+    assert len(set(found[names != ""])) == 4
+
+
+def test_similarity_quality_by_hand():
+    movies = pd.DataFrame(
+        {
+            "title": ["Jaws (1975)", "Jaws 2 (1978)", "Jaws 3 (1983)", "Heat (1995)", "Big (1988)"],
+            "genres": ["Action|Horror", "Action|Horror", "Action", "Action|Crime", "Comedy"],
+        }
+    )
+    model = Fixed(np.zeros((1, 5)))
+    model.item_factors = torch.tensor([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [-1, -1]], dtype=torch.float64)
+    items = np.array([0, 1, 2, 3])  # the nearest: 1, 0, 3, 2
+    got = similarity_quality(model, movies, items, N=1)
+    assert got["genres"] == pytest.approx((1 + 1 + 1 / 2 + 1 / 2) / 4)
+    assert got["series"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3), "Jaws and Jaws 2 find each other, Jaws 3 neither"
+    everything = similarity_quality(model, movies, items, N=3)
+    assert everything["series"] == 1, "all the others are among the three nearest"

@@ -1,0 +1,113 @@
+"""The search behind the default hyperparameters, on MovieLens-1M: tables into build/bench.md.
+
+The training part of each split is split again, 90/10: models learn from nine tenths of it and are judged on the rest
+(RMSE for SVD, NDCG@10 for the others). The test part is never looked at. From the defaults, one hyperparameter at a
+time is moved down and up by a step; a move that gains more than its standard error over the splits is kept, and the
+search goes on from there until no move does.
+
+    python tests/benchmarks/search.py [SVD ALS BPR WARP] [--seeds 0 1 2] [--start '{"regularization": 1.0}']
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from report import section
+from tqdm import tqdm
+
+from mflib import ALS, BPR, SVD, WARP
+from mflib.data import load_movielens
+from mflib.metrics import ranking_metrics, rmse
+from mflib.model import FactorModel
+from mflib.sampling import train_test_split
+
+# How far a step goes: a factor, or for an exponent, a decay and a margin a difference.
+STEPS = {
+    SVD: {"learning_rate": "*1.5", "regularization": "*1.25", "decay": "+0.03", "init_std": "*2"},
+    ALS: {"regularization": "*1.5", "alpha": "*1.5", "frequency_scaling": "+0.15", "cg_steps": "+1"},
+    BPR: {
+        "learning_rate": "*1.5",
+        "user_regularization": "*1.5",
+        "item_regularization": "*1.5",
+        "decay": "+0.02",
+        "init_std": "*2",
+    },
+    WARP: {
+        "learning_rate": "*1.5",
+        "regularization": "*1.15",
+        "margin": "+0.5",
+        "max_draws": "*2",
+        "decay": "+0.03",
+        "init_std": "*2",
+    },
+}
+
+
+def moves(value: float, step: str) -> Iterator[float]:
+    """``value`` one step down and one step up."""
+    kind, size = step[0], float(step[1:])
+    for moved in (value / size, value * size) if kind == "*" else (value - size, value + size):
+        yield type(value)(round(moved, 6))
+
+
+class Judge:
+    """The scores of a model on the validation part of each split, larger is better; remembered by its settings."""
+
+    def __init__(self, model_class: type[FactorModel], seeds: list[int]):
+        data = load_movielens("ml-1m")
+        self.explicit = model_class is SVD
+        matrix, share = (data.ratings, 0.9) if self.explicit else (data.likes(), 0.8)
+        self.splits = [train_test_split(train_test_split(matrix, share, seed)[0], 0.9, seed) for seed in seeds]
+        self.known: dict[str, np.ndarray] = {}
+
+    def __call__(self, model: FactorModel) -> np.ndarray:
+        if repr(model) not in self.known:
+            self.known[repr(model)] = np.array([self.score(model, *split) for split in self.splits])
+        return self.known[repr(model)]
+
+    def score(self, model: FactorModel, train, validation) -> float:
+        try:
+            model.fit(train, show_progress=False)
+        except FloatingPointError:
+            return -np.inf  # diverged: as bad as can be
+        if self.explicit:
+            cells = validation.tocoo()
+            return -rmse(model.predict(cells.row, cells.col), cells.data)
+        return ranking_metrics(model, train, validation)["ndcg"].mean()
+
+
+def climb(model_class: type[FactorModel], seeds: list[int], settings: dict[str, float]) -> str:
+    judge, rows, better = Judge(model_class, seeds), [], True
+    steps = STEPS[model_class]
+    settings = {name: getattr(model_class(), name) for name in steps} | settings
+    while better:
+        better = False
+        for name in tqdm(steps, f"{model_class.__name__} {settings}"):
+            for value in moves(settings[name], steps[name]):
+                here, there = judge(model_class(**settings)), judge(model_class(**settings | {name: value}))
+                gain, error = (there - here).mean(), (there - here).std(ddof=1) / len(seeds) ** 0.5 if seeds[1:] else 0
+                rows.append({**settings, "move": f"{name} = {value:g}", "gain": f"{gain:+.4f} ± {error:.4f}"})
+                if gain > max(error, 0.0002):
+                    settings, better = settings | {name: value}, True
+    final = f"{abs(judge(model_class(**settings)).mean()):.4f}"
+    return f"```\n{pd.DataFrame(rows).to_string(index=False)}\n```\n\nThe end: {settings}, {final}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    classes = {model_class.__name__: model_class for model_class in STEPS}
+    parser.add_argument("models", nargs="*", default=list(classes), choices=classes)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--start", type=json.loads, default={})
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    for name in arguments.models:
+        title = f"Search from the defaults of {name}, validation part"
+        section(title, climb(classes[name], arguments.seeds, arguments.start))
+
+
+if __name__ == "__main__":
+    main()
