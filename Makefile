@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test lab notebooks mutants bench bench-large search
+.PHONY: run test verify reproduce lab notebooks mutants bench bench-large search
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
@@ -19,6 +19,17 @@ test: .venv/ready
 	$(VENV) -m pytest tests
 	$(VENV) -m mflib.data ml-100k
 	MFLIB_DATASET=ml-100k MFLIB_PROGRESS=0 $(NBVAL) tests/ml-100k
+	$(VENV) tests/execute.py verify ml-100k --combined
+
+# The grader's command: execute the notebooks against their stored outputs, a line for each.
+verify: .venv/ready
+	$(VENV) -m mflib.data $(DATASET)
+	$(VENV) tests/execute.py verify $(DATASET)
+
+# The same under all disturbances: threads, vector units, hash seeds, locale, folder, order of the rows, load, …
+reproduce: .venv/ready
+	$(VENV) -m mflib.data $(DATASET)
+	$(VENV) tests/execute.py reproduce $(DATASET)
 
 # JupyterLab on the notebooks.
 lab: .venv/ready

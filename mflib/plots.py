@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from IPython.display import Markdown
+from numpy.typing import ArrayLike
 
 from mflib.data import MovieLens
 from mflib.metrics import bootstrap_interval, similarity_quality
@@ -64,19 +65,23 @@ def judged(metrics: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return table
 
 
-def similar_movies(model: FactorModel, data: MovieLens, title: str, N: int = 10) -> pd.DataFrame:
-    """The N movies nearest to ``title``, by cosine and by Euclidean distance side by side."""
+def similar_movies(
+    model: FactorModel, data: MovieLens, title: str, N: int = 10, items: ArrayLike | None = None
+) -> pd.DataFrame:
+    """The N movies nearest to ``title`` (among ``items``), by cosine and by Euclidean distance side by side."""
     itemid, columns = data.itemid(title), {}
     for metric, sign in (("cosine", 1), ("l2", -1)):
-        ids, values = model.similar_items(itemid, N, filter_items=[itemid], metric=metric)
+        ids, values = model.similar_items(itemid, N, filter_items=[itemid], items=items, metric=metric)
         columns[f"by {metric}"] = data.movies["title"].loc[ids].to_list()
         columns[metric] = (sign * values).round(3)
     return pd.DataFrame(columns, index=pd.RangeIndex(1, len(ids) + 1, name=title))
 
 
-def nearest_movies(model: FactorModel, data: MovieLens, titles: Sequence[str] = FILMS, N: int = 3) -> pd.DataFrame:
+def nearest_movies(
+    model: FactorModel, data: MovieLens, titles: Sequence[str] = FILMS, N: int = 3, items: ArrayLike | None = None
+) -> pd.DataFrame:
     """The N movies nearest to each of ``titles``: a row by cosine and a row by Euclidean distance."""
-    tables = {title: similar_movies(model, data, title, N) for title in titles}
+    tables = {title: similar_movies(model, data, title, N, items) for title in titles}
     rows = {(title, metric): table[f"by {metric}"] for title, table in tables.items() for metric in ("cosine", "l2")}
     return pd.DataFrame(rows).T
 

@@ -1,8 +1,12 @@
 """The stored notebooks: executed whole and in order, clean, and the same sources for both data sets."""
 
+import copy
+import re
+import statistics
+
 import nbformat
 import pytest
-from execute import HEADLINE, SOURCES, STORED, headlines, sources, tags
+from execute import HEADLINE, ROOT, SOURCES, STORED, differences, headlines, sources, tags, texts
 
 ALL = [folder / file.name for folder in STORED.values() for file in sources()]
 
@@ -51,6 +55,76 @@ def test_the_four_notebooks():
     assert {file.name for file in STORED["ml-100k"].glob("*.ipynb")} == {file.name for file in sources()}
 
 
+@pytest.mark.parametrize("file", sources(), ids=lambda file: file.stem)
+def test_shape_of_a_lesson(file):
+    """Short cells, few figures, each with a text for those who do not see it; what a student writes is tagged."""
+    notebook = nbformat.read(file, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    lines = [len(cell.source.splitlines()) for cell in code]
+    assert 18 <= len(code) <= 34
+    assert max(lines) <= 25
+    assert statistics.median(lines) <= 6
+    figures = [cell for cell in code if any("image/png" in o.get("data", {}) for o in cell.outputs)]
+    assert 2 <= len(figures) <= 4
+    for cell in code:
+        assert (cell in figures) == ("alt" in cell.metadata), f"cell {cell.id}: a figure and only a figure has an alt"
+    assert [c.id for c in code if "solution" in tags(c)] == ["loop", "exercise-1", "exercise-2", "exercise-3"]
+    assert {"by-hand", "kernel", "equality", "curve", "similar", "similar-five", "history"} <= {c.id for c in code}
+
+
+def test_tables_are_short():
+    for file in ALL:
+        for cell in nbformat.read(file, as_version=4).cells:
+            for kind, text in texts(cell) if cell.cell_type == "code" else []:
+                assert kind != "text/html" or text.count("<tr") <= 12, f"{file}, cell {cell.id}"
+
+
+def test_readme_states_the_stored_results():
+    """Each figure of the table of results, and of the example of ``make run``, is what a notebook has printed."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(0\d_\w+)` \|.*\| (RMSE|NDCG@10) ([\d.]+) \| ([\d.]+), ([\w ]+) \|$", readme, re.MULTILINE)
+    assert [row[0] for row in rows] == [file.stem for file in sources()]
+    for stem, *figures in rows:
+        printed = headlines(nbformat.read(STORED["ml-1m"] / f"{stem}.ipynb", as_version=4))
+        assert tuple(figures) in [(h["metric"], h["value"], h["theirs"], h["baseline"]) for h in printed], stem
+    example = re.findall(r"(RMSE|NDCG@10) +SVD ([\d.]+) +([a-z ]+) ([\d.]+)$", readme, re.MULTILINE)
+    printed = headlines(nbformat.read(STORED["ml-100k"] / "01_svd.ipynb", as_version=4))
+    assert example == [(h["metric"], h["value"], h["baseline"], h["theirs"]) for h in printed]
+
+
+def test_differences_are_found():
+    notebook = nbformat.read(sources()[1], as_version=4)
+    assert not any(differences(notebook, copy.deepcopy(notebook)).values())
+    for change in ("value", "missing", "error", "stderr"):
+        other = copy.deepcopy(notebook)
+        cell = next(cell for cell in other.cells if cell.id == "judged")
+        if change == "value":
+            cell.outputs[0].text = cell.outputs[0].text.replace("0.", "1.", 1)
+        elif change == "missing":
+            del cell.outputs[-1]
+        elif change == "error":
+            cell.outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]
+        else:
+            cell.outputs.append(nbformat.v4.new_output("stream", name="stderr", text="warning"))
+        found = differences(notebook, other)
+        assert [cell for cell, text in found.items() if text] == ["judged"], change
+
+
+def test_pictures_and_cuts_of_streams_are_no_differences():
+    notebook = nbformat.read(sources()[1], as_version=4)
+    other = copy.deepcopy(notebook)
+    for cell in other.cells:
+        for output in list(cell.get("outputs", [])):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = "another"
+            elif output.output_type == "stream":
+                half = len(output.text) // 2
+                rest = nbformat.v4.new_output("stream", name=output.name, text=output.text[half:])
+                output.text = output.text[:half]
+                cell.outputs.insert(cell.outputs.index(output) + 1, rest)
+    assert not any(differences(notebook, other).values())
+
+
 @pytest.mark.parametrize("damage", ["cleared", "reordered", "unexecuted", "error", "stderr", "widget", "no headline"])
 def test_damaged_notebooks_are_refused(damage):
     notebook = nbformat.read(sources()[1], as_version=4)
@@ -62,7 +136,7 @@ def test_damaged_notebooks_are_refused(damage):
     elif damage == "reordered":
         code[2].execution_count, code[3].execution_count = code[3].execution_count, code[2].execution_count
     elif damage == "unexecuted":
-        code[-1].execution_count = None
+        next(c for c in reversed(code) if "skip-execution" not in tags(c)).execution_count = None
     elif damage == "error":
         code[1].outputs.append(nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[]))
     elif damage == "stderr":

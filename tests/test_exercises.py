@@ -1,0 +1,126 @@
+"""The checks of the exercises accept the answer in the notebook and refuse wrong ones.
+
+Answers and checks run without the rest of their notebook, but for its first cell, the imports.
+"""
+
+import nbformat
+import pytest
+from execute import sources
+
+# By notebook and exercise: wrong answers that a student might give.
+WRONG = {
+    ("01_svd", 1): [
+        "def clip(estimates):\n    return estimates",
+        "def clip(estimates):\n    return np.clip(estimates, 0, 5)",
+        "def clip(estimates):\n    return np.round(np.clip(estimates, 1, 5))",
+    ],
+    ("01_svd", 2): [
+        # the item's step from the new p
+        "def funk_step(p, q, rating, learning_rate, reg):\n    error = rating - p @ q\n"
+        "    p = p + learning_rate * (error * q - reg * p)\n    return p, q + learning_rate * (error * p - reg * q)",
+        # the sign of the penalty
+        "def funk_step(p, q, rating, learning_rate, reg):\n    error = rating - p @ q\n"
+        "    return p + learning_rate * (error * q + reg * p), q + learning_rate * (error * p + reg * q)",
+    ],
+    ("01_svd", 3): [
+        # the bias without a penalty
+        "def new_user(Q, b, mu, r, reg):\n    D = np.column_stack([np.ones(len(Q)), Q])\n"
+        "    E = np.diag([0.0] + [1.0] * Q.shape[1])\n"
+        "    x = np.linalg.solve(D.T @ D + reg * E, D.T @ (r - mu - b))\n    return x[0], x[1:]",
+        # the items' biases forgotten
+        "def new_user(Q, b, mu, r, reg):\n    D = np.column_stack([np.ones(len(Q)), Q])\n"
+        "    x = np.linalg.solve(D.T @ D + reg * np.eye(D.shape[1]), D.T @ (r - mu))\n    return x[0], x[1:]",
+    ],
+    ("02_als", 1): [
+        "def confidence(stars, alpha):\n    return 1 + alpha * (stars >= 4)",
+        "def confidence(stars, alpha):\n    return alpha * (stars > 0)",
+        "def confidence(stars, alpha):\n    return 1 + alpha * stars",
+    ],
+    ("02_als", 2): [
+        "def sum_of_squares(X, Y):\n    return ((X @ Y.T) ** 2).sum() if len(X) < 9 else 0",
+        "def sum_of_squares(X, Y):\n    return (X.T @ X).sum() * (Y.T @ Y).sum()",
+        "def sum_of_squares(X, Y):\n    return torch.trace(X.T @ X) * torch.trace(Y.T @ Y)",
+    ],
+    ("02_als", 3): [
+        # without the penalty
+        "def contributions(Y, liked, i, alpha, reg):\n    A = Y.T @ Y + alpha * Y[liked].T @ Y[liked]\n"
+        "    return (1 + alpha) * Y[liked] @ torch.linalg.solve(A, Y[i])",
+        # alpha for 1 + alpha
+        "def contributions(Y, liked, i, alpha, reg):\n"
+        "    A = Y.T @ Y + alpha * Y[liked].T @ Y[liked] + reg * torch.eye(Y.shape[1]).to(Y)\n"
+        "    return alpha * Y[liked] @ torch.linalg.solve(A, Y[i])",
+        # the whole score, once
+        "def contributions(Y, liked, i, alpha, reg):\n"
+        "    A = Y.T @ Y + alpha * Y[liked].T @ Y[liked] + reg * torch.eye(Y.shape[1]).to(Y)\n"
+        "    return ((1 + alpha) * Y[liked] @ torch.linalg.solve(A, Y[i])).sum()",
+    ],
+    ("03_bpr", 1): [
+        "def auc(scores, liked):\n    others = [j for j in range(len(scores)) if j not in liked]\n"
+        "    return np.mean([scores[i] >= scores[j] for i in liked for j in others])",
+        "def auc(scores, liked):\n    return np.mean([scores[i] > s for i in liked for s in scores])",
+    ],
+    ("03_bpr", 2): [
+        # no margin
+        "def hinge_step(p, qi, qj, learning_rate):\n"
+        "    return p + learning_rate * (qi - qj), qi + learning_rate * p, qj - learning_rate * p",
+        # the items' steps from the new p
+        "def hinge_step(p, qi, qj, learning_rate):\n    if p @ (qi - qj) >= 1:\n        return p, qi, qj\n"
+        "    p = p + learning_rate * (qi - qj)\n    return p, qi + learning_rate * p, qj - learning_rate * p",
+    ],
+    ("03_bpr", 3): [
+        "def unliked(liked, r):\n    return r + np.searchsorted(liked, r, side='right')",
+        "def unliked(liked, r):\n    return r + np.searchsorted(np.asarray(liked) - np.arange(len(liked)), r)",
+    ],
+    ("04_warp", 1): [
+        "def rank_weight(r):\n    return sum(1 / k for k in range(1, r))",
+        "def rank_weight(r):\n    return np.log(r + 1)",
+    ],
+    ("04_warp", 2): [
+        # liked items violate
+        "def first_violation(scores, liked, i, draws, margin):\n"
+        "    return next((d for d, j in enumerate(draws, 1) if scores[j] > scores[i] - margin), 0)",
+        # counted from 0
+        "def first_violation(scores, liked, i, draws, margin):\n"
+        "    return next((d for d, j in enumerate(draws) if j not in liked and scores[j] > scores[i] - margin), 0)",
+        # no margin
+        "def first_violation(scores, liked, i, draws, margin):\n"
+        "    return next((d for d, j in enumerate(draws, 1) if j not in liked and scores[j] > scores[i]), 0)",
+    ],
+    ("04_warp", 3): [
+        "def expected_estimate(v, n_items):\n    return v",
+        "def expected_estimate(v, n_items):\n    return v * np.log(n_items / v)",
+    ],
+}
+NOTEBOOKS = {file.stem: {cell.id: cell.source for cell in nbformat.read(file, 4).cells} for file in sources()}
+
+
+@pytest.fixture(scope="module", params=sorted(NOTEBOOKS))
+def imported(request):
+    namespace = {}
+    exec(NOTEBOOKS[request.param]["imports"], namespace)
+    return request.param, namespace
+
+
+def test_every_notebook_has_three_exercises_with_wrong_answers():
+    assert sorted(WRONG) == [(notebook, exercise) for notebook in sorted(NOTEBOOKS) for exercise in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("exercise", [1, 2, 3])
+def test_check_accepts_the_answer(imported, exercise):
+    notebook, namespace = imported
+    cells, namespace = NOTEBOOKS[notebook], dict(namespace)
+    exec(cells[f"exercise-{exercise}"], namespace)
+    exec(cells[f"exercise-{exercise}-check"], namespace)
+
+
+@pytest.mark.parametrize("exercise", [1, 2, 3])
+def test_check_refuses_wrong_answers(imported, exercise):
+    notebook, namespace = imported
+    for wrong in WRONG[notebook, exercise]:
+        answered = dict(namespace)
+        exec(wrong, answered)
+        try:
+            exec(NOTEBOOKS[notebook][f"exercise-{exercise}-check"], answered)
+        except (AssertionError, IndexError):
+            continue
+        pytest.fail(f"the check of exercise {exercise} in {notebook} accepts\n{wrong}")
