@@ -9,6 +9,7 @@ Outputs on MovieLens-1M are stored in notebooks/, those on MovieLens-100K, of th
 """
 
 import argparse
+import base64
 import os
 import random
 import re
@@ -20,10 +21,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import ndiff
+from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
 
 import nbformat
+import numpy as np
+from matplotlib.image import imread
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
@@ -183,8 +187,16 @@ def texts(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:
     return found
 
 
+def alike(one: str, other: str) -> bool:
+    """Whether two base64-encoded PNGs look the same: another machine may round a pixel differently."""
+    if one == other:
+        return True
+    a, b = (imread(BytesIO(base64.b64decode(png))) for png in (one, other))  # height x width x channels, 0 … 1
+    return a.shape == b.shape and float(np.sqrt(((a - b) ** 2).mean())) < 5 / 255
+
+
 def differences(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> dict[str, str]:
-    """By the id of each executed cell, what differs in its texts; "" where nothing does."""
+    """By the id of each executed cell, what differs in its texts and figures; "" where nothing does."""
     found = {}
     for old, cell in zip(stored.cells, new.cells, strict=True):
         if cell.cell_type == "code" and "skip-execution" not in tags(cell):
@@ -192,6 +204,11 @@ def differences(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> di
             pairs = [(a, b) for a, b in zip_longest(was, came, fillvalue=("nothing", "")) if a != b]
             lines = [d for a, b in pairs[:1] for d in ndiff(a[1].splitlines(), b[1].splitlines()) if d[0] in "+-"]
             found[cell.id] = "\n".join(lines[:4]) or (f"{pairs[0][0][0]} became {pairs[0][1][0]}" if pairs else "")
+            figures = [
+                [o.data["image/png"] for o in c.outputs if "image/png" in o.get("data", {})] for c in (old, cell)
+            ]
+            if len(figures[0]) != len(figures[1]) or not all(map(alike, *figures)):
+                found[cell.id] += "the figure looks different"
     return found
 
 

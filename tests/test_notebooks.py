@@ -3,10 +3,14 @@
 import copy
 import re
 import statistics
+from base64 import b64encode
+from io import BytesIO
 
 import nbformat
+import numpy as np
 import pytest
-from execute import HEADLINE, ROOT, SOURCES, STORED, differences, headlines, sources, tags, texts
+from execute import HEADLINE, ROOT, SOURCES, STORED, alike, differences, headlines, sources, tags, texts
+from matplotlib.image import imsave
 
 ALL = [folder / file.name for folder in STORED.values() for file in sources()]
 
@@ -61,7 +65,7 @@ def test_shape_of_a_lesson(file):
     notebook = nbformat.read(file, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     lines = [len(cell.source.splitlines()) for cell in code]
-    assert 18 <= len(code) <= 34
+    assert 18 <= len(code) <= 31
     assert max(lines) <= 25
     assert statistics.median(lines) <= 6
     figures = [cell for cell in code if any("image/png" in o.get("data", {}) for o in cell.outputs)]
@@ -110,19 +114,36 @@ def test_differences_are_found():
         assert [cell for cell, text in found.items() if text] == ["judged"], change
 
 
-def test_pictures_and_cuts_of_streams_are_no_differences():
+def test_where_a_stream_is_cut_is_no_difference():
     notebook = nbformat.read(sources()[1], as_version=4)
     other = copy.deepcopy(notebook)
     for cell in other.cells:
-        for output in list(cell.get("outputs", [])):
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = "another"
-            elif output.output_type == "stream":
-                half = len(output.text) // 2
-                rest = nbformat.v4.new_output("stream", name=output.name, text=output.text[half:])
-                output.text = output.text[:half]
-                cell.outputs.insert(cell.outputs.index(output) + 1, rest)
+        for output in [o for o in cell.get("outputs", []) if o.output_type == "stream"]:
+            half = len(output.text) // 2
+            rest = nbformat.v4.new_output("stream", name=output.name, text=output.text[half:])
+            output.text = output.text[:half]
+            cell.outputs.insert(cell.outputs.index(output) + 1, rest)
     assert not any(differences(notebook, other).values())
+
+
+def test_figures_must_look_the_same():
+    def png(level):
+        file = BytesIO()
+        imsave(file, np.full((20, 30), level / 255), vmin=0, vmax=1, cmap="gray", format="png")
+        return b64encode(file.getvalue()).decode()
+
+    assert alike(png(100), png(100))
+    assert alike(png(100), png(102))
+    assert not alike(png(100), png(120))
+    notebook = nbformat.read(sources()[1], as_version=4)
+    for change in ("another", "none"):
+        other = copy.deepcopy(notebook)
+        (cell,) = (cell for cell in other.cells if cell.id == "curve")
+        for output in cell.outputs:
+            output.data["image/png"] = png(100)
+        if change == "none":
+            cell.outputs = []
+        assert differences(notebook, other)["curve"].endswith("the figure looks different")
 
 
 @pytest.mark.parametrize("damage", ["cleared", "reordered", "unexecuted", "error", "stderr", "widget", "no headline"])
