@@ -10,6 +10,7 @@ Outputs on MovieLens-1M are stored in notebooks/, those on MovieLens-100K, of th
 
 import argparse
 import base64
+import copy
 import os
 import random
 import re
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+from latex2mathml.converter import convert as latex_to_mathml
 from matplotlib.image import imread
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -60,6 +62,7 @@ DISTURBANCES = {
     "cells run twice": {},
 }
 COMBINED = {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default", "PYTHONHASHSEED": "7", "LC_ALL": "C"}
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$`]+?)\$", re.DOTALL)
 HEADLINE = re.compile(r"(?P<metric>\S+): (?P<model>\w+) (?P<value>[\d.]+), (?P<baseline>.+) (?P<theirs>[\d.]+)")
 
 
@@ -124,8 +127,21 @@ def write(text: str, file: Path) -> None:
 
 
 def page(notebook: nbformat.NotebookNode, name: str) -> str:
-    html, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": name}})
+    """The notebook as an HTML page that loads nothing from elsewhere; formulas become MathML."""
+    notebook = copy.deepcopy(notebook)
+    notebook.cells = [cell for cell in notebook.cells if "skip-execution" not in tags(cell)]
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = FORMULA.sub(mathml, cell.source)
+    exporter = HTMLExporter(template_file=str(ROOT / "tests" / "page.html.j2"))
+    html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
     return html
+
+
+def mathml(formula: re.Match) -> str:
+    """A formula between dollars as MathML, on one line, so that Markdown leaves it alone."""
+    kind = "block" if formula[1] else "inline"
+    return " ".join(latex_to_mathml((formula[1] or formula[2]).replace("\n", " "), display=kind).split())
 
 
 def headlines(notebook: nbformat.NotebookNode) -> list[re.Match]:

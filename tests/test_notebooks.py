@@ -9,7 +9,21 @@ from io import BytesIO
 import nbformat
 import numpy as np
 import pytest
-from execute import HEADLINE, ROOT, SOURCES, STORED, alike, differences, headlines, sources, tags, texts
+from execute import (
+    FORMULA,
+    HEADLINE,
+    ROOT,
+    SOURCES,
+    STORED,
+    alike,
+    differences,
+    headlines,
+    mathml,
+    page,
+    sources,
+    tags,
+    texts,
+)
 from matplotlib.image import imsave
 
 ALL = [folder / file.name for folder in STORED.values() for file in sources()]
@@ -94,6 +108,28 @@ def test_readme_states_the_stored_results():
     example = re.findall(r"(RMSE|NDCG@10) +SVD ([\d.]+) +([a-z ]+) ([\d.]+)$", readme, re.MULTILINE)
     printed = headlines(nbformat.read(STORED["ml-100k"] / "01_svd.ipynb", as_version=4))
     assert example == [(h["metric"], h["value"], h["baseline"], h["theirs"]) for h in printed]
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: file.stem)
+def test_pages_stand_alone(file):
+    """Nothing from elsewhere, no formula left in dollars, no figure without a text."""
+    html = page(nbformat.read(file, as_version=4), file.stem)
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//|import\(|@import', html)
+    body = html.partition("<body")[2]
+    assert "$" not in body
+    assert body.count("<math") > 50
+    assert body.count("<img") == len(re.findall(r'alt="[^"]{40,}"', body)) >= 2
+    assert "Explorer(" not in body, "the cell for interactive readers has no place on a page"
+
+
+def test_formulas_become_mathml():
+    text = "If $x_u$ costs `$5`:\n\n$$\\sum_i\na < b$$ and \\$5"
+    assert FORMULA.findall(text) == [("", "x_u"), ("\\sum_i\na < b", "")]
+    block = mathml(FORMULA.search("$$\\sum_i\na < b$$"))
+    assert block.startswith("<math")
+    assert 'display="block"' in block
+    assert "a < b" not in block, "what means something in HTML must be escaped"
+    assert "\n" not in block
 
 
 def test_differences_are_found():
