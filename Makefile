@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test verify reproduce lab notebooks mutants bench bench-large search
+.PHONY: run test verify reproduce lab notebooks assignment mutants bench bench-large search
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
@@ -42,6 +42,10 @@ notebooks: .venv/ready
 	$(VENV) tests/execute.py store ml-1m
 	$(VENV) -m mflib.data ml-100k
 	$(VENV) tests/execute.py store ml-100k
+
+# The student edition, without the answers: build/assignment/ and build/assignment.zip.
+assignment: .venv/ready
+	$(VENV) tests/grading/edition.py
 
 # Quality and speed beside implicit, LightFM and Surprise, into build/bench.md; needs MovieLens-1M.
 bench: .venv/ready

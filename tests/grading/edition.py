@@ -1,0 +1,98 @@
+"""The student edition: the suite without the answers, as build/assignment/ and build/assignment.zip.
+
+The functions that rubric.toml lists lose their bodies, the cells tagged "solution" theirs, the notebooks their outputs.
+Signatures, docstrings and everything else stay. The checks compare with arrays that the reference computes here.
+"""
+
+import ast
+import importlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from cases import RUBRIC, SEEDS, outputs
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TARGET = ROOT / "build" / "assignment"
+COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
+CHECKS = (HERE / "cases.py", HERE / "rubric.toml", HERE / "student" / "check.py", HERE / "student" / "submit.py")
+
+
+def blank(source: str, hints: dict[str, str]) -> str:
+    """``source`` with the bodies of the functions in ``hints`` replaced; their docstrings stay.
+
+    Raises ValueError if one of them is not there.
+    """
+    lines, found = source.splitlines(), {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and node.name in hints:
+            found[node.name] = node
+    if missing := set(hints) - set(found):
+        raise ValueError(f"expected the functions {sorted(hints)}, found no {sorted(missing)}")
+    for name, node in sorted(found.items(), key=lambda pair: -pair[1].lineno):
+        first = node.body[0]
+        has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+        start = first.end_lineno if has_docstring else first.lineno - 1
+        indent = " " * first.col_offset
+        lines[start : node.end_lineno] = [f"{indent}raise NotImplementedError({json.dumps(hints[name])})"]
+    return "\n".join(lines) + "\n"
+
+
+def blank_cell(source: str) -> str:
+    """A cell tagged "solution": its functions keep their first line."""
+    names = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return blank(source, dict.fromkeys(names, "yours to write")).rstrip("\n")
+
+
+def blank_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            if "solution" in cell.metadata.get("tags", []):
+                cell.source = blank_cell(cell.source)
+    return notebook
+
+
+def build(target: Path) -> None:
+    """Write the edition to ``target``, which is replaced, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".assignment-") as temporary:
+        new = Path(temporary) / "assignment"
+        shutil.copytree(ROOT / "mflib", new / "mflib", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in COPIED:
+            (new / name).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, new / name)
+        for name in ("README.md", "Makefile"):
+            shutil.copy(HERE / "student" / name, new / name)
+        (new / "notebooks").mkdir()
+        (new / "checks").mkdir()
+        for file in (*CHECKS, ROOT / "tests" / "execute.py"):
+            shutil.copy(file, new / "checks" / file.name)
+        arrays, cells = {}, {}
+        for entry in RUBRIC.values():
+            module = new / "mflib" / f"{entry['module']}.py"
+            module.write_text(blank(module.read_text(encoding="utf-8"), entry["functions"]), encoding="utf-8")
+            notebook = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
+            nbformat.write(blank_notebook(notebook), new / "notebooks" / f"{entry['notebook']}.ipynb")
+            cells[entry["notebook"]] = [cell.id for cell in notebook.cells]
+            reference = importlib.import_module(f"mflib.{entry['module']}")
+            for name in entry["functions"]:
+                for seed in SEEDS:
+                    for place, array in enumerate(outputs(getattr(reference, name), name, seed)):
+                        arrays[f"{name}/{seed}/{place}"] = array
+        np.savez(new / "checks" / "cases.npz", **arrays)
+        (new / "checks" / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
+        shutil.make_archive(str(Path(temporary) / "packed"), "zip", temporary, "assignment")
+        if target.exists():
+            target.rename(Path(temporary) / "old")
+        new.rename(target)
+        (Path(temporary) / "packed.zip").replace(target.with_suffix(".zip"))
+
+
+if __name__ == "__main__":
+    build(TARGET)
+    print(f"The student edition is in {TARGET.relative_to(ROOT)} and {TARGET.relative_to(ROOT)}.zip")

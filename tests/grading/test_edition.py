@@ -1,0 +1,144 @@
+"""The student edition: nothing of the answers in it, and checks that tell right from wrong."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pytest
+from cases import RUBRIC
+from edition import ROOT, blank, blank_cell, build
+
+# Plausible mistakes: module, right, wrong, the function in which it must be found.
+MISTAKES = {
+    "the sign of a step": ("svd", "ratings - (mu + bu + bi", "-ratings + (mu + bu + bi", "svd_step"),
+    "no penalty on the user": ("svd", "(step[:, None] * q).sub_(p, alpha=shrink)", "step[:, None] * q", "svd_step"),
+    "item bias forgotten": ("svd", "    b_i.index_add_(0, items, step - shrink * bi)\n", "", "svd_step"),
+    "duplicates lost": ("bpr", "b.index_add_(0, i, step - shrink * bi)", "b[i] += step - shrink * bi", "bpr_step"),
+    "sigma(x) for sigma(-x)": ("bpr", "torch.sigmoid(-x)", "torch.sigmoid(x)", "bpr_step"),
+    "penalty forgotten": ("als", "X @ gram - penalty * X", "X @ gram", "conjugate_gradient"),
+    "confidence forgotten": (
+        "als",
+        "y = Y.index_select",
+        "target = target.clamp(max=1); y = Y.index_select",
+        "cholesky",
+    ),
+    "liked items violate": ("warp", "(p_block, Q, liked)", "(p_block, Q, liked[:1])", "warp_step"),
+    "rank off by one": ("warp", "(len(Q) - 1) // d)", "len(Q) // d - 1)", "warp_step"),
+    "draws counted from 0": ("warp", "hit) + start + 1)", "hit) + start)", "first_violations"),
+}
+
+
+@pytest.fixture(scope="module")
+def edition(tmp_path_factory):
+    target = tmp_path_factory.mktemp("build") / "assignment"
+    build(target)
+    return target
+
+
+def check(edition: Path) -> tuple[int, str]:
+    environment = os.environ | {"PYTHONPATH": str(edition), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "checks/check.py"]
+    run = subprocess.run(command, cwd=edition, env=environment, capture_output=True, text=True)
+    return run.returncode, run.stdout + run.stderr
+
+
+def answers() -> set[str]:
+    """The lines that stand in the blanked bodies and nowhere else, without their indentation, if they say something."""
+    inside, everywhere = Counter(), Counter()
+    for entry in RUBRIC.values():
+        source = (ROOT / "mflib" / f"{entry['module']}.py").read_text(encoding="utf-8")
+        notebook = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
+        cells = [c.source for c in notebook.cells if "solution" in c.metadata.get("tags", [])]
+        for text, names in [(source, set(entry["functions"])), *((cell, None) for cell in cells)]:
+            everywhere.update(line.strip() for line in text.splitlines())
+            for node in ast.parse(text).body:
+                if isinstance(node, ast.FunctionDef) and (names is None or node.name in names):
+                    first = node.body[1 if ast.get_docstring(node) else 0]
+                    inside.update(line.strip() for line in text.splitlines()[first.lineno - 1 : node.end_lineno])
+    return {line for line, times in inside.items() if len(line) > 24 and times == everywhere[line]}
+
+
+def test_nothing_of_the_answers_is_left(edition):
+    lines = answers()
+    assert len(lines) > 100
+    for file in edition.rglob("*"):
+        if file.is_file() and file.suffix != ".npz":
+            text = file.read_text(encoding="utf-8")
+            if file.suffix == ".ipynb":
+                text = "\n".join(cell.source for cell in nbformat.read(file, as_version=4).cells)
+            assert not [line for line in lines if line in text], file.name
+    names = {path.relative_to(edition).parts[0] for path in edition.rglob("*")}
+    expected = {"mflib", "notebooks", "checks", "data", "README.md", "Makefile", "LICENSE"}
+    assert names == expected | {"requirements.txt", "pyproject.toml", ".gitignore"}
+    assert not [path for path in edition.rglob("*") if path.suffix in (".pyc", ".html")]
+    with zipfile.ZipFile(edition.with_suffix(".zip")) as archive:
+        packed = {name.partition("/")[2] for name in archive.namelist() if not name.endswith("/")}
+    assert packed == {str(path.relative_to(edition)) for path in edition.rglob("*") if path.is_file()}
+
+
+def test_notebooks_are_cleared_and_complete(edition):
+    for file in sorted((edition / "notebooks").glob("*.ipynb")):
+        mine, whole = (nbformat.read(path, as_version=4) for path in (file, ROOT / "notebooks" / file.name))
+        assert [cell.id for cell in mine.cells] == [cell.id for cell in whole.cells]
+        assert not any(cell.get("outputs") for cell in mine.cells)
+        stubs = [cell for cell in mine.cells if "NotImplementedError" in cell.source]
+        assert [cell.id for cell in stubs] == ["loop", "exercise-1", "exercise-2", "exercise-3"]
+
+
+def test_as_handed_out_everything_is_not_attempted(edition):
+    code, text = check(edition)
+    assert code == 1
+    assert "0 of 19 done, 19 not attempted" in text
+
+
+def test_the_reference_is_done_and_mistakes_are_named(edition, tmp_path):
+    whole = tmp_path / "whole"
+    shutil.copytree(edition, whole)
+    for entry in RUBRIC.values():
+        shutil.copy(ROOT / "mflib" / f"{entry['module']}.py", whole / "mflib")
+        shutil.copy(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", whole / "notebooks")
+    assert check(whole) == (0, check(whole)[1])
+    assert "19 of 19 done" in check(whole)[1]
+    for what, (module, right, wrong, function) in MISTAKES.items():
+        file = whole / "mflib" / f"{module}.py"
+        source = file.read_text(encoding="utf-8")
+        assert right in source, f"{what}: bring it up to date"
+        file.write_text(source.replace(right, wrong, 1), encoding="utf-8")
+        code, text = check(whole)
+        file.write_text(source, encoding="utf-8")
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == [function]]
+        assert code == 1
+        assert "wrong:" in line, f"{what} was not found"
+        assert "Hint:" in line or "raises" in line
+
+
+def test_blank_keeps_signature_and_docstring():
+    source = 'def f(a: int) -> int:\n    """Doc."""\n    b = a\n    return b\n\n\ndef g():\n    return 1\n'
+    blanked = blank(source, {"f": "think"})
+    assert blanked == (
+        'def f(a: int) -> int:\n    """Doc."""\n    raise NotImplementedError("think")\n\n\ndef g():\n    return 1\n'
+    )
+    with pytest.raises(ValueError, match="found no"):
+        blank(source, {"h": "?"})
+    assert blank_cell("def f(x):\n    return x") == 'def f(x):\n    raise NotImplementedError("yours to write")'
+
+
+def test_submission_must_have_the_cells_that_were_handed_out(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "grading" / "student"))
+    from submit import incomplete
+
+    notebook = nbformat.read(ROOT / "notebooks" / "01_svd.ipynb", as_version=4)
+    handed_out = [cell.id for cell in notebook.cells]
+    assert incomplete(notebook, handed_out) is None
+    notebook.cells.insert(3, nbformat.v4.new_code_cell("1 + 1"))
+    assert incomplete(notebook, handed_out) is None, "a student may add cells"
+    notebook.cells[5], notebook.cells[6] = notebook.cells[6], notebook.cells[5]
+    assert "order" in incomplete(notebook, handed_out)
+    del notebook.cells[7]
+    assert handed_out[6] in incomplete(notebook, handed_out)
