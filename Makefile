@@ -26,10 +26,12 @@ verify: .venv/ready
 	$(VENV) -m mflib.data $(DATASET)
 	$(VENV) tests/execute.py verify $(DATASET)
 
-# The same under all disturbances: threads, vector units, hash seeds, locale, folder, order of the rows, load, …
-reproduce: .venv/ready
+# The same under all disturbances (threads, vector units, hash seeds, locale, folder, order of the rows, load, …), and with
+# the oldest numpy, scipy and pandas that pyproject.toml admits.
+reproduce: .venv/ready .venv-oldest/ready
 	$(VENV) -m mflib.data $(DATASET)
 	$(VENV) tests/execute.py reproduce $(DATASET)
+	.venv-oldest/bin/python tests/execute.py verify $(DATASET)
 
 # JupyterLab on the notebooks.
 lab: .venv/ready
@@ -73,4 +75,12 @@ mutants: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(VENV) -m pip install --disable-pip-version-check -r requirements.txt
 	$(VENV) -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+.venv-oldest/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	grep -viE '^(numpy|scipy|pandas)==' requirements.txt > .venv-oldest/pins.txt
+	sed -nE 's/^ *"(numpy|scipy|pandas)>=([^"]+)",/\1==\2/p' pyproject.toml >> .venv-oldest/pins.txt
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -r .venv-oldest/pins.txt
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@

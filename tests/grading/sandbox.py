@@ -1,0 +1,153 @@
+"""Run a command that strangers have written, under limits, seeing nothing but what it is given.
+
+bubblewrap makes a world of its own: the system read-only, a private /tmp, no network, no other processes, and of the
+rest of the machine only the folders that are named. prlimit bounds memory, processor time, processes and the size of
+files; a clock out here bounds the whole. Root's processes are not counted by those limits, so root becomes another
+user before it enters.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
+STRANGER = 61_000  # the user id that root becomes, plus a number, so that two runs are not counted together
+
+
+class UnprotectedError(RuntimeError):
+    """This machine cannot run the code of strangers safely; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one run."""
+
+    seconds: float = 600.0  # by the clock
+    cpu_seconds: int = 1200  # of all threads
+    memory: int = 6 * 2**30  # bytes of address space of one process
+    processes: int = 200  # threads count
+    file_size: int = 200 * 2**20  # bytes of one file, the output included
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended: its exit code, or None where the clock ended it; the end of what it printed."""
+
+    code: int | None
+    output: str
+    seconds: float
+
+
+def protections() -> dict[str, bool]:
+    """Which of the tools are here, and whether bubblewrap works."""
+    found = {tool: shutil.which(tool) is not None for tool in TOOLS}
+    if found["bwrap"]:
+        command = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+        found["bwrap works"] = subprocess.run(command, capture_output=True).returncode == 0
+    return found
+
+
+def run(
+    command: list[str], work: Path, visible: list[Path], limits: Limits = Limits(), trust: bool = False
+) -> Finished:
+    """Run ``command`` in the folder ``work``, the only one that it may write to; ``visible`` it may read.
+
+    The interpreter and its packages are visible, too. With ``trust`` only the clock protects. Raises UnprotectedError
+    where a protection is missing and ``trust`` is not given.
+    """
+    missing = [tool for tool, there in protections().items() if not there]
+    if missing and not trust:
+        raise UnprotectedError(
+            f"expected bubblewrap and util-linux to run the code of strangers, missing: {missing}; install the package "
+            "bubblewrap, or pass --trust if you know who wrote it"
+        )
+    prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    with _output() as (file, path), _handed_over(work) as user:
+        whole = command if trust else _sealed(command, work, [*prefixes, *visible], user, limits)
+        environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"} if not trust else dict(os.environ)
+        start = time.monotonic()
+        process = subprocess.Popen(
+            whole,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            cwd=work if trust else "/",
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(limits.seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:  # the first process of the sandbox takes all others with it
+            _end(process)
+        return Finished(code, _tail(path), time.monotonic() - start)
+
+
+def _sealed(command: list[str], work: Path, visible: list[Path], user: int | None, limits: Limits) -> list[str]:
+    bwrap = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev"]
+    bwrap += ["--size", str(2**30), "--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]
+    for name in ("lib", "lib64", "bin", "sbin"):
+        bwrap += ["--symlink", f"usr/{name}", f"/{name}"]
+    bwrap += ["--ro-bind-try", "/etc/fonts", "/etc/fonts", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    places = {folder.resolve(): folder.resolve() for folder in [*visible, work]}
+    mounts = []
+    if user is not None:  # root can read what the other user cannot: bind it where that user may look
+        places = {folder: Path("/mnt") / str(n) for n, folder in enumerate(places)}
+        mounts = ["mount -t tmpfs none /mnt", *(f"mkdir {place}" for place in places.values())]
+        mounts += [f"mount --bind '{folder}' {place}" for folder, place in places.items()]
+    for folder, place in places.items():
+        bwrap += ["--bind" if folder == work.resolve() else "--ro-bind", str(place), str(folder)]
+    bwrap += ["--remount-ro", "/", "--chdir", str(work.resolve()), "--"]
+    bounds = ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu_seconds}", f"--nproc={limits.processes}"]
+    bounds += [f"--fsize={limits.file_size}", "--core=0"]
+    whole = [*bounds, *bwrap, *command]
+    if user is None:
+        return whole
+    other = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
+    script = " && ".join([*mounts, 'exec "$@"'])
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *other, *whole]
+
+
+@contextmanager
+def _handed_over(work: Path) -> Iterator[int | None]:
+    """The user to become, who owns ``work`` meanwhile; None where we are not root."""
+    if os.geteuid() != 0:
+        yield None
+        return
+    user = STRANGER + os.getpid() % 4000
+    everything = [work, *work.rglob("*")]
+    for path in everything:
+        os.chown(path, user, user, follow_symlinks=False)
+    try:
+        yield user
+    finally:
+        for path in [work, *work.rglob("*")]:
+            os.chown(path, 0, 0, follow_symlinks=False)
+
+
+@contextmanager
+def _output() -> Iterator[tuple[object, Path]]:
+    with tempfile.TemporaryDirectory(prefix="output-") as folder:
+        path = Path(folder) / "output"
+        with path.open("wb") as file:
+            yield file, path
+
+
+def _tail(path: Path, size: int = 20_000) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - size))
+        return file.read().decode("utf-8", "replace")
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, 9)
+        process.wait()
