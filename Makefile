@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test verify reproduce lab notebooks assignment mutants bench bench-large search
+.PHONY: run test verify reproduce lab notebooks assignment grade mutants bench bench-large search
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
@@ -48,6 +48,11 @@ notebooks: .venv/ready
 # The student edition, without the answers: build/assignment/ and build/assignment.zip.
 assignment: .venv/ready
 	$(VENV) tests/grading/edition.py
+
+# Marks for SUBMISSION (zips or folders, or a folder of many) into build/grades/; needs bubblewrap.
+grade: .venv/ready
+	$(VENV) -m mflib.data $(DATASET)
+	$(VENV) tests/grading/grade.py $(SUBMISSION) --dataset $(DATASET)
 
 # Quality and speed beside implicit, LightFM and Surprise, into build/bench.md; needs MovieLens-1M.
 bench: .venv/ready

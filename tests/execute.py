@@ -28,6 +28,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import torch
 from latex2mathml.converter import convert as latex_to_mathml
 from matplotlib.image import imread
 from nbclient import NotebookClient
@@ -251,6 +252,9 @@ def reproduce(dataset: str, names: list[str] | None = None) -> list[str]:
     """Verify under each disturbance (or those of ``names``), print a table; returns what differs."""
     rows, errors = [("disturbance", "notebook", "cells", "differ", "first difference")], []
     for name in names or DISTURBANCES:
+        if "avx512" in name and torch.backends.cpu.get_cpu_capability() != "AVX512":
+            rows.append((name, "", "", "", "not run: this processor has no AVX-512"))
+            continue
         for file in sorted(STORED[dataset].glob("*.ipynb")):
             stored = nbformat.read(file, as_version=4)
             with disturbed(name, file, dataset) as (place, environment):

@@ -28,7 +28,7 @@ MUTANTS = [  # what is wrong, file, right, wrong
     ("SVD: user already moved when the item moves", "svd.py", "(step[:, None] * p).sub_", "(step[:, None] * P[users]).sub_"),
     ("ALS: confidence without the 1", "als.py", "(1 + self.alpha * r_ui) * (r_ui > 0)", "(self.alpha * r_ui) * (r_ui > 0)"),
     ("ALS: dislikes count as likes", "als.py", "(1 + self.alpha * r_ui) * (r_ui > 0)", "(1 + self.alpha * r_ui.abs())"),
-    ("ALS: no penalty", "als.py", "penalty = self.regularization *", "penalty = 0 *"),
+    ("ALS: no penalty", "als.py", "(self.regularization * count", "(0 * count"),
     ("ALS: penalty left out of the steps", "als.py", "Ap = p @ gram + penalty * p", "Ap = p @ gram"),
     ("ALS: sign of the residual", "als.py", "X += length * p", "X -= length * p"),
     ("ALS: items never solved", "als.py", "solve(self.item_factors, self.user_factors, *item_side)", "pass"),
