@@ -103,8 +103,9 @@ def test_the_reference_is_done_and_mistakes_are_named(edition, tmp_path):
     for entry in RUBRIC.values():
         shutil.copy(ROOT / "mflib" / f"{entry['module']}.py", whole / "mflib")
         shutil.copy(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", whole / "notebooks")
-    assert check(whole) == (0, check(whole)[1])
-    assert "19 of 19 done" in check(whole)[1]
+    code, text = check(whole)
+    assert code == 0, text
+    assert "19 of 19 done" in text
     for what, (module, right, wrong, function) in MISTAKES.items():
         file = whole / "mflib" / f"{module}.py"
         source = file.read_text(encoding="utf-8")
