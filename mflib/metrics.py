@@ -18,11 +18,6 @@ def rmse(estimates: ArrayLike, ratings: ArrayLike) -> float:
     return float(np.sqrt(np.mean((np.asarray(estimates, np.float64) - np.asarray(ratings, np.float64)) ** 2)))
 
 
-def mae(estimates: ArrayLike, ratings: ArrayLike) -> float:
-    """Mean absolute error, in stars; both n."""
-    return float(np.mean(np.abs(np.asarray(estimates, np.float64) - np.asarray(ratings, np.float64))))
-
-
 def ranking_metrics(model: FactorModel, train: sp.spmatrix, test: sp.spmatrix, N: int = 10) -> pd.DataFrame:
     """Rank all items for each user and look where the held-out ones stand; take ``.mean()`` of it.
 

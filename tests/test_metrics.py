@@ -11,7 +11,6 @@ from mflib import Popularity
 from mflib.metrics import (
     bootstrap_interval,
     catalogue,
-    mae,
     ranking_metrics,
     rmse,
     series_of,
@@ -106,9 +105,8 @@ def test_shapes_must_fit(ratings):
         ranking_metrics(model, ratings[:5], ratings[:5])
 
 
-def test_rmse_and_mae():
+def test_rmse():
     assert rmse([1, 2, 3], [1, 4, 7]) == pytest.approx(np.sqrt((0 + 4 + 16) / 3))
-    assert mae([1, 2, 3], [1, 4, 7]) == pytest.approx(2)
 
 
 def test_bootstrap_interval_is_that_of_the_central_limit():

@@ -9,6 +9,7 @@ points: see POINTS. Into build/grades/: report.json, class.csv, and a page for e
 
 import argparse
 import ast
+import builtins
 import csv
 import html
 import importlib
@@ -43,8 +44,27 @@ from mflib.sampling import train_test_split  # noqa: E402
 POINTS = {"correctness": 40, "recommendations": 20, "similar movies": 15, "notebook": 15, "reproducibility": 10}
 SEEDS = (1101, 1102, 1103, 1104)  # hidden: not those of the student's checks
 FILE_SIZE = 20 * 2**20
+SECONDS = {"functions": 240, "notebook": 900, "notebook of an endless loop": 150}  # by the clock, for a task
 NAMES = [f"notebooks/{entry['notebook']}.ipynb" for entry in RUBRIC.values()]
 NAMES += [f"mflib/{entry['module']}.py" for entry in RUBRIC.values()]
+
+
+# An answer computes. It has no use for these, and with them it could change what the checks and the grader use.
+MODULES = {"collections", "functools", "itertools", "math", "mflib", "numpy", "pandas", "scipy", "torch", "typing"}
+CALLS = {
+    "breakpoint",
+    "compile",
+    "delattr",
+    "eval",
+    "exec",
+    "exit",
+    "get_ipython",
+    "globals",
+    "input",
+    "locals",
+    "open",
+}
+CALLS |= {"quit", "setattr", "vars", "__import__", "__builtins__"}
 
 
 @dataclass
@@ -100,6 +120,32 @@ def _bounded(content: bytes) -> bytes:
     return content
 
 
+def refused(answer: ast.AST, taken: set[str]) -> str | None:
+    """Why an answer is not executed: it reaches for more than its arguments, or binds one of the names ``taken``."""
+    for node in ast.walk(answer):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            if strange := {name.partition(".")[0] for name in names} - MODULES:
+                return f"imports {sorted(strange)}, of which an answer has no use"
+        elif isinstance(node, ast.ClassDef | ast.Global | ast.Nonlocal):
+            return f"uses {type(node).__name__}: an answer is a function of its arguments"
+        elif isinstance(node, ast.Attribute) and (not isinstance(node.ctx, ast.Load) or node.attr.startswith("__")):
+            return f"changes or inspects an object by its attribute {node.attr!r}"
+        elif isinstance(node, ast.Name) and node.id in CALLS:
+            return f"uses {node.id}, of which an answer has no use"
+    for node in answer.body if isinstance(answer, ast.Module) else []:  # what the cells after it would see
+        bound = {
+            getattr(inner, "id", "") for inner in ast.walk(node) if isinstance(getattr(inner, "ctx", None), ast.Store)
+        }
+        bound |= {getattr(node, "name", "")} | {
+            (a.asname or a.name).partition(".")[0] for a in getattr(node, "names", [])
+        }
+        bound = {getattr(node, "name", "")} if isinstance(node, ast.FunctionDef) else bound
+        if not isinstance(node, ast.Import) and (hidden := bound & taken):
+            return f"binds {sorted(hidden)}, which the checks use"
+    return None
+
+
 def transplant(reference: str, submitted: str, names: list[str]) -> tuple[str, list[str]]:
     """The grader's module with the functions of the student in place of its own, and what could not be taken."""
     lines, trouble = reference.splitlines(), []
@@ -116,6 +162,9 @@ def transplant(reference: str, submitted: str, names: list[str]) -> tuple[str, l
             if ast.dump(node.args) != ast.dump(ours[name].args):
                 trouble.append(f"{name}: the arguments have been changed")
             body = submitted.splitlines()[node.lineno - 1 : node.end_lineno]
+            if why := refused(node, set()):
+                trouble.append(f"{name}: {why}")
+                body = [f"def {name}(*arguments):", f"    raise PermissionError({why!r})"]
         lines[ours[name].lineno - 1 : ours[name].end_lineno] = body
     return "\n".join(lines) + "\n", trouble
 
@@ -131,6 +180,7 @@ def graded_notebook(
         except Exception as error:  # nbformat raises many kinds on a corrupt notebook
             trouble.append(f"the notebook cannot be read: {type(error).__name__}")
     cells = {cell.get("id"): cell for cell in theirs.cells if cell.cell_type == "code"}
+    taken = set(dir(builtins)) | _bound(next(cell.source for cell in reference.cells if cell.id == "imports"))
     for cell in reference.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -138,7 +188,25 @@ def graded_notebook(
                 if cell.id not in cells:
                     trouble.append(f"the cell {cell.id} is missing")
                 cell.source = cells[cell.id].source if cell.id in cells else 'raise NotImplementedError("missing")'
+                if why := _refused_cell(cell.source, taken):
+                    trouble.append(f"the cell {cell.id} {why}")
+                    cell.source = f"raise PermissionError({why!r})"
+    order = [cell.id for cell in reference.cells if cell.cell_type == "code" and cell.id in cells]
+    if order != [cell for cell in cells if cell in order]:
+        trouble.append("the cells stand in another order than they were handed out in; they are executed in that one")
     return reference, theirs, trouble
+
+
+def _bound(imports: str) -> set[str]:
+    statements = [node for node in ast.parse(imports).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {(alias.asname or alias.name).partition(".")[0] for node in statements for alias in node.names}
+
+
+def _refused_cell(source: str, taken: set[str]) -> str | None:
+    try:
+        return refused(ast.parse(source), taken)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"cannot be parsed: {error}"
 
 
 @cache
@@ -246,7 +314,7 @@ def grade_task(task: str, texts: dict[str, str], dataset: str, trust: bool, repo
         work.mkdir()
         theirs, trouble = prepare(work, task, texts, dataset)
         reasons += trouble
-        finished = run([sys.executable, "worker.py", task], work, [], Limits(seconds=240), trust)
+        finished = run([sys.executable, "worker.py", task], work, [], Limits(seconds=SECONDS["functions"]), trust)
         explain(finished, reasons)
         errors = json.loads((work / "errors.json").read_text()) if (work / "errors.json").is_file() else {}
         for name, hint in entry["functions"].items():
@@ -255,7 +323,8 @@ def grade_task(task: str, texts: dict[str, str], dataset: str, trust: bool, repo
             if wrong:
                 reasons.append(wrong if wrong == "not attempted" else f"{name}: {wrong}. Hint: {hint}")
         judge_figures(task, dataset, work / "recommended.npz", errors.get("recommend"), marks, reasons)
-        judge_notebook(work, theirs, dataset, trust, marks, reasons)
+        limit = SECONDS["notebook" if finished.code is not None else "notebook of an endless loop"]
+        judge_notebook(work, theirs, dataset, Limits(seconds=limit), trust, marks, reasons)
 
 
 def explain(finished: Finished, reasons: list[str]) -> None:
@@ -303,14 +372,20 @@ def judge_figures(
 
 
 def judge_notebook(
-    work: Path, theirs: nbformat.NotebookNode, dataset: str, trust: bool, marks: dict[str, float], reasons: list[str]
+    work: Path,
+    theirs: nbformat.NotebookNode,
+    dataset: str,
+    limits: Limits,
+    trust: bool,
+    marks: dict[str, float],
+    reasons: list[str],
 ) -> None:
     """Execute the notebook in the sandbox: the checks of the loop and the exercises, and the stored outputs."""
     (work / "tests").mkdir()
     shutil.copy(HERE.parent / "execute.py", work / "tests")
     shutil.copytree(ROOT / "data" / dataset, work / "data" / dataset)
     command = [sys.executable, "worker.py", "notebook", dataset]
-    finished = run(command, work, [], Limits(seconds=900), trust)
+    finished = run(command, work, [], limits, trust)
     explain(finished, reasons)
     cells = {}
     for name in ("executed exercises", "executed notebook"):  # apart: the exercises count though the notebook fails
@@ -337,7 +412,8 @@ def judge_notebook(
         and not differences(nbformat.v4.new_notebook(cells=[stored[c.id]]), nbformat.v4.new_notebook(cells=[c]))[c.id]
         for c in ours
     ]
-    marks["reproducibility"] = POINTS["reproducibility"] * sum(same) / max(1, len(same))
+    if marks["correctness"]:  # else there is nothing of one's own to reproduce
+        marks["reproducibility"] = POINTS["reproducibility"] * sum(same) / max(1, len(same))
     if ours and not all(same):
         reasons.append(f"reproducibility: {sum(same)} of {len(same)} cells have the outputs that came out here")
 

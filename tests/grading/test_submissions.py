@@ -1,0 +1,214 @@
+"""Whole submissions of one task each, graded: right ones, wrong ones, and those that mean harm (`make submissions`).
+
+Takes some 15 minutes, so `make test` leaves it out. What was given and why is written to build/submissions.md.
+"""
+
+import re
+from pathlib import Path
+
+import grade
+import nbformat
+import pytest
+from cases import RUBRIC
+from edition import ROOT, blank
+from sandbox import protections
+
+MISSING = [tool for tool, there in protections().items() if not there]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"needs bubblewrap and util-linux; missing: {MISSING}"),
+]
+TABLE = ROOT / "build" / "submissions.md"
+
+# Plausible mistakes: task, right, wrong, what the reasons must say.
+WRONG = {
+    "the sign of the error": ("svd", "ratings - (mu + bu", "-ratings + (mu + bu", "svd_step: "),
+    "no penalty on the user": ("svd", "(step[:, None] * q).sub_(p, alpha=shrink)", "step[:, None] * q", "svd_step: "),
+    "the item's bias forgotten": ("svd", "    b_i.index_add_(0, items, step - shrink * bi)\n", "", "svd_step: "),
+    "duplicates in a batch lost": (
+        "svd",
+        "b_u.index_add_(0, users, step - shrink * bu)",
+        "b_u[users] += step",
+        "svd_st",
+    ),
+    "seed ignored": ("svd", "    p, q =", "    P += 1e-3 * torch.randn(P.shape).to(P)\n    p, q =", "svd_step: "),
+    "sigma(x) for sigma(-x)": ("bpr", "torch.sigmoid(-x)", "torch.sigmoid(x)", "bpr_step: "),
+    "the negative item stays": (
+        "bpr",
+        "    Q.index_add_(0, j, torch.add(step_p, qj, alpha=shrink).neg_())\n",
+        "",
+        "bpr_st",
+    ),
+    "the user's penalty on the items": (
+        "bpr",
+        "shrink = step[:, None] * p, lr * reg_i",
+        "shrink = step[:, None] * p, lr * reg_u",
+        "bpr_step: ",
+    ),
+    "the penalty of ALS forgotten": ("als", "X @ gram - penalty * X", "X @ gram", "conjugate_gradient: "),
+    "empty cells forgotten": ("als", "A = gram + penalty", "A = penalty", "cholesky: "),
+    "known items as negatives": ("warp", "(p_block, Q, liked)", "(p_block, Q, liked[:1])", "warp_step: "),
+    "rank off by one": ("warp", "(len(Q) - 1) // d)", "len(Q) // d - 1)", "warp_step: "),
+    "draws counted from 0": ("warp", "hit) + start + 1)", "hit) + start)", "first_violations: "),
+    "right, but a loop over the batch": (
+        "svd",
+        "    p, q =",
+        "    for n in range(20 * len(users)):\n        float(P[users[n % len(users)]].sum())\n    p, q =",
+        "by the clock",
+    ),
+}
+# What stands first in bpr_step, and what the reasons must say: some are refused unread, some the sandbox ends.
+HARM = {
+    "os._exit": ("import os; os._exit(0)", "imports \\['os'\\]"),
+    "sys.exit(0)": ("raise SystemExit(0)", "no results came out"),
+    "an endless loop": ("while True: pass", "by the clock"),
+    "memory": ("hog = [torch.ones(2**27) for _ in range(1000)]", "RuntimeError|MemoryError"),
+    "reading for the reference": ("P += float(open('cases.py').read()[0] == 'x')", "uses open"),
+    "a metric replaced": ("import mflib.metrics; mflib.metrics.ranking_metrics = None", "by its attribute"),
+    "network": ("import urllib.request", "imports \\['urllib'\\]"),
+    "a process left behind": ("import subprocess; subprocess.Popen(['sleep', '999'])", "imports"),
+    "a fork bomb": ("import mflib.data\n    while True: mflib.data.os.fork()", "by the clock|ended with|raises"),
+    "os._exit, through a module": ("import mflib.data; mflib.data.os._exit(0)", "no results came out"),
+    "killed": ("import mflib.data; mflib.data.os.kill(mflib.data.os.getpid(), 9)", "exit code|no results"),
+    "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|by the clock|raises"),
+    "writing outside": ("np_file = torch.save(P, '/usr/stolen')", "Read-only|cannot be opened|raises"),
+    "a pickle": (
+        "import numpy; numpy.save('bpr_step.npz', numpy.array([print]), allow_pickle=True); raise SystemExit",
+        "no results|cannot be read",
+    ),
+}
+
+
+def submitted(task: str) -> dict[str, str]:
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in grade.NAMES}
+    name = f"notebooks/{RUBRIC[task]['notebook']}.ipynb"
+    stored = ROOT / "tests" / "ml-100k" / Path(name).name  # what the student has seen on this data set
+    return texts | {name: stored.read_text(encoding="utf-8")}
+
+
+def graded(what: str, task: str, texts: dict[str, str]) -> tuple[float, str, dict[str, float]]:
+    report = grade.Report(what)
+    grade.grade_task(task, texts, "ml-100k", False, report)
+    total, reasons = sum(report.marks[task].values()), " ; ".join(report.reasons[task])
+    TABLE.parent.mkdir(exist_ok=True)
+    with TABLE.open("a", encoding="utf-8") as file:
+        file.write(f"| {what} | {task} | {total:.1f} | {reasons[:160].replace('|', '/')} |\n".replace("\n", " ") + "\n")
+    return total, reasons, report.marks[task]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    seconds = {"functions": 60, "notebook": 120, "notebook of an endless loop": 40}
+    monkeypatch.setattr(grade, "SECONDS", seconds)
+
+
+def edited(task: str, right: str, wrong: str) -> dict[str, str]:
+    texts, name = submitted(task), f"mflib/{RUBRIC[task]['module']}.py"
+    assert right in texts[name], "bring the mistake up to date"
+    return texts | {name: texts[name].replace(right, wrong, 1)}
+
+
+@pytest.mark.parametrize("task", RUBRIC)
+def test_the_reference_has_full_marks(task):
+    total, reasons, _ = graded("the reference", task, submitted(task))
+    assert total == 100, reasons
+
+
+@pytest.mark.parametrize("task", RUBRIC)
+def test_what_was_handed_out_has_none(task):
+    texts = submitted(task)
+    name = f"mflib/{RUBRIC[task]['module']}.py"
+    texts[name] = blank(texts[name], RUBRIC[task]["functions"])
+    notebook = nbformat.reads(texts[f"notebooks/{RUBRIC[task]['notebook']}.ipynb"], as_version=4)
+    for cell in notebook.cells:
+        if "solution" in cell.metadata.get("tags", []):
+            cell.source = "raise NotImplementedError"
+    texts[f"notebooks/{RUBRIC[task]['notebook']}.ipynb"] = nbformat.writes(notebook)
+    total, reasons, _ = graded("nothing done, stored outputs copied", task, texts)
+    assert total == 0
+    assert reasons.count("not attempted") >= len(RUBRIC[task]["functions"])
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_mistake_costs_and_is_named(what):
+    task, right, wrong, says = WRONG[what]
+    total, reasons, marks = graded(what, task, edited(task, right, wrong))
+    assert total < 100
+    assert says in reasons
+    if "clock" not in says:
+        assert marks["correctness"] < grade.POINTS["correctness"]
+
+
+@pytest.mark.parametrize("what", HARM)
+def test_harm_gives_a_mark_and_a_reason(what):
+    code, says = HARM[what]
+    total, reasons, marks = graded(
+        what, "bpr", edited("bpr", "    p, qi, qj = P.index", f"    {code}\n    p, qi, qj = P.index")
+    )
+    assert marks["correctness"] == 0
+    assert total < 50
+    assert re.search(says, reasons), reasons
+
+
+def changed_cells(change) -> dict[str, str]:
+    texts = submitted("bpr")
+    notebook = nbformat.reads(texts["notebooks/03_bpr.ipynb"], as_version=4)
+    change(notebook)
+    return texts | {"notebooks/03_bpr.ipynb": nbformat.writes(notebook)}
+
+
+def answer(cell_id: str, source: str):
+    def change(notebook):
+        next(cell for cell in notebook.cells if cell.id == cell_id).source = source
+
+    return change
+
+
+def reorder(notebook):
+    notebook.cells.reverse()
+
+
+def without_cells(notebook):
+    del notebook.cells[10:]
+
+
+NOTEBOOKS = {
+    "a check made to pass": (
+        answer("exercise-1", "import numpy as np\nnp.allclose = lambda *a, **k: True\ndef auc(*a): return 0.5"),
+        "exercise-1 changes or inspects",
+    ),
+    "a builtin replaced": (
+        answer("exercise-3", "int = lambda x: 0\ndef unliked(liked, r): return 0"),
+        "binds \\['int'\\]",
+    ),
+    "a fake that equals everything": (
+        answer("exercise-1", "class Yes:\n    def __eq__(self, other): return True\ndef auc(*a): return Yes()"),
+        "uses ClassDef",
+    ),
+    "the cell that kills its kernel": (
+        answer("loop", "import mflib.data\nmflib.data.os.kill(mflib.data.os.getpid(), 9)\ndef textbook(*a): pass"),
+        "equality: not executed|executed notebook",
+    ),
+    "a cell that never ends": (answer("exercise-2", "while True: pass"), "by the clock|not executed"),
+    "cells removed": (without_cells, "is missing"),
+    "cells in another order": (reorder, "another order"),
+}
+
+
+@pytest.mark.parametrize("what", NOTEBOOKS)
+def test_a_changed_notebook_gives_a_mark_and_a_reason(what):
+    change, says = NOTEBOOKS[what]
+    total, reasons, _ = graded(what, "bpr", changed_cells(change))
+    assert re.search(says, reasons), reasons
+    assert total == 100 if what == "cells in another order" else 40 <= total < 100
+
+
+@pytest.mark.parametrize(("what", "content"), [("no notebook, or renamed", None), ("a corrupt notebook", "{cells:")])
+def test_without_a_notebook_the_kernel_still_counts(what, content):
+    texts = submitted("bpr")
+    del texts["notebooks/03_bpr.ipynb"]
+    texts |= {} if content is None else {"notebooks/03_bpr.ipynb": content}
+    total, reasons, marks = graded(what, "bpr", texts)
+    assert "is missing" in reasons
+    assert marks["correctness"] == 40
+    assert total < 100
