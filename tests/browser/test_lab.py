@@ -1,0 +1,212 @@
+"""The notebooks in JupyterLab, as a student uses them: Run All, the explorer, a change, an error."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from conftest import ROOT, SCREENSHOTS
+from execute import STORED, tags, texts
+
+from mflib.data import data_dir
+
+pytestmark = pytest.mark.browser
+NAMES = sorted(file.stem for file in STORED["ml-100k"].glob("*.ipynb"))
+MINUTES = 60_000  # in milliseconds
+# All cells are in the page, not only those in view; no announcement covers it.
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+@pytest.fixture(scope="module")
+def lab(browser, tmp_path_factory):
+    """JupyterLab on a free port with a token, on a copy of the notebooks -> its address and the folder."""
+    if not (data_dir() / "ml-100k").is_dir():
+        pytest.skip("no data: python -m mflib.data ml-100k")
+    home = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", home / "notebooks")
+    for name, value in SETTINGS.items():
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(value))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"JUPYTERLAB_SETTINGS_DIR": home / "settings", "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces"}
+    own |= {"MFLIB_DATA": data_dir().resolve(), "MFLIB_DATASET": "ml-100k", "JUPYTER_CONFIG_DIR": home / "config"}
+    environment = {key: value for key, value in os.environ.items() if key != "MFLIB_PROGRESS"}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.port={port}", "--allow-root"]
+    command += ["--IdentityProvider.token=secret", f"--ServerApp.root_dir={home}", "--ServerApp.port_retries=0"]
+    with (home / "log").open("w") as log:
+        server = subprocess.Popen(
+            command,
+            env=environment | {key: str(value) for key, value in own.items()},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while True:
+                assert server.poll() is None, (home / "log").read_text()
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}", home
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@pytest.fixture
+def opened(lab, show):
+    """Opens a notebook, or a new one of these cells, in JupyterLab -> the page."""
+
+    def opened(name: str, cells: list[str] | None = None):
+        address, home = lab
+        if cells is not None:
+            new = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+            new.metadata = nbformat.read(ROOT / "notebooks" / f"{NAMES[0]}.ipynb", as_version=4).metadata
+            nbformat.write(new, home / "notebooks" / f"{name}.ipynb")
+        page, _, _ = show(f"{address}/lab/tree/notebooks/{name}.ipynb?token=secret&reset", 1280, 1000)
+        page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=MINUTES)
+        idle(page)
+        return page
+
+    return opened
+
+
+def idle(page) -> None:
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=6 * MINUTES)
+
+
+def menu(page, name: str, entry: str) -> None:
+    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{name}$")).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{entry}$")).click()
+
+
+def run_all(page, entry: str = "Run All Cells") -> None:
+    """Choose it from the menu and wait until every code cell has a number."""
+    menu(page, "Run", entry)
+    if "Restart" in entry:
+        page.locator(".jp-Dialog .jp-mod-accept").click()
+        page.wait_for_timeout(1000)
+    numbered = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(
+        prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim()))"""
+    page.wait_for_function(numbered, timeout=6 * MINUTES)
+    idle(page)
+
+
+def saved(page, lab, name: str) -> nbformat.NotebookNode:
+    file = lab[1] / "notebooks" / f"{name}.ipynb"
+    before = file.stat().st_mtime_ns
+    page.keyboard.press("Escape")
+    menu(page, "File", "Save Notebook")
+    while file.stat().st_mtime_ns == before:
+        page.wait_for_timeout(100)
+    return nbformat.read(file, as_version=4)
+
+
+def printed(notebook: nbformat.NotebookNode) -> dict[str, list]:
+    """Texts and tables, by cell; not the progress bars, which are widgets here."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and "skip-execution" not in tags(cell)]
+    for cell in cells:
+        cell.outputs = [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+    return {cell.id: texts(cell) for cell in cells}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_run_all(lab, opened, name):
+    page = opened(name)
+    bars = ".jp-Notebook .jupyter-widget-hprogress, .jp-Notebook .widget-hprogress"
+    menu(page, "Run", "Run All Cells")
+    page.locator(bars).first.wait_for(timeout=3 * MINUTES)
+    run_all(page)
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']").count() == 0
+    assert page.locator(bars).count() > 0
+    ended = page.locator(bars).evaluate_all(
+        "bars => bars.every(b => b.querySelector('.progress-bar-success, .bar-success') !== null)"
+    )
+    assert ended, "every progress bar must have come to its end"
+    stored = nbformat.read(STORED["ml-100k"] / f"{name}.ipynb", as_version=4)
+    pictures = sum("image/png" in o.get("data", {}) for c in stored.cells if c.cell_type == "code" for o in c.outputs)
+    assert page.locator(".jp-RenderedImage img").count() == pictures
+    tables = page.locator(".jp-OutputArea .jp-RenderedHTMLCommon table").first
+    assert tables.bounding_box()["width"] > 200
+    new = printed(saved(page, lab, name))
+    assert new == printed(stored), "the same texts and tables as stored"
+    for place, what in enumerate(page.locator(".jp-RenderedImage img").all()[:1]):
+        what.scroll_into_view_if_needed()
+        page.screenshot(path=SCREENSHOTS / f"lab-{name}-{place}.png")
+    if name == NAMES[1]:
+        run_all(page, "Restart Kernel and Run All Cells…")
+        assert printed(saved(page, lab, name)) == new, "the same once more"
+    explore(page, name)
+
+
+def explore(page, name: str) -> None:
+    """Drive the explorer at the end of the notebook."""
+    title = page.get_by_label("title", exact=True)
+    title.scroll_into_view_if_needed()
+    title.fill("Star Wars")
+    page.get_by_label("movie", exact=True).select_option("Star Wars (1977)")
+    page.get_by_text("Empire Strikes Back, The (1980)").last.wait_for()
+    user = page.get_by_label("user", exact=True)
+    user.fill("7")
+    user.press("Enter")
+    page.locator(".jupyter-widgets table, .widget-html table").nth(2).wait_for()
+    before = page.locator(".widget-vbox, .jupyter-widget-vbox").last.inner_text()
+    page.screenshot(path=SCREENSHOTS / f"lab-{name}-explorer.png")
+    user.fill("1")
+    user.press("Enter")
+    page.wait_for_function("old => [...document.querySelectorAll('.widget-vbox')].at(-1).innerText !== old", arg=before)
+    title.fill("No such movie")
+    page.get_by_text("No title contains “No such movie”: try a part of it.").wait_for()
+    user.fill("99999")
+    user.press("Enter")
+    page.get_by_text("There is no user 99999: the numbers go from 1 to 943.").wait_for()
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+
+
+TRAINING = [
+    "from mflib import SVD\nfrom mflib.data import load_movielens\ndata = load_movielens()",
+    "model = SVD(8, iterations=2).fit(data.ratings)\nprint(model.history[-1]['loss'])",
+]
+
+
+def test_a_changed_hyperparameter_changes_the_numbers(lab, opened):
+    page = opened("changed", TRAINING)
+    run_all(page)
+    first = printed(saved(page, lab, "changed"))
+    editor = page.locator(".jp-CodeCell .cm-content").last
+    editor.click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(TRAINING[1].replace("iterations=2", "iterations=4"))
+    run_all(page)
+    second = printed(saved(page, lab, "changed"))
+    assert list(first.values())[1] != list(second.values())[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        ("dense", "model.fit(data.ratings.toarray())", "TypeError: expected a scipy sparse matrix, users x items"),
+        ("unknown", "data.itemid('Toy Storey')", "look it up in the table movies"),
+        ("missing", "%env MFLIB_DATA=nowhere\nload_movielens('ml-1m')", "run: python -m mflib.data ml-1m"),
+    ],
+)
+def test_an_error_says_what_to_do(lab, opened, name, code, says):
+    page = opened(name, [*TRAINING, code])
+    run_all(page)
+    error = page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']").last
+    assert says in error.inner_text()
+    assert "site-packages/torch" not in error.inner_text(), "not an error from inside torch"
+    error.scroll_into_view_if_needed()
+    page.screenshot(path=SCREENSHOTS / f"lab-error-{name}.png")
