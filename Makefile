@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test verify reproduce lab notebooks assignment grade submissions mutants bench bench-large search
+.PHONY: run test test-browser verify reproduce lab notebooks assignment grade submissions mutants bench bench-large search
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
@@ -20,6 +20,11 @@ test: .venv/ready
 	$(VENV) -m mflib.data ml-100k
 	MFLIB_DATASET=ml-100k MFLIB_PROGRESS=0 $(NBVAL) tests/ml-100k
 	$(VENV) tests/execute.py verify ml-100k --combined
+
+# The notebooks in JupyterLab and the pages, in Chromium; says what is missing where it cannot.
+test-browser: .venv/ready
+	$(VENV) -m mflib.data ml-100k
+	$(VENV) -m pytest -m browser -rs tests/browser
 
 # The grader's command: execute the notebooks against their stored outputs, a line for each.
 verify: .venv/ready

@@ -93,11 +93,15 @@ def menu(page, name: str, entry: str) -> None:
 
 
 def run_all(page, entry: str = "Run All Cells") -> None:
-    """Choose it from the menu and wait until every code cell has a number."""
+    """Choose it from the menu and see the first cells wait for the kernel."""
     menu(page, "Run", entry)
     if "Restart" in entry:
         page.locator(".jp-Dialog .jp-mod-accept").click()
-        page.wait_for_timeout(1000)
+    page.locator(".jp-CodeCell .jp-InputPrompt", has_text="[*]:").first.wait_for(timeout=MINUTES)
+
+
+def all_done(page) -> None:
+    """Wait until every code cell has a number and the kernel is idle."""
     numbered = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(
         prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim()))"""
     page.wait_for_function(numbered, timeout=6 * MINUTES)
@@ -105,13 +109,10 @@ def run_all(page, entry: str = "Run All Cells") -> None:
 
 
 def saved(page, lab, name: str) -> nbformat.NotebookNode:
-    file = lab[1] / "notebooks" / f"{name}.ipynb"
-    before = file.stat().st_mtime_ns
     page.keyboard.press("Escape")
-    menu(page, "File", "Save Notebook")
-    while file.stat().st_mtime_ns == before:
-        page.wait_for_timeout(100)
-    return nbformat.read(file, as_version=4)
+    with page.expect_response(lambda response: response.request.method == "PUT" and f"{name}.ipynb" in response.url):
+        menu(page, "File", "Save Notebook")
+    return nbformat.read(lab[1] / "notebooks" / f"{name}.ipynb", as_version=4)
 
 
 def printed(notebook: nbformat.NotebookNode) -> dict[str, list]:
@@ -126,9 +127,9 @@ def printed(notebook: nbformat.NotebookNode) -> dict[str, list]:
 def test_run_all(lab, opened, name):
     page = opened(name)
     bars = ".jp-Notebook .jupyter-widget-hprogress, .jp-Notebook .widget-hprogress"
-    menu(page, "Run", "Run All Cells")
-    page.locator(bars).first.wait_for(timeout=3 * MINUTES)
     run_all(page)
+    page.locator(bars).first.wait_for(timeout=3 * MINUTES)
+    all_done(page)
     assert page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']").count() == 0
     assert page.locator(bars).count() > 0
     ended = page.locator(bars).evaluate_all(
@@ -147,6 +148,7 @@ def test_run_all(lab, opened, name):
         page.screenshot(path=SCREENSHOTS / f"lab-{name}-{place}.png")
     if name == NAMES[1]:
         run_all(page, "Restart Kernel and Run All Cells…")
+        all_done(page)
         assert printed(saved(page, lab, name)) == new, "the same once more"
     explore(page, name)
 
@@ -184,12 +186,14 @@ TRAINING = [
 def test_a_changed_hyperparameter_changes_the_numbers(lab, opened):
     page = opened("changed", TRAINING)
     run_all(page)
+    all_done(page)
     first = printed(saved(page, lab, "changed"))
     editor = page.locator(".jp-CodeCell .cm-content").last
     editor.click()
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(TRAINING[1].replace("iterations=2", "iterations=4"))
     run_all(page)
+    all_done(page)
     second = printed(saved(page, lab, "changed"))
     assert list(first.values())[1] != list(second.values())[1]
 
@@ -205,6 +209,7 @@ def test_a_changed_hyperparameter_changes_the_numbers(lab, opened):
 def test_an_error_says_what_to_do(lab, opened, name, code, says):
     page = opened(name, [*TRAINING, code])
     run_all(page)
+    all_done(page)
     error = page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']").last
     assert says in error.inner_text()
     assert "site-packages/torch" not in error.inner_text(), "not an error from inside torch"

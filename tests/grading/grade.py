@@ -316,7 +316,7 @@ def grade_task(task: str, texts: dict[str, str], dataset: str, trust: bool, repo
         reasons += trouble
         finished = run([sys.executable, "worker.py", task], work, [], Limits(seconds=SECONDS["functions"]), trust)
         explain(finished, reasons)
-        errors = json.loads((work / "errors.json").read_text()) if (work / "errors.json").is_file() else {}
+        errors = errors_of(work / "errors.json", reasons)
         for name, hint in entry["functions"].items():
             wrong = errors.get(name) or judge_function(entry["module"], name, work / f"{name}.npz")
             marks["correctness"] += 0 if wrong else POINTS["correctness"] / len(entry["functions"])
@@ -325,6 +325,16 @@ def grade_task(task: str, texts: dict[str, str], dataset: str, trust: bool, repo
         judge_figures(task, dataset, work / "recommended.npz", errors.get("recommend"), marks, reasons)
         limit = SECONDS["notebook" if finished.code is not None else "notebook of an endless loop"]
         judge_notebook(work, theirs, dataset, Limits(seconds=limit), trust, marks, reasons)
+
+
+def errors_of(file: Path, reasons: list[str]) -> dict[str, str]:
+    """What the functions raised, by name; strangers' code may have left anything there."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {str(name): str(what) for name, what in found.items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        reasons.append(f"the list of errors cannot be read: {error}")
+        return {}
 
 
 def explain(finished: Finished, reasons: list[str]) -> None:

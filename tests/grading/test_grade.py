@@ -1,5 +1,6 @@
 """What is taken from a submission, how it is put in place, and what an array that comes out is worth."""
 
+import ast
 import zipfile
 
 import nbformat
@@ -7,7 +8,20 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from cases import RUBRIC, outputs
-from grade import NAMES, ROOT, SEEDS, Report, graded_notebook, judge_function, ndcg, share, take, transplant
+from grade import (
+    NAMES,
+    ROOT,
+    SEEDS,
+    Report,
+    errors_of,
+    graded_notebook,
+    judge_function,
+    ndcg,
+    refused,
+    share,
+    take,
+    transplant,
+)
 
 from mflib.bpr import bpr_step
 
@@ -127,3 +141,32 @@ def test_results_are_compared_with_the_reference_and_pickles_refused(tmp_path):
 def test_late_submissions():
     report = Report("name", marks={task: {"correctness": 100.0} for task in RUBRIC})
     assert [Report("n", report.marks, {}, late).total for late in (0, 1, 14, 15)] == [100, 80, 80, 0]
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", '{"a": '])
+def test_a_broken_list_of_errors_is_a_reason(tmp_path, content):
+    file, reasons = tmp_path / "errors.json", []
+    if content is not None:
+        file.write_text(content)
+    assert errors_of(file, reasons) == {}
+    assert "cannot be read" in reasons[0]
+    file.write_text('{"bpr_step": "not attempted"}')
+    assert errors_of(file, []) == {"bpr_step": "not attempted"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("import os", "imports"),
+        ("from subprocess import run", "imports"),
+        ("np.allclose = print", "attribute 'allclose'"),
+        ("(1).__class__", "attribute '__class__'"),
+        ("open('x')", "uses open"),
+        ("class A: pass", "ClassDef"),
+        ("int = float", "binds"),
+        ("import numpy\ndef f(x):\n    float = 1\n    return numpy.exp(x)", None),
+    ],
+)
+def test_answers_that_reach_for_more_are_refused(answer, says):
+    why = refused(ast.parse(answer), {"int", "float"})
+    assert why is None if says is None else says in why
