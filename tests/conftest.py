@@ -1,6 +1,9 @@
-"""Known-answer data, and the models in the settings that the known answers need."""
+"""Known-answer data, the models in the settings that the known answers need, and Chromium for tests/browser."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,10 @@ import torch
 os.environ["MFLIB_PROGRESS"] = "0"
 
 from mflib import ALS, BPR, SVD, WARP, Popularity
+
+ROOT = Path(__file__).resolve().parents[1]
+SCREENSHOTS = ROOT / "build" / "screenshots"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 IMPLICIT = {
     "ALS": lambda **kw: ALS(**{"factors": 3, "regularization": 0.5} | kw),
@@ -60,3 +67,36 @@ def draw():
     """Random float64 tensors of the given shape."""
     rng = torch.Generator().manual_seed(7)
     return lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    if CHROMIUM is None:
+        pytest.skip("no browser: install Chromium, on Debian as root: apt-get install chromium")
+    reason = "no Playwright: .venv/bin/python -m pip install -c requirements.txt -r tests/browser/requirements.txt"
+    api = pytest.importorskip("playwright.sync_api", reason=reason)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def show(browser):
+    """Opens an address in a window of a width -> the page, and lists to which console errors and requests are added."""
+    contexts = []
+
+    def show(address: str, width: int = 1280, height: int = 900):
+        context = browser.new_context(viewport={"width": width, "height": height})
+        contexts.append(context)
+        page, errors, requests = context.new_page(), [], []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(address)
+        return page, errors, requests
+
+    yield show
+    for context in contexts:
+        context.close()
