@@ -171,7 +171,7 @@ class Explorer(widgets.VBox):
         if self.movie.value is not None:
             ids, cosines = self.model.similar_items(self.movie.value, 10, filter_items=[self.movie.value])
             table = self.data.movies.loc[ids, ["title", "genres"]].assign(cosine=cosines.round(3))
-            self.neighbours.value = table.to_html(index=False)
+            self.neighbours.value = _html(table)
 
     def _look_at_user(self, change: object = None) -> None:
         if self.user.value not in self.data.user_ids:
@@ -179,6 +179,10 @@ class Explorer(widgets.VBox):
             self.profile.value = f"<p>There is no user {self.user.value}: the numbers go from {first} to {last}.</p>"
             return
         userid = self.data.userid(self.user.value)
-        liked = liked_movies(self.data, self.user_items, userid).to_html(index=False)
-        recommended = recommended_movies(self.model, self.data, self.user_items, userid).to_html(index=False)
+        liked = _html(liked_movies(self.data, self.user_items, userid))
+        recommended = _html(recommended_movies(self.model, self.data, self.user_items, userid))
         self.profile.value = f"<p>Known of this user:</p>{liked}<p>Recommended:</p>{recommended}"
+
+
+def _html(table: pd.DataFrame) -> str:
+    return table.to_html(index=False, border=0, justify="left")

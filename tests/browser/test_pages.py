@@ -49,6 +49,13 @@ def test_a_page_fits_and_is_complete(show, folder, name, width):
     assert all(all(image) for image in images), "each figure is there and has an alternative text"
 
 
+def test_a_formula_left_as_tex_is_found(show, tmp_path, monkeypatch):
+    monkeypatch.setattr("execute.mathml", lambda formula: formula[0])
+    file = tmp_path / "raw.html"
+    file.write_text(page(nbformat.read(STORED["ml-100k"] / f"{NAMES[0]}.ipynb", as_version=4), "raw"), encoding="utf-8")
+    assert len(show(file.as_uri())[0].evaluate(UNRENDERED)) > 10
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_is_accessible(show, folder, name, width):
