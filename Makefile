@@ -55,9 +55,10 @@ assignment: .venv/ready
 	$(VENV) tests/grading/edition.py
 
 # Marks for SUBMISSION (zips or folders, or a folder of many) into build/grades/; needs bubblewrap.
+# OPTIONS="--soft 2026-01-31 --hard 2026-02-14" sets deadlines, --trust goes without the sandbox.
 grade: .venv/ready
 	$(VENV) -m mflib.data $(DATASET)
-	$(VENV) tests/grading/grade.py $(SUBMISSION) --dataset $(DATASET)
+	$(VENV) tests/grading/grade.py $(SUBMISSION) --dataset $(DATASET) $(OPTIONS)
 
 # Right, wrong and hostile submissions, graded in the sandbox: what each gets and why, into build/submissions.md.
 submissions: .venv/ready

@@ -99,6 +99,8 @@ def compare(name: str, got: list[np.ndarray], expected: list[np.ndarray]) -> str
     for what, mine, right in zip(NAMES[name], got, expected, strict=True):
         if mine.shape != right.shape:
             return f"{name}, {what}: expected the shape {right.shape}, got {mine.shape}"
+        if mine.dtype.kind not in "biuf":
+            return f"{name}, {what}: expected numbers, got {mine.dtype}"
         wrong = ~np.isclose(mine, right, rtol=1e-8, atol=1e-10)
         if wrong.any():
             place = tuple(int(i) for i in np.argwhere(wrong)[0])

@@ -1,10 +1,13 @@
 """Mark submissions: zips or folders, or a folder of many.
 
-    python tests/grading/grade.py SUBMISSION [SUBMISSION …] [--dataset ml-100k] [--late DAYS] [--trust]
+    python tests/grading/grade.py SUBMISSION [SUBMISSION …] [--dataset ml-100k] [--soft DATE] [--hard DATE] [--trust]
 
 Of a submission only the bodies of the listed functions and the cells tagged "solution" are taken, into the grader's own
 package and notebooks. They run in the sandbox; what comes out, arrays and notebooks, is judged here. Marks by task, in
 points: see POINTS. Into build/grades/: report.json, class.csv, and a page for each submission.
+
+A submission was handed in when its files were last changed. After the soft deadline it has at most 80 of 100 points,
+after the hard one none; the remarks are the same.
 """
 
 import argparse
@@ -18,8 +21,10 @@ import shutil
 import stat
 import sys
 import tempfile
+import traceback
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +33,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from cases import RUBRIC, compare, outputs
-from sandbox import Finished, Limits, protections, run
+from sandbox import Finished, Limits, UnprotectedError, came_out, protections, ready, run
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +43,7 @@ from execute import differences, tags  # noqa: E402
 from worker import FIT  # noqa: E402
 
 import mflib  # noqa: E402
-from mflib.data import load_movielens  # noqa: E402
+from mflib.data import data_dir, load_movielens  # noqa: E402
 from mflib.sampling import train_test_split  # noqa: E402
 
 POINTS = {"correctness": 40, "recommendations": 20, "similar movies": 15, "notebook": 15, "reproducibility": 10}
@@ -74,13 +79,14 @@ class Report:
     name: str
     marks: dict[str, dict[str, float]] = field(default_factory=dict)
     reasons: dict[str, list[str]] = field(default_factory=dict)
-    late: int = 0
+    changes: dict[str, dict[str, str]] = field(default_factory=dict)  # by task and cell: stored (-), re-executed (+)
+    late: str = ""  # or the deadline that was missed, "soft" or "hard"
 
     @property
     def total(self) -> float:
-        """Of 100; a task is a quarter. After the soft deadline at most 80, after the hard one nothing."""
+        """Of 100; a task is a quarter."""
         whole = sum(sum(parts.values()) for parts in self.marks.values()) / len(RUBRIC)
-        return round(whole if self.late <= 0 else min(whole, 80.0) if self.late <= 14 else 0.0, 1)
+        return round(min(whole, {"": 100.0, "soft": 80.0, "hard": 0.0}[self.late]), 1)
 
 
 def take(submission: Path) -> tuple[dict[str, str], list[str]]:
@@ -148,7 +154,8 @@ def refused(answer: ast.AST, taken: set[str]) -> str | None:
 
 def transplant(reference: str, submitted: str, names: list[str]) -> tuple[str, list[str]]:
     """The grader's module with the functions of the student in place of its own, and what could not be taken."""
-    lines, trouble = reference.splitlines(), []
+    submitted = submitted.replace("\r\n", "\n").replace("\r", "\n")  # what ends a line for Python
+    lines, trouble = reference.split("\n")[:-1], []
     try:
         theirs = {n.name: n for n in ast.parse(submitted).body if isinstance(n, ast.FunctionDef)}
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -161,7 +168,7 @@ def transplant(reference: str, submitted: str, names: list[str]) -> tuple[str, l
         else:
             if ast.dump(node.args) != ast.dump(ours[name].args):
                 trouble.append(f"{name}: the arguments have been changed")
-            body = submitted.splitlines()[node.lineno - 1 : node.end_lineno]
+            body = submitted.split("\n")[node.lineno - 1 : node.end_lineno]
             if why := refused(node, set()):
                 trouble.append(f"{name}: {why}")
                 body = [f"def {name}(*arguments):", f"    raise PermissionError({why!r})"]
@@ -177,8 +184,10 @@ def graded_notebook(
     if submitted is not None:
         try:
             theirs = nbformat.reads(submitted, as_version=4)
+            nbformat.validate(theirs)
         except Exception as error:  # nbformat raises many kinds on a corrupt notebook
             trouble.append(f"the notebook cannot be read: {type(error).__name__}")
+            theirs = nbformat.v4.new_notebook()
     cells = {cell.get("id"): cell for cell in theirs.cells if cell.cell_type == "code"}
     taken = set(dir(builtins)) | _bound(next(cell.source for cell in reference.cells if cell.id == "imports"))
     for cell in reference.cells:
@@ -254,31 +263,43 @@ def figures(task: str, dataset: str, ids: np.ndarray, similar: np.ndarray, estim
     return {"recommendations": ndcg(ids, wanted), "similar movies": quality}
 
 
-def prepare(work: Path, task: str, texts: dict[str, str], dataset: str) -> tuple[nbformat.NotebookNode, list[str]]:
-    """The folder for the sandbox: the package and the notebook with the student's answers, the inputs, no answers."""
+def prepare(
+    first: Path, second: Path, task: str, texts: dict[str, str], dataset: str
+) -> tuple[nbformat.NotebookNode, list[str]]:
+    """The two folders for the sandbox, without answers: the functions with hidden inputs, the notebook with the data.
+
+    Both are complete before anything of strangers runs: what that may leave in the first cannot reach the second.
+    Returns the student's own notebook and what could not be taken.
+    """
     entry = RUBRIC[task]
-    shutil.copytree(ROOT / "mflib", work / "mflib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "mflib", first / "mflib", ignore=shutil.ignore_patterns("__pycache__"))
     trouble = []
     for other, them in RUBRIC.items():  # the student's own, also of the other tasks: a notebook uses several models
-        module, own = work / "mflib" / f"{them['module']}.py", texts.get(f"mflib/{them['module']}.py", "")
+        module, own = first / "mflib" / f"{them['module']}.py", texts.get(f"mflib/{them['module']}.py", "")
         code, found = transplant(module.read_text(encoding="utf-8"), own, list(them["functions"]))
         module.write_text(code, encoding="utf-8")
         trouble += found if other == task else []
     for file in ("cases.py", "rubric.toml", "worker.py"):
-        shutil.copy(HERE / file, work)
-    (work / "seeds.json").write_text(json.dumps(SEEDS))
-    np.savez(work / "train.npz", **hidden(dataset)[0])
+        shutil.copy(HERE / file, first)
+    shutil.copytree(first, second)
+    (first / "seeds.json").write_text(json.dumps(SEEDS))
+    np.savez(first / "train.npz", **hidden(dataset)[0])
     reference = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
-    submitted = texts.get(f"notebooks/{entry['notebook']}.ipynb")
-    notebook, theirs, more = graded_notebook(reference, submitted)
-    nbformat.write(notebook, work / "notebook.ipynb")
+    notebook, theirs, more = graded_notebook(reference, texts.get(f"notebooks/{entry['notebook']}.ipynb"))
+    nbformat.write(notebook, second / "notebook.ipynb")
     cells = [c for c in notebook.cells if c.id == "imports" or (c.id.startswith("exercise-") and c.cell_type == "code")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata), work / "exercises.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata), second / "exercises.ipynb")
+    (second / "tests").mkdir()
+    shutil.copy(HERE.parent / "execute.py", second / "tests")
+    shutil.copytree(data_dir() / dataset, second / "data" / dataset)
     return theirs, trouble + more
 
 
 def arrays_of(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file that comes out of the sandbox; a pickle in it is refused."""
+    """The arrays of a file that comes out of the sandbox; pickles and bombs are refused."""
+    with zipfile.ZipFile(came_out(file)) as archive:
+        if (size := sum(entry.file_size for entry in archive.infolist())) > 2**29:
+            raise ValueError(f"expected at most {2**29} bytes of arrays, got {size}")
     with np.load(file, allow_pickle=False) as stored:
         return {key: stored[key] for key in stored.files}
 
@@ -303,16 +324,15 @@ def reference_figures(task: str, dataset: str) -> tuple[dict[str, float], dict[s
 
 def share(value: float, nothing: float, best: float) -> float:
     """0 for knowing nothing, 1 for nearly what the reference reaches."""
-    return float(np.clip((value - nothing) / (0.95 * (best - nothing)), 0, 1))
+    return float(np.nan_to_num(np.clip((value - nothing) / (0.95 * (best - nothing)), 0, 1), nan=0.0))
 
 
 def grade_task(task: str, texts: dict[str, str], dataset: str, trust: bool, report: Report) -> None:
     entry, marks, reasons = RUBRIC[task], dict.fromkeys(POINTS, 0.0), []
     report.marks[task], report.reasons[task] = marks, reasons
     with tempfile.TemporaryDirectory(prefix="grading-") as folder:
-        work = Path(folder) / "work"
-        work.mkdir()
-        theirs, trouble = prepare(work, task, texts, dataset)
+        work, second = Path(folder) / "functions", Path(folder) / "notebook"
+        theirs, trouble = prepare(work, second, task, texts, dataset)
         reasons += trouble
         finished = run([sys.executable, "worker.py", task], work, [], Limits(seconds=SECONDS["functions"]), trust)
         explain(finished, reasons)
@@ -324,13 +344,15 @@ def grade_task(task: str, texts: dict[str, str], dataset: str, trust: bool, repo
                 reasons.append(wrong if wrong == "not attempted" else f"{name}: {wrong}. Hint: {hint}")
         judge_figures(task, dataset, work / "recommended.npz", errors.get("recommend"), marks, reasons)
         limit = SECONDS["notebook" if finished.code is not None else "notebook of an endless loop"]
-        judge_notebook(work, theirs, dataset, Limits(seconds=limit), trust, marks, reasons)
+        finished = run([sys.executable, "worker.py", "notebook", dataset], second, [], Limits(seconds=limit), trust)
+        explain(finished, reasons)
+        report.changes[task] = judge_notebook(second, theirs, marks, reasons)
 
 
 def errors_of(file: Path, reasons: list[str]) -> dict[str, str]:
     """What the functions raised, by name; strangers' code may have left anything there."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(came_out(file).read_text(encoding="utf-8"))
         return {str(name): str(what) for name, what in found.items()}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         reasons.append(f"the list of errors cannot be read: {error}")
@@ -339,18 +361,18 @@ def errors_of(file: Path, reasons: list[str]) -> dict[str, str]:
 
 def explain(finished: Finished, reasons: list[str]) -> None:
     if finished.code is None:
-        reasons.append(f"ended by the clock after {finished.seconds:.0f} s: an endless loop, or far too slow")
+        reasons.append(f"ended after {finished.seconds:.0f} s {finished.ended}")
     elif finished.code != 0:
         reasons.append(f"ended with exit code {finished.code}: {finished.output.strip()[-300:]}")
 
 
 def judge_function(module: str, name: str, file: Path) -> str | None:
     """What is wrong with the results of a function on the hidden inputs, or None."""
-    if not file.is_file():
-        return "no results came out"
     try:
         got = arrays_of(file)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except FileNotFoundError:
+        return "no results came out"
+    except Exception as error:  # strangers' code may have left anything there
         return f"the results cannot be read: {error}"
     reference = getattr(importlib.import_module(f"mflib.{module}"), name)
     for seed in SEEDS:
@@ -363,14 +385,12 @@ def judge_function(module: str, name: str, file: Path) -> str | None:
 def judge_figures(
     task: str, dataset: str, file: Path, error: str | None, marks: dict[str, float], reasons: list[str]
 ) -> None:
-    if error or not file.is_file():
-        reasons.append(f"recommendations: {error or 'none came out'}")
-        return
     try:
         got = arrays_of(file)
         found = figures(task, dataset, got["ids"], got["similar"], got["estimates"])
-    except (OSError, KeyError, ValueError, IndexError, TypeError, zipfile.BadZipFile) as failure:
-        reasons.append(f"recommendations: {failure}")
+    except Exception as failure:  # as above
+        what = "none came out" if isinstance(failure, FileNotFoundError) else str(failure)
+        reasons.append(f"recommendations: {error or what}")
         return
     nothing, best = reference_figures(task, dataset)
     for part, value in found.items():
@@ -382,25 +402,14 @@ def judge_figures(
 
 
 def judge_notebook(
-    work: Path,
-    theirs: nbformat.NotebookNode,
-    dataset: str,
-    limits: Limits,
-    trust: bool,
-    marks: dict[str, float],
-    reasons: list[str],
-) -> None:
-    """Execute the notebook in the sandbox: the checks of the loop and the exercises, and the stored outputs."""
-    (work / "tests").mkdir()
-    shutil.copy(HERE.parent / "execute.py", work / "tests")
-    shutil.copytree(ROOT / "data" / dataset, work / "data" / dataset)
-    command = [sys.executable, "worker.py", "notebook", dataset]
-    finished = run(command, work, [], limits, trust)
-    explain(finished, reasons)
+    work: Path, theirs: nbformat.NotebookNode, marks: dict[str, float], reasons: list[str]
+) -> dict[str, str]:
+    """Mark the executed notebook: the checks of the loop and the exercises, the stored outputs -> what differs."""
     cells = {}
     for name in ("executed exercises", "executed notebook"):  # apart: the exercises count though the notebook fails
         try:
-            executed = nbformat.read(work / f"{name}.ipynb", as_version=4)
+            executed = nbformat.read(came_out(work / f"{name}.ipynb"), as_version=4)
+            nbformat.validate(executed)
         except Exception as error:  # no file, or what strangers' code has left there
             reasons.append(f"{name}: {type(error).__name__}")
             executed = nbformat.v4.new_notebook()
@@ -415,73 +424,137 @@ def judge_notebook(
             reasons.append(f"{check}: {failed[0].ename}: {failed[0].evalue}" if failed else f"{check}: not executed")
     stored = {cell.get("id"): cell for cell in theirs.cells if cell.cell_type == "code"}
     ours = [c for c in executed.cells if c.cell_type == "code" and "skip-execution" not in tags(c)]
-    same = [
-        c.id in stored
-        and bool(stored[c.id].get("execution_count"))
-        and not any(o.output_type == "error" for o in c.outputs)
-        and not differences(nbformat.v4.new_notebook(cells=[stored[c.id]]), nbformat.v4.new_notebook(cells=[c]))[c.id]
-        for c in ours
-    ]
+    changes = {c.id: change for c in ours if (change := _change(stored.get(c.id), c))}
     if marks["correctness"]:  # else there is nothing of one's own to reproduce
-        marks["reproducibility"] = POINTS["reproducibility"] * sum(same) / max(1, len(same))
-    if ours and not all(same):
-        reasons.append(f"reproducibility: {sum(same)} of {len(same)} cells have the outputs that came out here")
+        marks["reproducibility"] = POINTS["reproducibility"] * (1 - len(changes) / max(1, len(ours)))
+    if changes:
+        same = len(ours) - len(changes)
+        reasons.append(f"reproducibility: {same} of {len(ours)} cells have the outputs that came out here")
+    return changes
 
 
-def grade(submission: Path, dataset: str, late: int, trust: bool) -> Report:
-    report = Report(submission.stem, late=late)
+def _change(stored: nbformat.NotebookNode | None, executed: nbformat.NotebookNode) -> str:
+    """How a cell, executed here, differs from the one handed in; "" if it does not."""
+    if stored is None or not stored.execution_count:
+        return "no outputs were handed in"
+    if failed := [o for o in executed.outputs if o.output_type == "error"]:
+        return f"{failed[0].ename}: {failed[0].evalue}"
+    try:
+        return differences(*(nbformat.v4.new_notebook(cells=[cell]) for cell in (stored, executed)))[executed.id]
+    except Exception as error:  # a figure that is none
+        return f"the outputs handed in cannot be read: {error}"
+
+
+def grade(submission: Path, dataset: str, trust: bool, deadlines: dict[str, datetime]) -> Report:
+    report = Report(submission.name if submission.is_dir() else submission.stem)
+    files = [file for name in NAMES if (file := submission / name).is_file()] or [submission]
+    handed_in = datetime.fromtimestamp(max(file.lstat().st_mtime for file in files))
+    report.late = next((name for name in ("hard", "soft") if handed_in > deadlines.get(name, datetime.max)), "")
     texts, trouble = take(submission)
-    report.reasons["submission"] = trouble
-    for task in tqdm(RUBRIC, submission.stem, leave=False):
-        grade_task(task, texts, dataset, trust, report)
+    late = [f"handed in {handed_in:%Y-%m-%d %H:%M}, after the {report.late} deadline"] if report.late else []
+    report.reasons["submission"] = late + trouble
+    for task in tqdm(RUBRIC, report.name, leave=False):
+        try:
+            grade_task(task, texts, dataset, trust, report)
+        except Exception:  # one submission must not cost the class its marks; the instructor looks at this one
+            report.reasons[task].append(f"the grader failed, mark this task by hand:\n{traceback.format_exc()}")
     return report
 
 
+STYLE = """
+body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; overflow-wrap: anywhere }
+table { border-collapse: collapse } tr { border-bottom: 1px solid #ccc }
+td, th { padding: .3em .8em .3em 0; text-align: left }
+pre { background: #f3f3f3; padding: .5em; white-space: pre-wrap }
+.first { border-left: 4px solid #b35900; padding-left: .8em }
+"""
+
+
 def page(report: Report) -> str:
-    """For the student to read: what earned, what not, why."""
+    """For the student to read: what earned, what not, why, and what came out otherwise than handed in."""
+    head = "".join(f"<th>{part}</th>" for part in (*POINTS, "together"))
     rows = "".join(
-        f"<tr><th>{task}</th>" + "".join(f"<td>{parts[part]:.1f} / {POINTS[part]}</td>" for part in POINTS) + "</tr>"
+        f"<tr><th>{task}</th>"
+        + "".join(f"<td>{parts[part]:.1f} of {POINTS[part]}</td>" for part in POINTS)
+        + f"<td>{sum(parts.values()):.1f} of 100</td></tr>"
         for task, parts in report.marks.items()
     )
-    reasons = "".join(
-        f"<h2>{html.escape(what)}</h2><ul>" + "".join(f"<li>{html.escape(r)}</li>" for r in why) + "</ul>"
-        for what, why in report.reasons.items()
-        if why
-    )
-    head = "".join(f"<th>{part}</th>" for part in POINTS)
-    style = "body{font:16px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}td,th{padding:.3em;text-align:left}"
+    sections = ""
+    for what, why in report.reasons.items():
+        texts, changes = [html.escape(reason) for reason in why], report.changes.get(what, {})
+        if texts:
+            sections += f"<h2>{html.escape(what)}</h2><p class=first>{texts[0]}</p>"
+            sections += "<ul>" + "".join(f"<li>{text}</li>" for text in texts[1:]) + "</ul>" if texts[1:] else ""
+        if changes:
+            pairs = "".join(
+                f"<dt>{html.escape(c)}</dt><dd><pre>{html.escape(d)}</pre></dd>" for c, d in changes.items()
+            )
+            sections += f"<details><summary>cells with other outputs: handed in (-), here (+)</summary><dl>{pairs}</dl>"
+            sections += "</details>"
     name = html.escape(report.name)
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{style}</style>"
-        f"<h1>{name}: {report.total} of 100</h1><table><tr><th></th>{head}</tr>{rows}</table>{reasons}"
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{name}</title><style>{STYLE}</style><h1>{name}: {report.total} of 100</h1>"
+        f"<p>Each task is a quarter of the whole. Of what is missing, the first reason is marked: mend it first.</p>"
+        f"<table><tr><th></th>{head}</tr>{rows}</table>{sections}"
     )
+
+
+def write(reports: list[Report], target: Path) -> None:
+    """All marks so far: a page each, one table, one file for programs."""
+    (target / f"{reports[-1].name}.html").write_text(page(reports[-1]), encoding="utf-8")
+    full = [asdict(report) | {"total": report.total} for report in reports]
+    (target / "report.json").write_text(json.dumps(full, indent=1), encoding="utf-8")
+    with (target / "class.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", *RUBRIC, "late", "total"])
+        for r in reports:
+            writer.writerow([r.name, *(round(sum(parts.values()), 1) for parts in r.marks.values()), r.late, r.total])
+
+
+def deadline(text: str) -> datetime:
+    """A time, or the end of a day."""
+    return datetime.fromisoformat(text) + timedelta(days=len(text) == len("2026-01-31"))
+
+
+def submissions(paths: list[Path]) -> list[Path]:
+    """Each zip or folder that is a submission, and those in a folder of many; ValueError if two have the same name."""
+    found = []
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"expected a submission or a folder of submissions, got nothing at {path}")
+        one = path.is_file() or any((path / name).exists() for name in NAMES)
+        found += [path] if one else sorted(p for p in path.iterdir() if p.suffix == ".zip" or p.is_dir())
+    names = [path.name.removesuffix(".zip") for path in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"expected a name for each submission, got several called {twice}; rename them")
+    if not found:
+        raise ValueError(f"expected submissions, zips or folders, got none in {', '.join(map(str, paths))}")
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("submissions", nargs="+", type=Path)
     parser.add_argument("--dataset", default="ml-100k")
-    parser.add_argument("--late", type=int, default=0, help="days after the soft deadline; the hard one is 14 later")
+    parser.add_argument("--soft", type=deadline, help="as 2026-01-31 (its end) or 2026-01-31T18:00")
+    parser.add_argument("--hard", type=deadline, help="likewise")
     parser.add_argument("--trust", action="store_true", help="run without the sandbox: only for code that you know")
     arguments = parser.parse_args()
+    deadlines = {name: time for name in ("soft", "hard") if (time := getattr(arguments, name))}
     print("protections:", ", ".join(f"{name} {'yes' if there else 'NO'}" for name, there in protections().items()))
-    found = []
-    for path in arguments.submissions:
-        one = path.is_file() or any((path / name).exists() for name in NAMES)
-        found += [path] if one else sorted(p for p in path.iterdir() if p.suffix == ".zip" or p.is_dir())
-    target = ROOT / "build" / "grades"
+    target, reports = ROOT / "build" / "grades", []
     target.mkdir(parents=True, exist_ok=True)
-    reports = [grade(path, arguments.dataset, arguments.late, arguments.trust) for path in tqdm(found, "submissions")]
-    for report in reports:
-        (target / f"{report.name}.html").write_text(page(report), encoding="utf-8")
-    full = [{"name": r.name, "total": r.total, "marks": r.marks, "reasons": r.reasons} for r in reports]
-    (target / "report.json").write_text(json.dumps(full, indent=1), encoding="utf-8")
-    with (target / "class.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", *RUBRIC, "total"])
-        for r in reports:
-            writer.writerow([r.name, *(round(sum(parts.values()), 1) for parts in r.marks.values()), r.total])
+    try:
+        ready(arguments.trust)
+        found = submissions(arguments.submissions)
+    except (UnprotectedError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    for path in tqdm(found, "submissions"):
+        reports.append(grade(path, arguments.dataset, arguments.trust, deadlines))
+        write(reports, target)
     print((target / "class.csv").read_text(encoding="utf-8"))
+    print(f"Marks are in {target.relative_to(ROOT)}: class.csv, report.json, and a page for each submission.")
 
 
 if __name__ == "__main__":

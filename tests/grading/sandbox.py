@@ -8,6 +8,7 @@ user before it enters.
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -37,15 +38,17 @@ class Limits:
     memory: int = 6 * 2**30  # bytes of address space of one process
     processes: int = 200  # threads count
     file_size: int = 200 * 2**20  # bytes of one file, the output included
+    disk: int = 4 * 2**30  # bytes by which the free space may shrink
 
 
 @dataclass(frozen=True)
 class Finished:
-    """How a run ended: its exit code, or None where the clock ended it; the end of what it printed."""
+    """How a run ended: its exit code, or None where it was ended, and why; the end of what it printed."""
 
     code: int | None
     output: str
     seconds: float
+    ended: str = ""
 
 
 @cache
@@ -59,6 +62,16 @@ def protections() -> dict[str, bool]:
     return found
 
 
+def ready(trust: bool) -> None:
+    """Raise UnprotectedError where a protection is missing and ``trust`` is not given."""
+    missing = [tool for tool, there in protections().items() if not there]
+    if missing and not trust:
+        raise UnprotectedError(
+            f"expected bubblewrap and util-linux to run the code of strangers, missing: {missing}; install the package "
+            "bubblewrap, or pass --trust if you know who wrote it"
+        )
+
+
 def run(
     command: list[str], work: Path, visible: list[Path], limits: Limits = Limits(), trust: bool = False
 ) -> Finished:
@@ -67,12 +80,7 @@ def run(
     The interpreter and its packages are visible, too. With ``trust`` only the clock protects. Raises UnprotectedError
     where a protection is missing and ``trust`` is not given.
     """
-    missing = [tool for tool, there in protections().items() if not there]
-    if missing and not trust:
-        raise UnprotectedError(
-            f"expected bubblewrap and util-linux to run the code of strangers, missing: {missing}; install the package "
-            "bubblewrap, or pass --trust if you know who wrote it"
-        )
+    ready(trust)
     prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     with _output() as (file, path), _handed_over(work) as user:
         whole = command if trust else _sealed(command, work, [*prefixes, *visible], user, limits)
@@ -88,12 +96,33 @@ def run(
             start_new_session=True,
         )
         try:
-            code = process.wait(limits.seconds)
-        except subprocess.TimeoutExpired:
-            code = None
+            ended = _watch(process, work, limits)
         finally:  # the first process of the sandbox takes all others with it
             _end(process)
-        return Finished(code, _tail(path), time.monotonic() - start)
+        return Finished(None if ended else process.returncode, _tail(path), time.monotonic() - start, ended)
+
+
+def came_out(file: Path, most: int = 2**28) -> Path:
+    """``file``, which strangers had in their hands, if it is a plain one of at most ``most`` bytes; else ValueError.
+
+    A link would show the grader's own files to the grader, and the reading of a pipe would never end.
+    """
+    found = file.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+        raise ValueError(f"expected {file.name} to be a file of at most {most} bytes, got something else")
+    return file
+
+
+def _watch(process: subprocess.Popen, work: Path, limits: Limits) -> str:
+    """Wait for the end -> why it has to be ended, or nothing."""
+    deadline, least = time.monotonic() + limits.seconds, shutil.disk_usage(work).free - limits.disk
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            return "by the clock: an endless loop, or far too slow"
+        if shutil.disk_usage(work).free < least:
+            return "for filling the disk"
+        time.sleep(0.1)
+    return ""
 
 
 def _sealed(command: list[str], work: Path, visible: list[Path], user: int | None, limits: Limits) -> list[str]:

@@ -1,8 +1,12 @@
 """What is taken from a submission, how it is put in place, and what an array that comes out is worth."""
 
 import ast
+import json
+import os
 import zipfile
+from datetime import datetime
 
+import grade
 import nbformat
 import numpy as np
 import pytest
@@ -138,9 +142,121 @@ def test_results_are_compared_with_the_reference_and_pickles_refused(tmp_path):
     assert "cannot be read" in judge_function("bpr", "bpr_step", file)
 
 
-def test_late_submissions():
-    report = Report("name", marks={task: {"correctness": 100.0} for task in RUBRIC})
-    assert [Report("n", report.marks, {}, late).total for late in (0, 1, 14, 15)] == [100, 80, 80, 0]
+def test_late_submissions(tmp_path, monkeypatch):
+    def full(task, texts, dataset, trust, report):
+        report.marks[task], report.reasons[task] = {"correctness": 100.0}, []
+
+    monkeypatch.setattr(grade, "grade_task", full)
+    path, deadlines = packed(tmp_path, {}), {"soft": grade.deadline("2026-01-31"), "hard": grade.deadline("2026-02-14")}
+    totals = {}
+    for day in ("2026-01-31T23:00", "2026-02-01T01:00", "2026-02-14T23:00", "2026-02-15T01:00"):
+        os.utime(path, (0, datetime.fromisoformat(day).timestamp()))
+        report = grade.grade(path, "ml-100k", False, deadlines)
+        totals[day] = report.total
+        assert bool(report.late) == any("deadline" in reason for reason in report.reasons["submission"])
+    assert list(totals.values()) == [100, 80, 80, 0]
+
+
+def test_a_failure_of_the_grader_costs_nobody_else_the_mark(tmp_path, monkeypatch):
+    def fail(task, texts, dataset, trust, report):
+        report.marks[task], report.reasons[task] = {"correctness": 25.0}, []
+        if task == "bpr":
+            raise KeyError("unforeseen")
+
+    monkeypatch.setattr(grade, "grade_task", fail)
+    report = grade.grade(packed(tmp_path, {}), "ml-100k", False, {})
+    assert report.total == 25
+    assert "unforeseen" in report.reasons["bpr"][0]
+    assert report.reasons["warp"] == []
+
+
+def test_a_class_is_found_and_each_has_its_own_name(tmp_path):
+    for name in ("a.zip", "b.v1", "b.v2"):
+        (tmp_path / name).write_text("") if name == "a.zip" else (tmp_path / name).mkdir()
+    assert [path.name for path in grade.submissions([tmp_path])] == ["a.zip", "b.v1", "b.v2"]
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ValueError, match=r"several called \['a'\]"):
+        grade.submissions([tmp_path])
+    with pytest.raises(ValueError, match="got none"):
+        grade.submissions([tmp_path / "b.v1"])
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "large", "folder"])
+def test_only_plain_files_come_out(tmp_path, kind):
+    file, other = tmp_path / "bpr_step.npz", tmp_path / "elsewhere.npz"
+    np.savez(other, **{f"{seed}/{n}": a for seed in SEEDS for n, a in enumerate(outputs(bpr_step, "bpr_step", seed))})
+    assert judge_function("bpr", "bpr_step", other) is None
+    if kind == "link":
+        file.symlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        with file.open("wb") as stream:
+            stream.truncate(2**29)
+    assert "expected bpr_step.npz to be a file" in judge_function("bpr", "bpr_step", file)
+    file.rename(tmp_path / "errors.json")
+    assert errors_of(tmp_path / "errors.json", reasons := []) == {}
+    assert "cannot be read" in reasons[0]
+
+
+def test_arrays_of_other_kinds_and_bombs_are_wrong_results(tmp_path):
+    file = tmp_path / "bpr_step.npz"
+    right = {f"{seed}/{n}": a for seed in SEEDS for n, a in enumerate(outputs(bpr_step, "bpr_step", seed))}
+    np.savez(file, **{key: a.astype(str) for key, a in right.items()})
+    assert "expected numbers" in judge_function("bpr", "bpr_step", file)
+    np.savez(file, **{key: a + np.nan for key, a in right.items()})
+    assert "got nan" in judge_function("bpr", "bpr_step", file)
+    np.savez_compressed(file, bomb=np.zeros(2**27))
+    assert "expected at most" in judge_function("bpr", "bpr_step", file)
+    assert share(np.nan, 0.1, 0.3) == 0
+
+
+def test_what_is_checked_is_what_runs():
+    """A form feed ends a line for str.splitlines, not for Python."""
+    hidden = "X = QQQ\x0c\x0c\x0cimport os\nQQQ\n\n\ndef f(a, b):\n    return a - b\n".replace("QQQ", '"' * 3)
+    code, trouble = transplant(REFERENCE, hidden, ["f"])
+    assert trouble == []
+    assert code == REFERENCE.replace("a + b", "a - b")
+    assert transplant(REFERENCE, hidden.replace("\n", "\r\n"), ["f"])[0] == code
+
+
+@pytest.mark.parametrize("damage", ["cells", "source", "outputs", "list"])
+def test_a_notebook_that_is_none_is_a_reason(damage):
+    reference = nbformat.read(ROOT / "notebooks" / "01_svd.ipynb", as_version=4)
+    theirs = json.loads(nbformat.writes(reference))
+    if damage == "cells":
+        del theirs["cells"]
+    elif damage == "list":
+        theirs = [theirs]
+    else:
+        theirs["cells"][2] = dict(theirs["cells"][2], cell_type="code", **{damage: 5})
+    _, left, trouble = graded_notebook(reference, json.dumps(theirs))
+    assert "cannot be read" in trouble[0]
+    assert left.cells == []
+
+
+def test_stored_outputs_are_compared_cell_by_cell():
+    def cell(text, count=1, kind="text/plain"):
+        output = nbformat.v4.new_output("execute_result", {kind: text}, execution_count=1)
+        return nbformat.v4.new_code_cell("x", id="x", outputs=[output], execution_count=count)
+
+    assert grade._change(cell("0.5"), cell("0.5")) == ""
+    assert grade._change(cell("0.4"), cell("0.5")) == "- 0.4\n+ 0.5"
+    assert "no outputs" in grade._change(cell("0.5", count=None), cell("0.5"))
+    assert "no outputs" in grade._change(None, cell("0.5"))
+    assert "cannot be read" in grade._change(cell("no base64!", kind="image/png"), cell("neither", kind="image/png"))
+
+
+def test_the_page_shows_reasons_and_changes_and_runs_nothing():
+    marks = {task: dict.fromkeys(grade.POINTS, 5.0) for task in RUBRIC}
+    reasons = {"svd": ["svd_step: expected 1 & got <2>", "the second"]}
+    html = grade.page(Report("<b>", marks, reasons, {"svd": {"loop": "- <script>\n+ 2"}}))
+    assert "<p class=first>svd_step: expected 1 &amp; got &lt;2&gt;</p><ul><li>the second</li></ul>" in html
+    assert "<dt>loop</dt><dd><pre>- &lt;script&gt;\n+ 2</pre></dd>" in html
+    assert "<script" not in html
+    assert "<b>" not in html
 
 
 @pytest.mark.parametrize("content", [None, "", "[1]", '{"a": '])

@@ -33,6 +33,7 @@ def test_honest_code_runs_and_writes_into_its_folder(execute):
 def test_an_endless_loop_ends_by_the_clock(execute):
     finished, _ = execute("while True: pass", Limits(seconds=1.5))
     assert finished.code is None
+    assert "by the clock" in finished.ended
     finished, _ = execute("while True: pass", Limits(seconds=30, cpu_seconds=1))
     assert finished.code not in (0, None)
 
@@ -88,3 +89,9 @@ def test_the_private_tmp_is_bounded(execute):
     finished, _ = execute(fill, Limits(seconds=30, file_size=2**30))
     assert finished.code == 1
     assert "No space left" in finished.output
+
+
+def test_the_disk_is_not_filled(execute):
+    fill = "for n in range(10_000): open(str(n), 'wb').write(bytes(2**20))"
+    finished, _ = execute(fill, Limits(seconds=60, file_size=2**30, disk=2**27))
+    assert (finished.code, finished.ended) == (None, "for filling the disk")
