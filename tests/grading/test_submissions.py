@@ -44,6 +44,7 @@ WRONG = {what: (*mistake, f"{function}: ") for what, (*mistake, function) in MIS
         "by the clock",
     ),
 }
+AT_EXIT = "import mflib.data, numpy; here = mflib.data.Path('bpr_step.npz'); mflib.data.sys.modules['atexit'].register"
 # What stands first in bpr_step, and what the reasons must say: some are refused unread, some the sandbox ends.
 HARM = {
     "os._exit": ("import os; os._exit(0)", "imports \\['os'\\]"),
@@ -60,8 +61,24 @@ HARM = {
     "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|by the clock|raises"),
     "writing outside": ("np_file = torch.save(P, '/usr/stolen')", "Read-only|cannot be opened|raises"),
     "a pickle": (
-        "import numpy; numpy.save('bpr_step.npz', numpy.array([print]), allow_pickle=True); raise SystemExit",
-        "no results|cannot be read",
+        AT_EXIT + "(numpy.savez, 'bpr_step.npz', **{'1101/0': numpy.array([print])})",
+        "Object arrays cannot be loaded",
+    ),
+    "a link in place of results": (
+        AT_EXIT + "(lambda: [here.unlink(), here.symlink_to('train.npz')])",
+        "expected bpr_step.npz to be a file",
+    ),
+    "a pipe in place of results": (
+        AT_EXIT + "(lambda: [here.unlink(), mflib.data.os.mkfifo(here)])",
+        "expected bpr_step.npz to be a file",
+    ),
+    "a link where the notebook comes": (
+        "import mflib.data; mflib.data.Path('tests').symlink_to('/tmp'); mflib.data.Path('data').symlink_to('/tmp')",
+        "bpr_step: ",
+    ),
+    "the grader detected": (
+        "import mflib.data\n    if 'worker.py' in mflib.data.sys.argv[0]: return users",
+        "bpr_step: ",
     ),
 }
 
