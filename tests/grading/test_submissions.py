@@ -150,7 +150,7 @@ def test_harm_gives_a_mark_and_a_reason(what):
         what, "bpr", edited("bpr", "    p, qi, qj = P.index", f"    {code}\n    p, qi, qj = P.index")
     )
     assert marks["correctness"] == 0
-    assert total < 50
+    assert total <= 50, "what the exercises and, if they came out, the lists are worth"
     assert re.search(says, reasons), reasons
 
 
