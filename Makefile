@@ -31,12 +31,12 @@ verify: .venv/ready
 	$(VENV) -m mflib.data $(DATASET)
 	$(VENV) tests/execute.py verify $(DATASET)
 
-# The same under all disturbances (threads, vector units, hash seeds, locale, folder, order of the rows, load, …), and with
-# the oldest numpy, scipy and pandas that pyproject.toml admits.
-reproduce: .venv/ready .venv-oldest/ready
+# The same under all disturbances (threads, vector units, hash seeds, locale, folder, order of the rows, load, …), with the
+# oldest numpy, scipy and pandas that pyproject.toml admits, and with other Pythons: OTHERS="3.12 3.13".
+reproduce: .venv/ready .venv-oldest/ready $(OTHERS:%=.venv-%/ready)
 	$(VENV) -m mflib.data $(DATASET)
 	$(VENV) tests/execute.py reproduce $(DATASET)
-	.venv-oldest/bin/python tests/execute.py verify $(DATASET)
+	for other in oldest $(OTHERS); do .venv-$$other/bin/python tests/execute.py verify $(DATASET) || exit 1; done
 
 # JupyterLab on the notebooks.
 lab: .venv/ready
@@ -92,6 +92,12 @@ mutants: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(VENV) -m pip install --disable-pip-version-check -r requirements.txt
 	$(VENV) -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+.venv-3.%/ready: requirements.txt pyproject.toml
+	python3.$* -m venv .venv-3.$*
+	.venv-3.$*/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	.venv-3.$*/bin/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@
 
 .venv-oldest/ready: requirements.txt pyproject.toml
