@@ -27,7 +27,7 @@ def incomplete(notebook: nbformat.NotebookNode, handed_out: list[str]) -> str | 
 
 
 def main() -> None:
-    dataset, files, trouble = sys.argv[1] if len(sys.argv) > 1 else "ml-100k", {}, []
+    dataset, files, trouble, failing = sys.argv[1] if len(sys.argv) > 1 else "ml-100k", {}, [], []
     handed_out = json.loads((ROOT / "checks" / "cells.json").read_text(encoding="utf-8"))
     for entry in RUBRIC.values():
         name = f"notebooks/{entry['notebook']}.ipynb"
@@ -39,7 +39,7 @@ def main() -> None:
             trouble.append(f"{name}: {reason}")
         failed = [c.id for c in notebook.cells if any(o.output_type == "error" for o in c.get("outputs", []))]
         if failed or error:
-            trouble.append(f"{name}: the cells {failed} fail{f' ({error})' if error else ''}; they will earn nothing")
+            failing.append(f"{name}: the cells {failed} fail{f' ({error})' if error else ''}; they will earn nothing")
         write(nbformat.writes(notebook) + "\n", ROOT / name)
         files[name] = (ROOT / name).read_bytes()
         files[f"mflib/{entry['module']}.py"] = (ROOT / "mflib" / f"{entry['module']}.py").read_bytes()
@@ -50,7 +50,7 @@ def main() -> None:
             archive.writestr(name, content)
         archive.writestr("manifest.json", json.dumps({"dataset": dataset, "sha256": manifest}, indent=1))
     temporary.replace(ROOT / "submission.zip")
-    print("\n".join(["", *trouble, f"submission.zip: {len(files)} files, executed on {dataset}"]))
+    print("\n".join(["", *trouble, *failing, f"submission.zip is packed: {len(files)} files, executed on {dataset}"]))
     sys.exit(bool(trouble))
 
 
