@@ -1,6 +1,7 @@
 """Mark submissions: zips or folders, or a folder of many.
 
-    python tests/grading/grade.py SUBMISSION [SUBMISSION …] [--dataset ml-100k] [--soft DATE] [--hard DATE] [--trust]
+    python tests/grading/grade.py SUBMISSION [SUBMISSION …] [--dataset ml-100k] [--soft DATE] [--hard DATE]
+        [--jobs 2] [--trust]
 
 Of a submission only the bodies of the listed functions and the cells tagged "solution" are taken, into the grader's own
 package and notebooks. They run in the sandbox; what comes out, arrays and notebooks, is judged here. Marks by task, in
@@ -17,12 +18,15 @@ import csv
 import html
 import importlib
 import json
+import os
 import shutil
 import stat
 import sys
 import tempfile
 import traceback
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -445,7 +449,14 @@ def _change(stored: nbformat.NotebookNode | None, executed: nbformat.NotebookNod
         return f"the outputs handed in cannot be read: {error}"
 
 
-def grade(submission: Path, dataset: str, trust: bool, deadlines: dict[str, datetime]) -> Report:
+def grade(
+    submission: Path,
+    dataset: str,
+    trust: bool,
+    deadlines: dict[str, datetime],
+    done: Callable[[], object] = lambda: None,
+) -> Report:
+    """The marks of a submission, which was late after one of ``deadlines``; ``done`` is called after each task."""
     report = Report(submission.name if submission.is_dir() else submission.stem)
     files = [file for name in NAMES if (file := submission / name).is_file()] or [submission]
     handed_in = datetime.fromtimestamp(max(file.lstat().st_mtime for file in files))
@@ -453,11 +464,12 @@ def grade(submission: Path, dataset: str, trust: bool, deadlines: dict[str, date
     texts, trouble = take(submission)
     late = [f"handed in {handed_in:%Y-%m-%d %H:%M}, after the {report.late} deadline"] if report.late else []
     report.reasons["submission"] = late + trouble
-    for task in tqdm(RUBRIC, report.name, leave=False):
+    for task in RUBRIC:
         try:
             grade_task(task, texts, dataset, trust, report)
         except Exception:  # one submission must not cost the class its marks; the instructor looks at this one
             report.reasons[task].append(f"the grader failed, mark this task by hand:\n{traceback.format_exc()}")
+        done()
     return report
 
 
@@ -539,6 +551,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--soft", type=deadline, help="as 2026-01-31 (its end) or 2026-01-31T18:00")
     parser.add_argument("--hard", type=deadline, help="likewise")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="submissions at once (default: a core each)")
     parser.add_argument("--trust", action="store_true", help="run without the sandbox: only for code that you know")
     arguments = parser.parse_args()
     deadlines = {name: time for name in ("soft", "hard") if (time := getattr(arguments, name))}
@@ -550,9 +563,13 @@ def main() -> None:
         found = submissions(arguments.submissions)
     except (UnprotectedError, ValueError) as error:
         sys.exit(f"error: {error}")
-    for path in tqdm(found, "submissions"):
-        reports.append(grade(path, arguments.dataset, arguments.trust, deadlines))
-        write(reports, target)
+    for task in RUBRIC:  # once, before the threads ask for them
+        reference_figures(task, arguments.dataset)
+    with tqdm(total=len(found) * len(RUBRIC), unit="task") as bar, ThreadPoolExecutor(arguments.jobs) as pool:
+        options = (arguments.dataset, arguments.trust, deadlines, bar.update)
+        for report in pool.map(lambda path: grade(path, *options), found):
+            reports.append(report)
+            write(reports, target)
     print((target / "class.csv").read_text(encoding="utf-8"))
     print(f"Marks are in {target.relative_to(ROOT)}: class.csv, report.json, and a page for each submission.")
 
