@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import ndiff
 from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
@@ -223,8 +222,10 @@ def differences(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> di
         if cell.cell_type == "code" and "skip-execution" not in tags(cell):
             was, came = texts(old), texts(cell)
             pairs = [(a, b) for a, b in zip_longest(was, came, fillvalue=("nothing", "")) if a != b]
-            lines = [d for a, b in pairs[:1] for d in ndiff(a[1].splitlines(), b[1].splitlines()) if d[0] in "+-"]
-            found[cell.id] = "\n".join(lines[:4]) or (f"{pairs[0][0][0]} became {pairs[0][1][0]}" if pairs else "")
+            lines = [pair for a, b in pairs[:1] for pair in zip_longest(a[1].splitlines(), b[1].splitlines())]
+            changed = [pair for pair in lines if pair[0] != pair[1]][:2]
+            shown = [f"{sign} {line}" for pair in changed for sign, line in zip("-+", pair, strict=True) if line]
+            found[cell.id] = "\n".join(shown) or (f"{pairs[0][0][0]} became {pairs[0][1][0]}" if pairs else "")
             figures = [
                 [o.data["image/png"] for o in c.outputs if "image/png" in o.get("data", {})] for c in (old, cell)
             ]

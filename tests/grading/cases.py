@@ -30,6 +30,7 @@ class Inputs:
     def __init__(self, seed: int):
         self.rng = torch.Generator().manual_seed(seed)
         self.n_users, self.n_items, self.factors = 9 + seed % 5, 12 + seed % 7, 3 + seed % 4
+        self.steps = 1 + seed % 3
 
     def real(self, *shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=self.rng, dtype=torch.float64)
@@ -47,7 +48,7 @@ class Inputs:
         triples = (self.ids(self.n_users, 40), *(self.ids(self.n_items, 40) for _ in range(2)))
         return [P, Q, self.real(self.n_items), *triples, 0.05, 0.3, 0.2]
 
-    def _side(self) -> tuple:
+    def _side(self, width: int | None = None) -> tuple:
         from mflib import ALS
 
         dense = (self.real(self.n_users, self.n_items) > 0.6).double()
@@ -55,14 +56,19 @@ class Inputs:
         dense[:, 2] = 0
         dense[0, 0] = -1  # a dislike
         model = ALS(self.factors, alpha=1.5, regularization=0.7, dtype=torch.float64)
-        return model._cells(sp.csr_matrix(dense.numpy()), self.n_items)
+        return model._cells(sp.csr_matrix(dense.numpy()), width or self.n_items)
 
     def over_cells(self) -> list:
         X, Y = self.real(self.n_users, self.factors), self.real(self.n_items, self.factors)
-        return [self._side()[0], X, Y, lambda product, extra, target: target - extra * product**2]
+        return [self._side(5)[0], X, Y, lambda product, extra, target: target - extra * product**2]
 
     def conjugate_gradient(self) -> list:
-        return [self.real(self.n_users, self.factors), self.real(self.n_items, self.factors), *self._side(), 2]
+        return [
+            self.real(self.n_users, self.factors),
+            self.real(self.n_items, self.factors),
+            *self._side(5),
+            self.steps,
+        ]
 
     def cholesky(self) -> list:
         return [self.real(self.n_users, self.factors), self.real(self.n_items, self.factors), *self._side()]

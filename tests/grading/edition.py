@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TARGET = ROOT / "build" / "assignment"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
-CHECKS = (HERE / "cases.py", HERE / "rubric.toml", HERE / "student" / "check.py", HERE / "student" / "submit.py")
+CHECKS = [HERE / name for name in ("cases.py", "rules.py", "rubric.toml", "student/check.py", "student/submit.py")]
 
 
 def blank(source: str, hints: dict[str, str]) -> str:

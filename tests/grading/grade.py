@@ -12,8 +12,7 @@ after the hard one none; the remarks are the same.
 """
 
 import argparse
-import ast
-import builtins
+import base64
 import csv
 import html
 import importlib
@@ -21,6 +20,7 @@ import json
 import os
 import shutil
 import stat
+import struct
 import sys
 import tempfile
 import traceback
@@ -37,6 +37,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from cases import RUBRIC, compare, outputs
+from rules import answered, transplant
 from sandbox import Finished, Limits, UnprotectedError, came_out, protections, ready, run
 from tqdm import tqdm
 
@@ -56,24 +57,6 @@ FILE_SIZE = 20 * 2**20
 SECONDS = {"functions": 240, "notebook": 900, "notebook of an endless loop": 150}  # by the clock, for a task
 NAMES = [f"notebooks/{entry['notebook']}.ipynb" for entry in RUBRIC.values()]
 NAMES += [f"mflib/{entry['module']}.py" for entry in RUBRIC.values()]
-
-
-# An answer computes. It has no use for these, and with them it could change what the checks and the grader use.
-MODULES = {"collections", "functools", "itertools", "math", "mflib", "numpy", "pandas", "scipy", "torch", "typing"}
-CALLS = {
-    "breakpoint",
-    "compile",
-    "delattr",
-    "eval",
-    "exec",
-    "exit",
-    "get_ipython",
-    "globals",
-    "input",
-    "locals",
-    "open",
-}
-CALLS |= {"quit", "setattr", "vars", "__import__", "__builtins__"}
 
 
 @dataclass
@@ -99,8 +82,8 @@ def take(submission: Path) -> tuple[dict[str, str], list[str]]:
     for name in NAMES:
         try:
             content = _from_zip(submission, name) if submission.is_file() else _from_folder(submission, name)
-            texts[name] = content.decode("utf-8")
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            texts[name] = content.decode("utf-8-sig")
+        except Exception as error:  # zipfile and its decompressors raise many kinds on a corrupt file
             trouble.append(f"{name}: {error}")
     return texts, trouble
 
@@ -109,7 +92,8 @@ def _from_zip(file: Path, name: str) -> bytes:
     with zipfile.ZipFile(file) as archive:
         if len(archive.infolist()) > 1000:
             raise ValueError(f"expected at most 1000 files in the zip, got {len(archive.infolist())}")
-        entry = archive.getinfo(name)
+        names = [n for n in archive.namelist() if n == name or n.endswith(f"/{name}")]  # perhaps packed with its folder
+        entry = archive.getinfo(names[0] if len(names) == 1 else name)
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise ValueError("expected a file, got a link")
         with archive.open(entry) as stream:  # the size in the header may lie
@@ -128,98 +112,6 @@ def _bounded(content: bytes) -> bytes:
     if len(content) > FILE_SIZE:
         raise ValueError(f"expected at most {FILE_SIZE} bytes")
     return content
-
-
-def refused(answer: ast.AST, taken: set[str]) -> str | None:
-    """Why an answer is not executed: it reaches for more than its arguments, or binds one of the names ``taken``."""
-    for node in ast.walk(answer):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            if strange := {name.partition(".")[0] for name in names} - MODULES:
-                return f"imports {sorted(strange)}, of which an answer has no use"
-        elif isinstance(node, ast.ClassDef | ast.Global | ast.Nonlocal):
-            return f"uses {type(node).__name__}: an answer is a function of its arguments"
-        elif isinstance(node, ast.Attribute) and (not isinstance(node.ctx, ast.Load) or node.attr.startswith("__")):
-            return f"changes or inspects an object by its attribute {node.attr!r}"
-        elif isinstance(node, ast.Name) and node.id in CALLS:
-            return f"uses {node.id}, of which an answer has no use"
-    for node in answer.body if isinstance(answer, ast.Module) else []:  # what the cells after it would see
-        bound = {
-            getattr(inner, "id", "") for inner in ast.walk(node) if isinstance(getattr(inner, "ctx", None), ast.Store)
-        }
-        bound |= {getattr(node, "name", "")} | {
-            (a.asname or a.name).partition(".")[0] for a in getattr(node, "names", [])
-        }
-        bound = {getattr(node, "name", "")} if isinstance(node, ast.FunctionDef) else bound
-        if not isinstance(node, ast.Import) and (hidden := bound & taken):
-            return f"binds {sorted(hidden)}, which the checks use"
-    return None
-
-
-def transplant(reference: str, submitted: str, names: list[str]) -> tuple[str, list[str]]:
-    """The grader's module with the functions of the student in place of its own, and what could not be taken."""
-    submitted = submitted.replace("\r\n", "\n").replace("\r", "\n")  # what ends a line for Python
-    lines, trouble = reference.split("\n")[:-1], []
-    try:
-        theirs = {n.name: n for n in ast.parse(submitted).body if isinstance(n, ast.FunctionDef)}
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        theirs, trouble = {}, [f"the module cannot be parsed: {error}"]
-    ours = {n.name: n for n in ast.parse(reference).body if isinstance(n, ast.FunctionDef)}
-    for name in sorted(names, key=lambda name: -ours[name].lineno):
-        node = theirs.get(name)
-        if node is None:
-            body = [f"def {name}(*arguments):", '    raise NotImplementedError("the function is missing")']
-        else:
-            if ast.dump(node.args) != ast.dump(ours[name].args):
-                trouble.append(f"{name}: the arguments have been changed")
-            body = submitted.split("\n")[node.lineno - 1 : node.end_lineno]
-            if why := refused(node, set()):
-                trouble.append(f"{name}: {why}")
-                body = [f"def {name}(*arguments):", f"    raise PermissionError({why!r})"]
-        lines[ours[name].lineno - 1 : ours[name].end_lineno] = body
-    return "\n".join(lines) + "\n", trouble
-
-
-def graded_notebook(
-    reference: nbformat.NotebookNode, submitted: str | None
-) -> tuple[nbformat.NotebookNode, nbformat.NotebookNode, list[str]]:
-    """The grader's notebook with the student's answers, the student's own, and what was wrong with it."""
-    trouble, theirs = [], nbformat.v4.new_notebook()
-    if submitted is not None:
-        try:
-            theirs = nbformat.reads(submitted, as_version=4)
-            nbformat.validate(theirs)
-        except Exception as error:  # nbformat raises many kinds on a corrupt notebook
-            trouble.append(f"the notebook cannot be read: {type(error).__name__}")
-            theirs = nbformat.v4.new_notebook()
-    cells = {cell.get("id"): cell for cell in theirs.cells if cell.cell_type == "code"}
-    taken = set(dir(builtins)) | _bound(next(cell.source for cell in reference.cells if cell.id == "imports"))
-    for cell in reference.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-            if "solution" in tags(cell):
-                if cell.id not in cells:
-                    trouble.append(f"the cell {cell.id} is missing")
-                cell.source = cells[cell.id].source if cell.id in cells else 'raise NotImplementedError("missing")'
-                if why := _refused_cell(cell.source, taken):
-                    trouble.append(f"the cell {cell.id} {why}")
-                    cell.source = f"raise PermissionError({why!r})"
-    order = [cell.id for cell in reference.cells if cell.cell_type == "code" and cell.id in cells]
-    if order != [cell for cell in cells if cell in order]:
-        trouble.append("the cells stand in another order than they were handed out in; they are executed in that one")
-    return reference, theirs, trouble
-
-
-def _bound(imports: str) -> set[str]:
-    statements = [node for node in ast.parse(imports).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    return {(alias.asname or alias.name).partition(".")[0] for node in statements for alias in node.names}
-
-
-def _refused_cell(source: str, taken: set[str]) -> str | None:
-    try:
-        return refused(ast.parse(source), taken)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return f"cannot be parsed: {error}"
 
 
 @cache
@@ -268,12 +160,12 @@ def figures(task: str, dataset: str, ids: np.ndarray, similar: np.ndarray, estim
 
 
 def prepare(
-    first: Path, second: Path, task: str, texts: dict[str, str], dataset: str
-) -> tuple[nbformat.NotebookNode, list[str]]:
-    """The two folders for the sandbox, without answers: the functions with hidden inputs, the notebook with the data.
+    first: Path, second: Path, third: Path, task: str, texts: dict[str, str], dataset: str
+) -> tuple[dict[str, nbformat.NotebookNode], list[str]]:
+    """The folders for the sandbox, without answers: functions with hidden inputs, notebook with data, exercises alone.
 
-    Both are complete before anything of strangers runs: what that may leave in the first cannot reach the second.
-    Returns the student's own notebook and what could not be taken.
+    All are complete before anything of strangers runs: what that may leave in one cannot reach another.
+    Returns the student's own cells by id and what could not be taken.
     """
     entry = RUBRIC[task]
     shutil.copytree(ROOT / "mflib", first / "mflib", ignore=shutil.ignore_patterns("__pycache__"))
@@ -287,14 +179,19 @@ def prepare(
         shutil.copy(HERE / file, first)
     shutil.copytree(first, second)
     (first / "seeds.json").write_text(json.dumps(SEEDS))
-    np.savez(first / "train.npz", **hidden(dataset)[0])
+    arrays = hidden(dataset)[0]
+    known = (
+        arrays if task == "svd" else {name: array for name, array in arrays.items() if name not in ("users", "items")}
+    )
+    np.savez(first / "train.npz", **known)  # where lists are judged, what is wanted stays outside
     reference = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
-    notebook, theirs, more = graded_notebook(reference, texts.get(f"notebooks/{entry['notebook']}.ipynb"))
-    nbformat.write(notebook, second / "notebook.ipynb")
-    cells = [c for c in notebook.cells if c.id == "imports" or (c.id.startswith("exercise-") and c.cell_type == "code")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata), second / "exercises.ipynb")
+    notebook, theirs, more = answered(reference, texts.get(f"notebooks/{entry['notebook']}.ipynb"))
     (second / "tests").mkdir()
     shutil.copy(HERE.parent / "execute.py", second / "tests")
+    shutil.copytree(second, third)
+    cells = [c for c in notebook.cells if c.id == "imports" or (c.id.startswith("exercise-") and c.cell_type == "code")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata), third / "notebook.ipynb")
+    nbformat.write(notebook, second / "notebook.ipynb")
     shutil.copytree(data_dir() / dataset, second / "data" / dataset)
     return theirs, trouble + more
 
@@ -335,8 +232,8 @@ def grade_task(task: str, texts: dict[str, str], dataset: str, trust: bool, repo
     entry, marks, reasons = RUBRIC[task], dict.fromkeys(POINTS, 0.0), []
     report.marks[task], report.reasons[task] = marks, reasons
     with tempfile.TemporaryDirectory(prefix="grading-") as folder:
-        work, second = Path(folder) / "functions", Path(folder) / "notebook"
-        theirs, trouble = prepare(work, second, task, texts, dataset)
+        work, second, third = (Path(folder) / name for name in ("functions", "notebook", "exercises"))
+        theirs, trouble = prepare(work, second, third, task, texts, dataset)
         reasons += trouble
         finished = run([sys.executable, "worker.py", task], work, [], Limits(seconds=SECONDS["functions"]), trust)
         explain(finished, reasons)
@@ -348,9 +245,14 @@ def grade_task(task: str, texts: dict[str, str], dataset: str, trust: bool, repo
                 reasons.append(wrong if wrong == "not attempted" else f"{name}: {wrong}. Hint: {hint}")
         judge_figures(task, dataset, work / "recommended.npz", errors.get("recommend"), marks, reasons)
         limit = SECONDS["notebook" if finished.code is not None else "notebook of an endless loop"]
-        finished = run([sys.executable, "worker.py", "notebook", dataset], second, [], Limits(seconds=limit), trust)
-        explain(finished, reasons)
-        report.changes[task] = judge_notebook(second, theirs, marks, reasons)
+        # The exercises alone, too: they count though the notebook fails.
+        executed = {}
+        for place in (third, second):
+            finished = run([sys.executable, "worker.py", "notebook", dataset], place, [], Limits(seconds=limit), trust)
+            explain(finished, reasons)
+            executed |= executed_cells(place, finished, reasons)
+        reference = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
+        report.changes[task] = judge_notebook(reference, theirs, executed, marks, reasons)
 
 
 def errors_of(file: Path, reasons: list[str]) -> dict[str, str]:
@@ -405,47 +307,62 @@ def judge_figures(
             )
 
 
+def executed_cells(work: Path, finished: Finished, reasons: list[str]) -> dict[str, nbformat.NotebookNode]:
+    """The code cells that came out, by id; none if the run had to be ended or was broken off."""
+    if finished.code != 0:
+        return {}
+    try:
+        executed = nbformat.read(came_out(work / "executed.ipynb", 2**25), as_version=4)
+        nbformat.validate(executed)
+    except Exception as error:  # no file, or what strangers' code has left there
+        reasons.append(f"the executed {work.name}: {type(error).__name__}")
+        return {}
+    return {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
+
+
 def judge_notebook(
-    work: Path, theirs: nbformat.NotebookNode, marks: dict[str, float], reasons: list[str]
+    reference: nbformat.NotebookNode,
+    theirs: dict[str, nbformat.NotebookNode],
+    executed: dict[str, nbformat.NotebookNode],
+    marks: dict[str, float],
+    reasons: list[str],
 ) -> dict[str, str]:
-    """Mark the executed notebook: the checks of the loop and the exercises, the stored outputs -> what differs."""
-    cells = {}
-    for name in ("executed exercises", "executed notebook"):  # apart: the exercises count though the notebook fails
-        try:
-            executed = nbformat.read(came_out(work / f"{name}.ipynb"), as_version=4)
-            nbformat.validate(executed)
-        except Exception as error:  # no file, or what strangers' code has left there
-            reasons.append(f"{name}: {type(error).__name__}")
-            executed = nbformat.v4.new_notebook()
-        cells = {cell.id: cell for cell in executed.cells} | cells
+    """Mark the loop, the exercises, and how many cells gave what was handed in -> what differs, by cell."""
     checks = ["equality", *(f"exercise-{n}-check" for n in (1, 2, 3))]
     for check in checks:
-        cell = cells.get(check, nbformat.v4.new_code_cell())
+        cell = executed.get(check, nbformat.v4.new_code_cell())
         failed = [o for o in cell.outputs if o.output_type == "error"]
-        if cell.execution_count and not failed:
-            marks["notebook"] += POINTS["notebook"] / len(checks)
-        else:
+        if failed or not cell.execution_count:
             reasons.append(f"{check}: {failed[0].ename}: {failed[0].evalue}" if failed else f"{check}: not executed")
-    stored = {cell.get("id"): cell for cell in theirs.cells if cell.cell_type == "code"}
-    ours = [c for c in executed.cells if c.cell_type == "code" and "skip-execution" not in tags(c)]
-    changes = {c.id: change for c in ours if (change := _change(stored.get(c.id), c))}
+        elif check == "equality" and marks["correctness"] < POINTS["correctness"]:
+            reasons.append("equality: a loop earns nothing by being equal to a function that is wrong")
+        else:
+            marks["notebook"] += POINTS["notebook"] / len(checks)
+    cells = [c.id for c in reference.cells if c.cell_type == "code" and "skip-execution" not in tags(c)]
+    changes = {name: change for name in cells if (change := _change(theirs.get(name), executed.get(name)))}
+    same = len(cells) - len(changes)
     if marks["correctness"]:  # else there is nothing of one's own to reproduce
-        marks["reproducibility"] = POINTS["reproducibility"] * (1 - len(changes) / max(1, len(ours)))
+        marks["reproducibility"] = POINTS["reproducibility"] * same / len(cells)
     if changes:
-        same = len(ours) - len(changes)
-        reasons.append(f"reproducibility: {same} of {len(ours)} cells have the outputs that came out here")
+        reasons.append(f"reproducibility: {same} of {len(cells)} cells have the outputs that came out here")
     return changes
 
 
-def _change(stored: nbformat.NotebookNode | None, executed: nbformat.NotebookNode) -> str:
+def _change(stored: nbformat.NotebookNode | None, executed: nbformat.NotebookNode | None) -> str:
     """How a cell, executed here, differs from the one handed in; "" if it does not."""
-    if stored is None or not stored.execution_count:
+    if stored is None or not stored.get("execution_count"):
         return "no outputs were handed in"
+    if executed is None:
+        return "not executed here"
     if failed := [o for o in executed.outputs if o.output_type == "error"]:
         return f"{failed[0].ename}: {failed[0].evalue}"
     try:
+        for output in (o for cell in (stored, executed) for o in cell.outputs if "image/png" in o.get("data", {})):
+            width, height = struct.unpack(">II", base64.b64decode(output.data["image/png"])[16:24])
+            if width * height > 2**22:
+                return f"a figure of {width} x {height} pixels is too large to compare"
         return differences(*(nbformat.v4.new_notebook(cells=[cell]) for cell in (stored, executed)))[executed.id]
-    except Exception as error:  # a figure that is none
+    except Exception as error:  # what is stored may be anything
         return f"the outputs handed in cannot be read: {error}"
 
 
@@ -514,7 +431,8 @@ def page(report: Report) -> str:
 
 def write(reports: list[Report], target: Path) -> None:
     """All marks so far: a page each, one table, one file for programs."""
-    (target / f"{reports[-1].name}.html").write_text(page(reports[-1]), encoding="utf-8")
+    # a student's message may hold what no encoding has
+    (target / f"{reports[-1].name}.html").write_text(page(reports[-1]), encoding="utf-8", errors="backslashreplace")
     full = [asdict(report) | {"total": report.total} for report in reports]
     (target / "report.json").write_text(json.dumps(full, indent=1), encoding="utf-8")
     with (target / "class.csv").open("w", newline="", encoding="utf-8") as file:
@@ -536,8 +454,8 @@ def submissions(paths: list[Path]) -> list[Path]:
         if not path.exists():
             raise ValueError(f"expected a submission or a folder of submissions, got nothing at {path}")
         one = path.is_file() or any((path / name).exists() for name in NAMES)
-        found += [path] if one else sorted(p for p in path.iterdir() if p.suffix == ".zip" or p.is_dir())
-    names = [path.name.removesuffix(".zip") for path in found]
+        found += [path] if one else sorted(p for p in path.iterdir() if p.suffix.lower() == ".zip" or p.is_dir())
+    names = [path.name if path.is_dir() else path.stem for path in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"expected a name for each submission, got several called {twice}; rename them")
     if not found:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -40,7 +40,7 @@ class Limits:
     memory: int = 6 * 2**30  # bytes of address space of one process
     processes: int = 200  # threads count
     file_size: int = 200 * 2**20  # bytes of one file, the output included
-    disk: int = 4 * 2**30  # bytes by which the free space may shrink
+    disk: int = 2 * 2**30  # bytes of all files
 
 
 @dataclass(frozen=True)
@@ -117,19 +117,43 @@ def came_out(file: Path, most: int = 2**28) -> Path:
 
 def _watch(process: subprocess.Popen, work: Path, limits: Limits) -> str:
     """Wait for the end -> why it has to be ended, or nothing."""
-    deadline, least = time.monotonic() + limits.seconds, shutil.disk_usage(work).free - limits.disk
+    deadline, weighed = time.monotonic() + limits.seconds, time.monotonic()
     while process.poll() is None:
         if time.monotonic() > deadline:
             return "by the clock: an endless loop, or far too slow"
-        if shutil.disk_usage(work).free < least:
-            return "for filling the disk"
-        time.sleep(0.1)
+        if time.monotonic() > weighed + 1:
+            if _weight(work) > limits.disk:
+                return "for filling the disk"
+            weighed = time.monotonic()
+        time.sleep(0.05)
     return ""
+
+
+def _weight(folder: Path) -> int:
+    """Bytes on the disk."""
+    found = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # it may go while we look
+                found += os.lstat(os.path.join(parent, name)).st_blocks * 512
+    return found
 
 
 def _sealed(command: list[str], work: Path, visible: list[Path], user: int | None, limits: Limits) -> list[str]:
     bwrap = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev"]
-    bwrap += ["--size", str(2**30), "--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]
+    bwrap += [
+        "--size",
+        str(2**28),
+        "--tmpfs",
+        "/dev/shm",
+        "--size",
+        str(2**30),
+        "--tmpfs",
+        "/tmp",
+        "--ro-bind",
+        "/usr",
+        "/usr",
+    ]
     for name in ("lib", "lib64", "bin", "sbin"):
         bwrap += ["--symlink", f"usr/{name}", f"/{name}"]
     bwrap += ["--ro-bind-try", "/etc/fonts", "/etc/fonts", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
@@ -141,7 +165,7 @@ def _sealed(command: list[str], work: Path, visible: list[Path], user: int | Non
         mounts += [f"mount --bind '{folder}' {place}" for folder, place in places.items()]
     for folder, place in places.items():
         bwrap += ["--bind" if folder == work.resolve() else "--ro-bind", str(place), str(folder)]
-    bwrap += ["--remount-ro", "/", "--chdir", str(work.resolve()), "--"]
+    bwrap += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(work.resolve()), "--"]
     bounds = ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu_seconds}", f"--nproc={limits.processes}"]
     bounds += [f"--fsize={limits.file_size}", "--core=0"]
     whole = [*bounds, *bwrap, *command]

@@ -3,7 +3,9 @@
 import ast
 import json
 import os
+import re
 import zipfile
+from base64 import b64encode
 from datetime import datetime
 
 import grade
@@ -18,14 +20,13 @@ from grade import (
     SEEDS,
     Report,
     errors_of,
-    graded_notebook,
     judge_function,
+    judge_notebook,
     ndcg,
-    refused,
     share,
     take,
-    transplant,
 )
+from rules import answered, refused, taken, transplant
 
 from mflib.bpr import bpr_step
 
@@ -52,7 +53,16 @@ def test_only_the_expected_files_are_taken(tmp_path):
     assert trouble == []
 
 
-@pytest.mark.parametrize("damage", ["bomb", "link", "many", "corrupt", "missing", "binary"])
+def test_a_zip_may_hold_its_folder_and_a_mark_of_the_encoding(tmp_path):
+    files = {f"assignment/{name}": "\ufeff1" for name in NAMES} | {
+        f"__MACOSX/{name.replace('/', '/._')}": "x" for name in NAMES
+    }
+    texts, trouble = take(packed(tmp_path, files))
+    assert texts == dict.fromkeys(NAMES, "1")
+    assert trouble == []
+
+
+@pytest.mark.parametrize("damage", ["bomb", "link", "many", "corrupt", "deflate", "missing", "binary"])
 def test_a_bad_zip_gives_a_reason(tmp_path, damage):
     files = dict.fromkeys(NAMES, "1")
     if damage == "bomb":
@@ -64,6 +74,10 @@ def test_a_bad_zip_gives_a_reason(tmp_path, damage):
     elif damage == "binary":
         files[NAMES[0]] = b"\xff\xfe\x00"
     path = packed(tmp_path, files)
+    if damage == "deflate":
+        content = bytearray(path.read_bytes())
+        content[30 + len(NAMES[0])] = 255  # the first byte after the name
+        path.write_bytes(content)
     if damage == "corrupt":
         path.write_bytes(path.read_bytes()[:-30])
     elif damage == "link":
@@ -87,7 +101,7 @@ def test_links_in_a_folder_are_not_followed(tmp_path):
 def test_only_the_listed_functions_are_transplanted():
     submitted = "import evil\n\n\ndef f(a, b):\n    return a - b\n\n\ndef g():\n    return 'mine'\n"
     code, trouble = transplant(REFERENCE, submitted, ["f"])
-    assert trouble == []
+    assert trouble == ["line 1 imports ['evil'], of which an answer has no use"]
     assert code == REFERENCE.replace("a + b", "a - b")
 
 
@@ -107,12 +121,12 @@ def test_the_graders_cells_stay_and_the_answers_come():
         cell.source = "assert True" if cell.id.endswith("-check") else cell.source
         if cell.id == "exercise-1":
             cell.source = "def clip(x):\n    return x"
-    notebook, _, trouble = graded_notebook(nbformat.read(path, as_version=4), nbformat.writes(theirs))
+    notebook, _, trouble = answered(nbformat.read(path, as_version=4), nbformat.writes(theirs))
     cells = {cell.id: cell.source for cell in notebook.cells}
     assert trouble == []
     assert cells["exercise-1"] == "def clip(x):\n    return x"
     assert cells["exercise-1-check"] != "assert True"
-    _, _, trouble = graded_notebook(nbformat.read(path, as_version=4), "{not json")
+    _, _, trouble = answered(nbformat.read(path, as_version=4), "{not json")
     assert "cannot be read" in trouble[0]
     assert len(trouble) == 5
 
@@ -197,7 +211,8 @@ def test_only_plain_files_come_out(tmp_path, kind):
             stream.truncate(2**29)
     assert "expected bpr_step.npz to be a file" in judge_function("bpr", "bpr_step", file)
     file.rename(tmp_path / "errors.json")
-    assert errors_of(tmp_path / "errors.json", reasons := []) == {}
+    reasons = []
+    assert errors_of(tmp_path / "errors.json", reasons) == {}
     assert "cannot be read" in reasons[0]
 
 
@@ -214,15 +229,15 @@ def test_arrays_of_other_kinds_and_bombs_are_wrong_results(tmp_path):
 
 
 def test_what_is_checked_is_what_runs():
-    """A form feed ends a line for str.splitlines, not for Python."""
-    hidden = "X = QQQ\x0c\x0c\x0cimport os\nQQQ\n\n\ndef f(a, b):\n    return a - b\n".replace("QQQ", '"' * 3)
+    """A form feed ends a line for str.splitlines, not for Python: a slice of lines would bring along the import."""
+    hidden = "QQQ\x0c\x0c\x0c\x0c\x0cimport pickle\nQQQ\n\n\ndef f(a, b):\n    return a - b\n".replace("QQQ", '"' * 3)
     code, trouble = transplant(REFERENCE, hidden, ["f"])
     assert trouble == []
     assert code == REFERENCE.replace("a + b", "a - b")
     assert transplant(REFERENCE, hidden.replace("\n", "\r\n"), ["f"])[0] == code
 
 
-@pytest.mark.parametrize("damage", ["cells", "source", "outputs", "list"])
+@pytest.mark.parametrize("damage", ["cells", "source", "list"])
 def test_a_notebook_that_is_none_is_a_reason(damage):
     reference = nbformat.read(ROOT / "notebooks" / "01_svd.ipynb", as_version=4)
     theirs = json.loads(nbformat.writes(reference))
@@ -231,10 +246,41 @@ def test_a_notebook_that_is_none_is_a_reason(damage):
     elif damage == "list":
         theirs = [theirs]
     else:
-        theirs["cells"][2] = dict(theirs["cells"][2], cell_type="code", **{damage: 5})
-    _, left, trouble = graded_notebook(reference, json.dumps(theirs))
-    assert "cannot be read" in trouble[0]
-    assert left.cells == []
+        theirs["cells"] = [dict(cell, cell_type="code", source=5) for cell in theirs["cells"]]
+    _, left, trouble = answered(reference, json.dumps(theirs))
+    assert len(trouble) >= 4
+    assert left == {}
+
+
+def test_without_ids_answers_are_known_by_their_functions():
+    reference = nbformat.read(ROOT / "notebooks" / "01_svd.ipynb", as_version=4)
+    theirs = json.loads(nbformat.writes(reference)) | {"nbformat_minor": 4}
+    for cell in theirs["cells"]:
+        del cell["id"]
+    _, left, trouble = answered(reference, json.dumps(theirs))
+    assert trouble == []
+    assert sorted(left) == ["exercise-1", "exercise-2", "exercise-3", "loop"]
+
+
+def executed(reference):
+    cells = {cell.id: nbformat.v4.new_code_cell(cell.source, id=cell.id) for cell in reference.cells}
+    for cell in cells.values():
+        cell.execution_count = 1
+    return cells
+
+
+def test_a_notebook_that_does_not_come_out_earns_nothing():
+    reference = nbformat.read(ROOT / "notebooks" / "01_svd.ipynb", as_version=4)
+    cells = executed(reference)
+    marks = dict.fromkeys(grade.POINTS, 0.0) | {"correctness": 40.0}
+    reasons = []
+    for out, notebook, reproducibility in ((cells, 15, 10), ({}, 0, 0)):
+        found = dict(marks)
+        judge_notebook(reference, cells, out, found, reasons)
+        assert (found["notebook"], found["reproducibility"]) == (notebook, reproducibility)
+    found = marks | {"correctness": 20.0}
+    judge_notebook(reference, cells, cells, found, reasons)
+    assert found["notebook"] == 15 * 3 / 4, "a loop that equals a wrong function earns nothing"
 
 
 def test_stored_outputs_are_compared_cell_by_cell():
@@ -246,16 +292,21 @@ def test_stored_outputs_are_compared_cell_by_cell():
     assert grade._change(cell("0.4"), cell("0.5")) == "- 0.4\n+ 0.5"
     assert "no outputs" in grade._change(cell("0.5", count=None), cell("0.5"))
     assert "no outputs" in grade._change(None, cell("0.5"))
+    assert "not executed" in grade._change(cell("0.5"), None)
+    large = b64encode(b"0" * 16 + (10**5).to_bytes(4, "big") * 2).decode()
+    assert "too large" in grade._change(cell(large, kind="image/png"), cell("0.5"))
     assert "cannot be read" in grade._change(cell("no base64!", kind="image/png"), cell("neither", kind="image/png"))
 
 
-def test_the_page_shows_reasons_and_changes_and_runs_nothing():
+def test_the_page_shows_reasons_and_changes_and_runs_nothing(tmp_path):
     marks = {task: dict.fromkeys(grade.POINTS, 5.0) for task in RUBRIC}
     reasons = {"svd": ["svd_step: expected 1 & got <2>", "the second"]}
     html = grade.page(Report("<b>", marks, reasons, {"svd": {"loop": "- <script>\n+ 2"}}))
     assert "<p class=first>svd_step: expected 1 &amp; got &lt;2&gt;</p><ul><li>the second</li></ul>" in html
     assert "<dt>loop</dt><dd><pre>- &lt;script&gt;\n+ 2</pre></dd>" in html
     assert "<script" not in html
+    grade.write([Report("a", marks, {"svd": ["no encoding has \ud800"]})], tmp_path)
+    assert "\\ud800" in (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "<b>" not in html
 
 
@@ -275,14 +326,56 @@ def test_a_broken_list_of_errors_is_a_reason(tmp_path, content):
     [
         ("import os", "imports"),
         ("from subprocess import run", "imports"),
-        ("np.allclose = print", "attribute 'allclose'"),
+        ("from mflib.data import os", "imports"),
+        ("import mflib.data; mflib.data.os._exit(0)", "attribute 'os'"),
+        ("np.load('train.npz')", "attribute 'load'"),
+        ("np.allclose = print", "changes an object by its attribute 'allclose'"),
         ("(1).__class__", "attribute '__class__'"),
+        ("getattr(np, 'x')", "uses getattr"),
+        ("type('Y', (np.ndarray,), {})", "uses type"),
         ("open('x')", "uses open"),
         ("class A: pass", "ClassDef"),
-        ("int = float", "binds"),
-        ("import numpy\ndef f(x):\n    float = 1\n    return numpy.exp(x)", None),
+        ("list = float", "binds \\['list'\\]"),
+        ("if True:\n    def list(x): return 1", "binds"),
+        ("match 1:\n    case list: pass", "binds"),
+        ("import math as np", "binds"),
+        ("from mflib.bpr import bpr_step as np", "binds"),
     ],
 )
 def test_answers_that_reach_for_more_are_refused(answer, says):
-    why = refused(ast.parse(answer), {"int", "float"})
-    assert why is None if says is None else says in why
+    assert re.search(says, refused(ast.parse(answer), {"list": "builtins", "np": "numpy"}))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "import numpy\ndef f(x):\n    list = 1\n    return numpy.exp(x)",
+        "import numpy as np",
+        "import bisect, heapq, random, time",
+        "P.data += 1; P.grad = None; x = np.random.default_rng(0); y = P.trace() + np.array([1]).copy()",
+        "for id in range(3): pass",
+        "def f(input):\n    count = 0\n    def g():\n        nonlocal count\n        count += input\n    return g",
+    ],
+)
+def test_honest_answers_are_not(answer):
+    assert refused(ast.parse(answer), {"list": "builtins", "np": "numpy"}) is None
+
+
+@pytest.mark.parametrize("entry", RUBRIC.values(), ids=RUBRIC)
+def test_the_reference_is_not_refused(entry):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
+    assert {"np": "numpy"}.items() <= taken(notebook).items()
+    text = (ROOT / "mflib" / f"{entry['module']}.py").read_text(encoding="utf-8")
+    assert transplant(text, text, list(entry["functions"])) == (text, [])
+    assert answered(notebook, nbformat.writes(notebook))[2] == []
+
+
+def test_helpers_of_a_student_come_along():
+    submitted = "import os\nimport math\nimport pickle\n\nTINY = 1e-9\n\n\ndef half(x):\n    return x / 2\n\n\n"
+    submitted += "def f(a, b):\n    return half(a) + math.sqrt(b)\n\n\nclass A: pass\n\n\ndef g():\n    return 0\n"
+    code, trouble = transplant(REFERENCE, "\ufeff".strip("\ufeff") + submitted, ["f"])
+    space = {}
+    exec(code, space)
+    assert space["g"]() == 0.5 + 2**0.5, "the function is the student's, with its helper; the rest is ours"
+    assert "A" not in space
+    assert trouble == ["line 3 imports ['pickle'], of which an answer has no use"]

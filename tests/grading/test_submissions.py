@@ -9,6 +9,7 @@ from pathlib import Path
 import grade
 import nbformat
 import pytest
+import rules
 from cases import RUBRIC
 from edition import ROOT, blank
 from sandbox import protections
@@ -44,22 +45,37 @@ WRONG = {what: (*mistake, f"{function}: ") for what, (*mistake, function) in MIS
         "by the clock",
     ),
 }
-AT_EXIT = "import mflib.data, numpy; here = mflib.data.Path('bpr_step.npz'); mflib.data.sys.modules['atexit'].register"
-# What stands first in bpr_step, and what the reasons must say: some are refused unread, some the sandbox ends.
+# What stands first in bpr_step and is refused unread, and what the reasons must say.
+REFUSED = {
+    "os._exit": ("import os; os._exit(0)", "imports"),
+    "reading for the reference": ("P += float(open('cases.py').read()[0] == 'x')", "uses open"),
+    "reading for the test items": ("import numpy; numpy.load('train.npz')", "attribute 'load'"),
+    "a metric replaced": ("import mflib.metrics; mflib.metrics.ranking_metrics = None", "by its attribute"),
+    "network": ("import urllib.request", "imports"),
+    "a process left behind": ("import subprocess; subprocess.Popen(['sleep', '999'])", "imports"),
+    "the system, through a module": ("import mflib.data; mflib.data.os._exit(0)", "attribute 'os'"),
+}
+AT_EXIT = "import atexit, pathlib, numpy, os; here = pathlib.Path('bpr_step.npz'); atexit.register"
+# The same with the refusal out of the way: what the sandbox, or the reading of what comes out of it, makes of them.
 HARM = {
-    "os._exit": ("import os; os._exit(0)", "imports \\['os'\\]"),
+    "os._exit": ("import os; os._exit(0)", "no results came out"),
     "sys.exit(0)": ("raise SystemExit(0)", "no results came out"),
     "an endless loop": ("while True: pass", "by the clock"),
     "memory": ("hog = [torch.ones(2**27) for _ in range(1000)]", "RuntimeError|MemoryError"),
-    "reading for the reference": ("P += float(open('cases.py').read()[0] == 'x')", "uses open"),
-    "a metric replaced": ("import mflib.metrics; mflib.metrics.ranking_metrics = None", "by its attribute"),
-    "network": ("import urllib.request", "imports \\['urllib'\\]"),
-    "a process left behind": ("import subprocess; subprocess.Popen(['sleep', '999'])", "imports"),
-    "a fork bomb": ("import mflib.data\n    while True: mflib.data.os.fork()", "by the clock|ended with|raises"),
-    "os._exit, through a module": ("import mflib.data; mflib.data.os._exit(0)", "no results came out"),
-    "killed": ("import mflib.data; mflib.data.os.kill(mflib.data.os.getpid(), 9)", "exit code|no results"),
+    "network": ("import socket; socket.create_connection(('1.1.1.1', 53), 3)", "raises OSError"),
+    "a process left behind": (
+        "import subprocess; subprocess.Popen(['sleep', '999']); raise SystemExit",
+        "no results came out",
+    ),
+    "a fork bomb": ("import os\n    while True: os.fork()", "by the clock|ended with|raises"),
+    "killed": ("import os; os.kill(os.getpid(), 9)", "exit code|no results"),
     "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|by the clock|raises"),
-    "writing outside": ("np_file = torch.save(P, '/usr/stolen')", "Read-only|cannot be opened|raises"),
+    "gigabytes of files": (
+        "import os\n    while True: open(str(os.urandom(8).hex()), 'wb').write(bytes(2**26))",
+        "for filling the disk",
+    ),
+    "writing outside": ("open('/usr/stolen', 'w')", "Read-only"),
+    "reading outside": (f"open('{ROOT}/tests/grading/grade.py')", "No such file"),
     "a pickle": (
         AT_EXIT + "(numpy.savez, 'bpr_step.npz', **{'1101/0': numpy.array([print])})",
         "Object arrays cannot be loaded",
@@ -69,17 +85,14 @@ HARM = {
         "expected bpr_step.npz to be a file",
     ),
     "a pipe in place of results": (
-        AT_EXIT + "(lambda: [here.unlink(), mflib.data.os.mkfifo(here)])",
+        AT_EXIT + "(lambda: [here.unlink(), os.mkfifo(here)])",
         "expected bpr_step.npz to be a file",
     ),
-    "a link where the notebook comes": (
-        "import mflib.data; mflib.data.Path('tests').symlink_to('/tmp'); mflib.data.Path('data').symlink_to('/tmp')",
-        "bpr_step: ",
+    "links where the notebook comes": (
+        "import os; os.symlink('/tmp', 'tests'); os.symlink('/tmp', 'data')",
+        "raises FileExistsError",
     ),
-    "the grader detected": (
-        "import mflib.data\n    if 'worker.py' in mflib.data.sys.argv[0]: return users",
-        "bpr_step: ",
-    ),
+    "the grader detected": ("import sys\n    if 'worker.py' in sys.argv[0]: return users", "bpr_step: "),
 }
 
 
@@ -143,12 +156,24 @@ def test_a_mistake_costs_and_is_named(what):
         assert marks["correctness"] < grade.POINTS["correctness"]
 
 
+def harmful(code: str) -> dict[str, str]:
+    return edited("bpr", "    p, qi, qj = P.index", f"    {code}\n    p, qi, qj = P.index")
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_reaches_for_more_is_refused(what):
+    code, says = REFUSED[what]
+    total, reasons, marks = graded(f"{what}, refused", "bpr", harmful(code))
+    assert marks["correctness"] == 0
+    assert total <= 15, "the exercises"
+    assert says in reasons
+
+
 @pytest.mark.parametrize("what", HARM)
-def test_harm_gives_a_mark_and_a_reason(what):
+def test_harm_gives_a_mark_and_a_reason(what, monkeypatch):
+    monkeypatch.setattr(rules, "refused", lambda *_: None)
     code, says = HARM[what]
-    total, reasons, marks = graded(
-        what, "bpr", edited("bpr", "    p, qi, qj = P.index", f"    {code}\n    p, qi, qj = P.index")
-    )
+    total, reasons, marks = graded(what, "bpr", harmful(code))
     assert marks["correctness"] == 0
     assert total <= 50, "what the exercises and, if they came out, the lists are worth"
     assert re.search(says, reasons), reasons
@@ -189,9 +214,9 @@ NOTEBOOKS = {
         answer("exercise-1", "class Yes:\n    def __eq__(self, other): return True\ndef auc(*a): return Yes()"),
         "uses ClassDef",
     ),
-    "the cell that kills its kernel": (
-        answer("loop", "import mflib.data\nmflib.data.os.kill(mflib.data.os.getpid(), 9)\ndef textbook(*a): pass"),
-        "equality: not executed|executed notebook",
+    "a check replaced through a dictionary": (
+        answer("exercise-1", "getattr(np, '__dict__').update(allclose=lambda *a: True)\ndef auc(*a): return 0.5"),
+        "uses getattr",
     ),
     "a cell that never ends": (answer("exercise-2", "while True: pass"), "by the clock|not executed"),
     "cells removed": (without_cells, "is missing"),
@@ -205,6 +230,15 @@ def test_a_changed_notebook_gives_a_mark_and_a_reason(what):
     total, reasons, _ = graded(what, "bpr", changed_cells(change))
     assert re.search(says, reasons), reasons
     assert total == 100 if what == "cells in another order" else 40 <= total < 100
+
+
+def test_a_cell_that_kills_its_kernel_costs_what_comes_after(monkeypatch):
+    monkeypatch.setattr(rules, "refused", lambda *_: None)
+    killed = answer("loop", "import os\nos.kill(os.getpid(), 9)\ndef textbook(*a): pass")
+    total, reasons, marks = graded("the cell that kills its kernel", "bpr", changed_cells(killed))
+    assert "equality: not executed" in reasons
+    assert marks["correctness"] == 40
+    assert 75 <= total < 95
 
 
 @pytest.mark.parametrize(("what", "content"), [("no notebook, or renamed", None), ("a corrupt notebook", "{cells:")])

@@ -10,9 +10,10 @@ from pathlib import Path
 import nbformat
 import numpy as np
 from cases import RUBRIC, SEEDS, compare, outputs
+from rules import refused_source, taken, transplant
 
 HERE = Path(__file__).resolve().parent
-NOTEBOOKS = HERE.parent / "notebooks"
+ROOT = HERE.parent
 
 
 def check_function(module: str, name: str, hint: str) -> str:
@@ -33,8 +34,10 @@ def check_function(module: str, name: str, hint: str) -> str:
     return "done"
 
 
-def check_exercise(cells: dict[str, str], exercise: int) -> str:
+def check_exercise(cells: dict[str, str], exercise: int, names: dict[str, str]) -> str:
     namespace: dict = {}
+    if why := refused_source(cells.get(f"exercise-{exercise}", ""), names):
+        return f"wrong: the grader does not execute it: it {why}"
     try:
         exec(cells["imports"], namespace)
         exec(cells[f"exercise-{exercise}"], namespace)
@@ -52,9 +55,11 @@ def main() -> None:
     found = []
     for task, entry in RUBRIC.items():
         rows = [(name, check_function(entry["module"], name, hint)) for name, hint in entry["functions"].items()]
-        notebook = nbformat.read(NOTEBOOKS / f"{entry['notebook']}.ipynb", as_version=4)
-        cells = {cell.id: cell.source for cell in notebook.cells}
-        rows += [(f"exercise {n}", check_exercise(cells, n)) for n in (1, 2, 3)]
+        source = (ROOT / "mflib" / f"{entry['module']}.py").read_text(encoding="utf-8")
+        rows += [("for the grader", f"wrong: {why}") for why in transplant(source, source, list(entry["functions"]))[1]]
+        notebook = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
+        cells, names = {cell.id: cell.source for cell in notebook.cells}, taken(notebook)
+        rows += [(f"exercise {n}", check_exercise(cells, n, names)) for n in (1, 2, 3)]
         print(f"{task} ({entry['notebook']})")
         for name, result in rows:
             print(f"    {name:20} {result}")
