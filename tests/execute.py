@@ -222,6 +222,7 @@ def differences(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> di
         if cell.cell_type == "code" and "skip-execution" not in tags(cell):
             was, came = texts(old), texts(cell)
             pairs = [(a, b) for a, b in zip_longest(was, came, fillvalue=("nothing", "")) if a != b]
+            pairs.sort(key=lambda pair: pair[0][0] == "text/html")  # of a table, its plain text is easier to read
             lines = [pair for a, b in pairs[:1] for pair in zip_longest(a[1].splitlines(), b[1].splitlines())]
             changed = [pair for pair in lines if pair[0] != pair[1]][:2]
             shown = [f"{sign} {line}" for pair in changed for sign, line in zip("-+", pair, strict=True) if line]

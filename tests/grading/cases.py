@@ -101,15 +101,15 @@ def outputs(function: Callable, name: str, seed: int) -> list[np.ndarray]:
 def compare(name: str, got: list[np.ndarray], expected: list[np.ndarray]) -> str | None:
     """What is wrong, in a sentence: number, then shape, then value; or None."""
     if len(got) != len(expected):
-        return f"{name}: expected {', '.join(NAMES[name])}, got {len(got)} of these {len(expected)}"
+        return f"expected {', '.join(NAMES[name])}, got {len(got)} of these {len(expected)}"
     for what, mine, right in zip(NAMES[name], got, expected, strict=True):
         if mine.shape != right.shape:
-            return f"{name}, {what}: expected the shape {right.shape}, got {mine.shape}"
+            return f"in {what} expected the shape {right.shape}, got {mine.shape}"
         if mine.dtype.kind not in "biuf":
-            return f"{name}, {what}: expected numbers, got {mine.dtype}"
+            return f"in {what} expected numbers, got {mine.dtype}"
         wrong = ~np.isclose(mine, right, rtol=1e-8, atol=1e-10)
         if wrong.any():
             place = tuple(int(i) for i in np.argwhere(wrong)[0])
             values = f"expected {right[place]:.6g} at {place}, got {mine[place]:.6g}"
-            return f"{name}, {what}: {values}; {wrong.mean():.0%} differ"
+            return f"in {what} {values}; {wrong.mean():.0%} differ"
     return None
