@@ -93,9 +93,9 @@ def transplant(reference: str, submitted: str, names: list[str]) -> tuple[str, l
     try:
         theirs = ast.parse(submitted)
         for node in theirs.body:
-            if isinstance(node, ast.ClassDef) or ast.dump(node) in same or set(binds(node)) & set(ours):
-                continue
-            if isinstance(node, ast.FunctionDef | ast.Assign | ast.Import | ast.ImportFrom):
+            imports = isinstance(node, ast.Import | ast.ImportFrom)
+            new = isinstance(node, ast.FunctionDef | ast.Assign) and not set(binds(node)) & set(own)
+            if ast.dump(node) not in same and (imports or new):
                 why = refused(node, own)
                 trouble += [f"line {node.lineno} {why}"] if why else []
                 added += [] if why else [ast.unparse(node)]

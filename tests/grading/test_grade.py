@@ -371,7 +371,7 @@ def test_the_reference_is_not_refused(entry):
 
 
 def test_helpers_of_a_student_come_along():
-    submitted = "import os\nimport math\nimport pickle\n\nTINY = 1e-9\n\n\ndef half(x):\n    return x / 2\n\n\n"
+    submitted = "import os\nimport math\nimport pickle\n\nTINY = 1e-9\ng = 5\n\n\ndef half(x):\n    return x / 2\n\n\n"
     submitted += "def f(a, b):\n    return half(a) + math.sqrt(b)\n\n\nclass A: pass\n\n\ndef g():\n    return 0\n"
     code, trouble = transplant(REFERENCE, "\ufeff".strip("\ufeff") + submitted, ["f"])
     space = {}
