@@ -143,7 +143,7 @@ def figures(task: str, dataset: str, ids: np.ndarray, similar: np.ndarray, estim
     """The measure of the recommendations (SVD: RMSE, otherwise NDCG@10) and of the similar movies (mean of genres)."""
     arrays, test, movies, count = hidden(dataset)
     shape = tuple(arrays["shape"])
-    if ids.shape != (shape[0], 10) or similar.shape != (shape[1], 11) or estimates.shape != arrays["users"].shape:
+    if ids.shape != (shape[0], 10) or similar.shape != (shape[1], 11):
         raise ValueError(f"expected lists of {shape[0]} x 10 and {shape[1]} x 11, got {ids.shape} and {similar.shape}")
     wanted = sp.csr_matrix(test >= 4, dtype=float)
     judged = np.flatnonzero(count >= 20)
@@ -154,6 +154,8 @@ def figures(task: str, dataset: str, ids: np.ndarray, similar: np.ndarray, estim
     real = (near != judged[:, None]) & (near >= 0)
     quality = float((share * real).sum() / max(1, real.sum())) if real.any(1).all() else 0.0
     if task == "svd":
+        if estimates.shape != (test.nnz,):
+            raise ValueError(f"expected {test.nnz} estimates, got the shape {estimates.shape}")
         error = np.asarray(estimates, float) - test.tocoo().data
         return {"recommendations": float(np.sqrt(np.mean(error**2))), "similar movies": quality}
     return {"recommendations": ndcg(ids, wanted), "similar movies": quality}
@@ -179,11 +181,10 @@ def prepare(
         shutil.copy(HERE / file, first)
     shutil.copytree(first, second)
     (first / "seeds.json").write_text(json.dumps(SEEDS))
-    arrays = hidden(dataset)[0]
-    known = (
-        arrays if task == "svd" else {name: array for name, array in arrays.items() if name not in ("users", "items")}
-    )
-    np.savez(first / "train.npz", **known)  # where lists are judged, what is wanted stays outside
+    arrays = dict(hidden(dataset)[0])
+    if task != "svd":  # where lists are judged, what is wanted stays outside
+        del arrays["users"], arrays["items"]
+    np.savez(first / "train.npz", **arrays)
     reference = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
     notebook, theirs, more = answered(reference, texts.get(f"notebooks/{entry['notebook']}.ipynb"))
     (second / "tests").mkdir()
@@ -250,7 +251,7 @@ def grade_task(task: str, texts: dict[str, str], dataset: str, trust: bool, repo
         for place in (third, second):
             finished = run([sys.executable, "worker.py", "notebook", dataset], place, [], Limits(seconds=limit), trust)
             explain(finished, reasons)
-            executed |= executed_cells(place, finished, reasons)
+            executed = executed_cells(place, finished, reasons) | executed
         reference = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
         report.changes[task] = judge_notebook(reference, theirs, executed, marks, reasons)
 

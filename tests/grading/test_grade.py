@@ -11,6 +11,7 @@ from datetime import datetime
 import grade
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from cases import RUBRIC, outputs
@@ -154,6 +155,20 @@ def test_results_are_compared_with_the_reference_and_pickles_refused(tmp_path):
     assert "cannot be read" in judge_function("bpr", "bpr_step", file)
     file.write_bytes(b"nothing")
     assert "cannot be read" in judge_function("bpr", "bpr_step", file)
+
+
+def test_lists_are_judged_where_no_estimates_come(monkeypatch):
+    movies = pd.DataFrame({"genres": ["A", "A|B", "B", "C"]})
+    test, arrays = sp.csr_matrix([[0, 5.0, 0, 0], [4.0, 0, 0, 1]]), {"shape": np.array([2, 4])}
+    monkeypatch.setattr(grade, "hidden", lambda dataset: (arrays, test, movies, np.array([20, 20, 20, 20])))
+    ids, similar = np.tile(np.arange(10) % 4, (2, 1)), np.tile(np.arange(11) % 4, (4, 1))
+    found = grade.figures("bpr", "any", ids, similar, np.empty(0))
+    assert found["recommendations"] == pytest.approx((1 / np.log2(3) + 1) / 2)
+    assert 0 < found["similar movies"] < 1
+    estimates = test.tocoo().data + 1
+    assert grade.figures("svd", "any", ids, similar, estimates)["recommendations"] == pytest.approx(1)
+    with pytest.raises(ValueError, match="expected lists"):
+        grade.figures("bpr", "any", ids[:1], similar, np.empty(0))
 
 
 def test_late_submissions(tmp_path, monkeypatch):
