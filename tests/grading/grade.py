@@ -246,14 +246,16 @@ def grade_task(task: str, texts: dict[str, str], dataset: str, trust: bool, repo
                 reasons.append(wrong if wrong == "not attempted" else f"{name}: {wrong}. Hint: {hint}")
         judge_figures(task, dataset, work / "recommended.npz", errors.get("recommend"), marks, reasons)
         limit = SECONDS["notebook" if finished.code is not None else "notebook of an endless loop"]
-        # The exercises alone, too: they count though the notebook fails.
+        attempted = any(errors.get(name) != "not attempted" for name in entry["functions"])
+        # The exercises alone, too: they count though the notebook fails, and where it could earn nothing else.
         executed = {}
-        for place in (third, second):
+        for place in (third, second) if attempted else (third,):
             finished = run([sys.executable, "worker.py", "notebook", dataset], place, [], Limits(seconds=limit), trust)
             explain(finished, reasons)
             executed = executed_cells(place, finished, reasons) | executed
         reference = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
-        report.changes[task] = judge_notebook(reference, theirs, executed, marks, reasons)
+        changes = judge_notebook(reference, theirs, executed, marks, reasons)
+        report.changes[task] = changes if attempted else {}
 
 
 def errors_of(file: Path, reasons: list[str]) -> dict[str, str]:
