@@ -185,4 +185,4 @@ class Explorer(widgets.VBox):
 
 
 def _html(table: pd.DataFrame) -> str:
-    return table.to_html(index=False, border=0, justify="left")
+    return table.to_html(index=False, border=0).replace("<th>", '<th style="text-align: left">')
