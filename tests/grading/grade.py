@@ -264,7 +264,8 @@ def errors_of(file: Path, reasons: list[str]) -> dict[str, str]:
         found = json.loads(came_out(file).read_text(encoding="utf-8"))
         return {str(name): str(what) for name, what in found.items()}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        reasons.append(f"the list of errors cannot be read: {error}")
+        what = "nothing came out" if isinstance(error, FileNotFoundError) else error
+        reasons.append(f"the list of errors cannot be read: {what}")
         return {}
 
 
