@@ -20,6 +20,8 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+import psutil
+
 TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
 STRANGER = 61_000  # the user id that root becomes, plus a number, so that two runs are not counted together
 RUNS = count()
@@ -37,7 +39,7 @@ class Limits:
 
     seconds: float = 600.0  # by the clock
     cpu_seconds: int = 1200  # of all threads
-    memory: int = 6 * 2**30  # bytes of address space of one process
+    memory: int = 6 * 2**30  # bytes: of address space of one process, and resident of all processes
     processes: int = 200  # threads count
     file_size: int = 200 * 2**20  # bytes of one file, the output included
     disk: int = 2 * 2**30  # bytes of all files
@@ -121,12 +123,24 @@ def _watch(process: subprocess.Popen, work: Path, limits: Limits) -> str:
     while process.poll() is None:
         if time.monotonic() > deadline:
             return "by the clock: an endless loop, or far too slow"
-        if time.monotonic() > weighed + 1:
+        if time.monotonic() > weighed + 0.5:
             if _weight(work) > limits.disk:
                 return "for filling the disk"
+            if _resident(process.pid) > limits.memory:
+                return "for filling the memory with many processes"
             weighed = time.monotonic()
         time.sleep(0.05)
     return ""
+
+
+def _resident(pid: int) -> int:
+    """Bytes in memory of a process and all that have come of it: the sandbox's first process adopts its orphans."""
+    found = 0
+    with suppress(psutil.NoSuchProcess):
+        for one in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):  # it may end while we look
+                found += one.memory_info().rss
+    return found
 
 
 def _weight(folder: Path) -> int:

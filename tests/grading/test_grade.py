@@ -27,7 +27,7 @@ from grade import (
     share,
     take,
 )
-from rules import answered, refused, taken, transplant
+from rules import answered, refused, refused_source, taken, transplant
 
 from mflib.bpr import bpr_step
 
@@ -374,6 +374,23 @@ def test_answers_that_reach_for_more_are_refused(answer, says):
 )
 def test_honest_answers_are_not(answer):
     assert refused(ast.parse(answer), {"list": "builtins", "np": "numpy"}) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "def textbook(P, Q, users):\n    return bpr_step(P, Q, users)",
+        "textbook = bpr_step",
+        "from mflib.bpr import bpr_step as mine\ntextbook = mine",
+        "def textbook(*batch):\n    from mflib import bpr\n    return bpr.bpr_step(*batch)",
+        "import mflib.bpr\ntextbook = mflib.bpr.bpr_step",
+        "def textbook(likes):\n    return BPR().fit(likes)",
+    ],
+)
+def test_a_loop_that_calls_the_kernel_is_refused(answer):
+    origins = {"BPR": "mflib.BPR", "bpr_step": "mflib.bpr.bpr_step", "rmse": "mflib.metrics.rmse"}
+    assert "with which it is compared" in refused_source(answer, origins)
+    assert refused_source("def textbook(x):\n    bpr = x\n    return rmse(bpr, x)", origins) is None
 
 
 @pytest.mark.parametrize("entry", RUBRIC.values(), ids=RUBRIC)

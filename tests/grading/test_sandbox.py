@@ -44,6 +44,14 @@ def test_memory_is_bounded(execute):
     assert "MemoryError" in finished.output
 
 
+def test_many_processes_share_one_bound_of_memory(execute):
+    hogs = "import os, time\nfor n in range(4):\n    if os.fork() == 0: break\n"
+    hogs += "if os.fork() == 0: held = b'x' * 2**28; time.sleep(60)\ntime.sleep(60)"  # orphans of orphans count, too
+    finished, _ = execute(hogs)
+    assert finished.code is None
+    assert "many processes" in finished.ended
+
+
 def test_a_fork_bomb_is_bounded_and_nothing_is_left(execute):
     bomb = "import os, time\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(60)\n"
     bomb += "except OSError as error: print(error)"
