@@ -204,7 +204,7 @@ def without_cells(notebook):
 NOTEBOOKS = {
     "a check made to pass": (
         answer("exercise-1", "import numpy as np\nnp.allclose = lambda *a, **k: True\ndef auc(*a): return 0.5"),
-        "exercise-1 changes or inspects",
+        "exercise-1 changes an object by its attribute",
     ),
     "a builtin replaced": (
         answer("exercise-3", "int = lambda x: 0\ndef unliked(liked, r): return 0"),
