@@ -67,7 +67,7 @@ HARM = {
         "import subprocess; subprocess.Popen(['sleep', '999']); raise SystemExit",
         "no results came out",
     ),
-    "a fork bomb": ("import os\n    while True: os.fork()", "by the clock|ended with|raises"),
+    "a fork bomb": ("import os\n    while True: os.fork()", "many processes|by the clock|ended with|raises"),
     "killed": ("import os; os.kill(os.getpid(), 9)", "exit code|no results"),
     "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|by the clock|raises"),
     "gigabytes of files": (
