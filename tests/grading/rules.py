@@ -76,16 +76,15 @@ def taken(notebook: nbformat.NotebookNode) -> dict[str, str]:
 def refused_source(source: str, taken: dict[str, str]) -> str | None:
     """``refused`` for the source of a cell, which must not call the kernel either: equality would say nothing."""
     try:
-        nodes = list(ast.walk(answer := ast.parse(source)))
+        answer = ast.parse(source)
+        origins = {"mflib": "mflib.svd"} | taken  # by whatever attribute of the package
+        for node in ast.walk(answer):
+            origins |= binds(node) if isinstance(node, ast.ImportFrom) else {}
+        used = {node.id for node in ast.walk(answer) if isinstance(node, ast.Name)}
+        compared = sorted(name for name in used if origins.get(name, "").lower().startswith(COMPARED))
+        return f"uses {compared}, with which it is compared" if compared else refused(answer, taken)
     except UNPARSED as error:
         return f"cannot be parsed: {error}"
-    origins = {"mflib": "mflib.svd"} | taken
-    for node in nodes:
-        origins |= binds(node) if isinstance(node, ast.ImportFrom) else {}
-    used = {node.id for node in nodes if isinstance(node, ast.Name)}
-    if compared := sorted(name for name in used if origins.get(name, "").lower().startswith(COMPARED)):
-        return f"uses {compared}, with which it is compared"
-    return refused(answer, taken)
 
 
 def transplant(reference: str, submitted: str, names: list[str]) -> tuple[str, list[str]]:

@@ -393,6 +393,10 @@ def test_a_loop_that_calls_the_kernel_is_refused(answer):
     assert refused_source("def textbook(x):\n    bpr = x\n    return rmse(bpr, x)", origins) is None
 
 
+def test_an_answer_too_deep_to_be_read_is_refused():
+    assert "cannot be parsed" in refused_source("x = 1" + " + 1" * 1200, {})
+
+
 @pytest.mark.parametrize("entry", RUBRIC.values(), ids=RUBRIC)
 def test_the_reference_is_not_refused(entry):
     notebook = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
