@@ -5,12 +5,11 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
-import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.model import BLOCK, Epoch, FactorModel
+from mflib.model import Epoch, FactorModel
 
 WIDTH = 2**13  # columns of a block of cells: their factors stay in the cache while all rows pass by
 Blocks = list[tuple[slice, Tensor, Tensor]]
@@ -29,9 +28,8 @@ def over_cells(blocks: Blocks, X: Tensor, Y: Tensor, value: Callable[[Tensor, Te
 def conjugate_gradient(X: Tensor, Y: Tensor, blocks: Blocks, penalty: Tensor, steps: int) -> None:
     """Move all rows of X at once towards their least-squares solution given Y; updates X in place.
 
-    Row u solves A x_u = b with A = Y'Y + lambda_u E + Y'(C_u - E)Y and b = Y'C_u p_u (Hu, Koren, Volinsky 2008, eq. 4).
-    ``steps`` steps of conjugate gradients start from where the row stands (Takács, Pilászy, Tikk 2011). Y'Y serves
-    all rows, so that a step costs nnz F + rows F^2, however many cells are empty.
+    Row u solves A x_u = b with A = Y'Y + lambda_u E + Y'(C_u - E)Y and b = Y'C_u p_u (Hu, Koren, Volinsky 2008, eq. 4),
+    by ``steps`` steps from where it stands (Takács, Pilászy, Tikk 2011), each for nnz F + rows F^2 operations.
 
     X (rows x F), Y (columns x F); ``blocks``: for each slice of ``WIDTH`` columns its stored cells, c - 1 as
     a sparse CSR tensor and c p of the same cells (nnz); ``penalty``: lambda_u of each row (rows x 1).
@@ -51,26 +49,16 @@ def conjugate_gradient(X: Tensor, Y: Tensor, blocks: Blocks, penalty: Tensor, st
 
 
 def cholesky(X: Tensor, Y: Tensor, blocks: Blocks, penalty: Tensor) -> None:
-    """Set all rows of X to their least-squares solution given Y; arguments as in ``conjugate_gradient``, in one block.
+    """Set all rows of X to their least-squares solution given Y; arguments as in ``conjugate_gradient``.
 
-    Rows are solved in batches of similar length, padded to the longest.
+    A sparse product finds column f of all the A; they take rows x F^2 numbers.
     """
-    ((_, extra, target),), factors, gram = blocks, Y.shape[1], Y.T @ Y
-    unit = torch.eye(factors, dtype=Y.dtype, device=Y.device)
-    start, count = extra.crow_indices(), extra.crow_indices().diff()
-    order, done = count.argsort(descending=True, stable=True), 0
-    while done < len(order):
-        longest = int(count[order[done]])
-        rows = order[done : done + max(1, BLOCK // (max(longest, factors) * factors))]  # B
-        done += len(rows)
-        place = torch.arange(longest, device=Y.device)
-        real = place < count[rows][:, None]  # B x longest
-        cell = torch.where(real, start[rows][:, None] + place, 0).view(-1)
-        y = Y.index_select(0, extra.col_indices().index_select(0, cell)).view(len(rows), longest, factors)
-        weight, goal = (real * t.index_select(0, cell).view_as(real) for t in (extra.values(), target))  # B x longest
-        A = gram + penalty[rows][:, :, None] * unit + (weight[:, :, None] * y).mT @ y  # B x F x F
-        b = (goal[:, None, :] @ y).mT  # B x F x 1
-        X[rows] = torch.cholesky_solve(b, torch.linalg.cholesky(A))[:, :, 0]
+    A = Y.T @ Y + penalty[:, :, None] * torch.eye(Y.shape[1], dtype=Y.dtype, device=Y.device)  # rows x F x F
+    for columns, extra, _ in blocks:
+        for f, y_f in enumerate(Y[columns].T):
+            A[:, f] += extra @ (y_f[:, None] * Y[columns])
+    b = over_cells(blocks, X, Y, lambda product, extra, target: target)  # rows x F
+    X.copy_(torch.cholesky_solve(b[:, :, None], torch.linalg.cholesky(A))[:, :, 0])
 
 
 @dataclass(eq=False)
@@ -82,15 +70,13 @@ class ALS(FactorModel):
         sum c_ui (p_ui - x_u·y_i)^2 + sum lambda_u |x_u|^2 + sum lambda_i |y_i|^2,    c = 1 + alpha |r|
 
     where r is the stored value, 0 elsewhere, and p = 1 where r > 0. A negative r is a dislike: p = 0 with more
-    confidence than an empty cell. With Y fixed this is a linear system for each user, with X fixed one for each item;
-    an iteration solves the one and then the other (Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback
-    Datasets", ICDM 2008). ``use_cg`` takes ``cg_steps`` steps of conjugate gradients for all rows at once, otherwise
-    each row is solved exactly. The loss in ``history`` is the objective.
+    confidence than an empty cell. An iteration solves a linear system for each user with Y fixed, then one for each
+    item with X fixed (Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008), by
+    ``cg_steps`` steps of conjugate gradients or, without ``use_cg``, exactly.
 
     lambda_u is ``regularization`` times n_u^v for the n_u stored cells of u and v = ``frequency_scaling``; likewise
     lambda_i (Rendle, Krichene, Zhang, Koren, "Revisiting the Performance of iALS on Item Recommendation Benchmarks",
-    RecSys 2022). v = 0 is the paper of 2008, and the library implicit, but that its c is alpha r: on ones, its alpha is
-    this alpha + 1.
+    RecSys 2022). v = 0 is the paper of 2008, and the library implicit, if its alpha (c = alpha r) is this alpha + 1.
     """
 
     factors: int = 64
@@ -108,8 +94,7 @@ class ALS(FactorModel):
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
         self._draw(user_items.shape, self.init_std)
         solve = partial(conjugate_gradient, steps=self.cg_steps) if self.use_cg else cholesky
-        width = WIDTH if self.use_cg else max(user_items.shape)
-        user_side, item_side = self._cells(user_items, width), self._cells(user_items.T.tocsr(), width)
+        user_side, item_side = self._cells(user_items), self._cells(user_items.T)
 
         def epoch(iteration: int) -> float:
             solve(self.user_factors, self.item_factors, *user_side)
@@ -118,19 +103,18 @@ class ALS(FactorModel):
 
         return epoch
 
-    def _cells(self, r: sp.csr_matrix, width: int) -> tuple[Blocks, Tensor]:
-        """c - 1 as a sparse CSR tensor with c p at its cells, for each ``width`` columns; the rows' penalties."""
-        r, blocks = r.tocsc(), []
-        count = torch.from_numpy(np.diff(r.tocsr().indptr)).to(self.device, self.dtype).clamp(min=1)
-        for start in range(0, r.shape[1], width):
-            columns = slice(start, start + width)
+    def _cells(self, r: sp.spmatrix) -> tuple[Blocks, Tensor]:
+        """c - 1 as a sparse CSR tensor with c p at its cells, for each ``WIDTH`` columns; the rows' penalties."""
+        count, r, blocks = torch.from_numpy(r.getnnz(1)).to(self.device, self.dtype).clamp(min=1), r.tocsc(), []
+        for start in range(0, r.shape[1], WIDTH):
+            columns = slice(start, start + WIDTH)
             block = r[:, columns].tocsr()  # its indices are sorted
-            ids = (torch.from_numpy(ids.astype(np.int64)).to(self.device) for ids in (block.indptr, block.indices))
             r_ui = torch.from_numpy(block.data).to(self.device, self.dtype)
+            ids = (torch.from_numpy(ids).long().to(self.device) for ids in (block.indptr, block.indices))
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # torch says so once
                 extra = torch.sparse_csr_tensor(*ids, self.alpha * r_ui.abs(), block.shape, check_invariants=False)
-            blocks.append((columns, extra, (1 + self.alpha * r_ui) * (r_ui > 0)))
+            blocks.append((columns, extra, (r_ui > 0) * (1 + extra.values())))
         return blocks, (self.regularization * count**self.frequency_scaling)[:, None]
 
     def _loss(self, blocks: Blocks, item_penalty: Tensor, user_penalty: Tensor) -> float:
@@ -146,5 +130,5 @@ class ALS(FactorModel):
     def _fold_in(self, user_items: sp.csr_matrix) -> Tensor:
         """The exact factors of users with ``user_items`` (B x I), given the item factors -> B x F."""
         X = self.item_factors.new_zeros(user_items.shape[0], self.factors)
-        cholesky(X, self.item_factors, *self._cells(user_items, user_items.shape[1]))
+        cholesky(X, self.item_factors, *self._cells(user_items))
         return X

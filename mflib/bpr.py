@@ -20,8 +20,7 @@ def bpr_step(
         sum  -ln sigma(x) + lambda_U/2 |p_u|^2 + lambda_I/2 (|q_i|^2 + |q_j|^2 + b_i^2 + b_j^2)
 
     P (U x F), Q (I x F), b (I); users, liked items i, other items j (int64, B). Gradients are summed at the values the
-    batch started with, so that a batch of one triple is the update of Rendle et al. 2009, fig. 4. Returns -ln sigma(x)
-    of each triple (B).
+    batch started with: a batch of one triple is the update of Rendle et al. 2009, fig. 4. Returns -ln sigma(x) (B).
     """
     p, qi, qj = P.index_select(0, users), Q.index_select(0, i), Q.index_select(0, j)  # B x F
     bi, bj = b.index_select(0, i), b.index_select(0, j)  # B
@@ -41,10 +40,10 @@ def bpr_step(
 class BPR(FactorModel):
     """Scores b_i + p_u·q_i rank each liked item above an item that the user has not liked.
 
-    Maximises the probability sigma(s_ui - s_uj) that liked i is ranked above unliked j, over all such pairs, with an L2
-    penalty (see ``bpr_step``), by mini-batch SGD: each iteration visits every like once, with one j drawn uniformly
-    from what the user has not liked (Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized
-    Ranking from Implicit Feedback", UAI 2009). Values above 0 are likes; their size does not matter.
+    Maximises the probability sigma(s_ui - s_uj) of that over all such pairs, with an L2 penalty (see ``bpr_step``), by
+    mini-batch SGD: an iteration visits every like once, with one j drawn from what the user has not liked (Rendle,
+    Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009).
+    Values above 0 are likes.
     """
 
     factors: int = 64

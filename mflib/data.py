@@ -1,13 +1,15 @@
 """MovieLens: obtain it (``python -m mflib.data [ml-1m|ml-100k]``), verify it, load it."""
 
 import argparse
+import csv
 import hashlib
+import io
 import os
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,51 +24,34 @@ class DataError(RuntimeError):
     """A data set is missing, broken or cannot be obtained; the message says what to do."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from and what it must contain."""
-
-    archive: str  # a URL, or the requirement of a wheel that carries the data (it is never installed)
-    sha256: str  # of the archive
-    ratings: str  # the two files inside the archive
-    movies: str
-    separator: str
-    encoding: str
-    header: int  # lines
-    content: str  # content_hash of the ratings
-    n_movies: int
-
-
+# archive: a URL, or the requirement of a wheel that carries the data (it is never installed); sha256: of the archive;
+# ratings, movies: the files in it; header: lines; texts: columns of the movies; content: content_hash of the ratings
+Source = namedtuple("Source", "title archive sha256 ratings movies separator encoding header texts content n_movies")
 SOURCES = {
     "ml-1m": Source(
-        "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
+        "MovieLens-1M", "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
         "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
-        *("ml-1m/ratings.dat", "ml-1m/movies.dat", "::", "latin-1", 0),
-        *("4006295d92ab367f0bc4893d8764771af8ee6d207f5905de2a7c1e10a9ec2ad2", 3883),
+        "ml-1m/ratings.dat", "ml-1m/movies.dat", "::", "latin-1", 0, ("title", "genres"),
+        "4006295d92ab367f0bc4893d8764771af8ee6d207f5905de2a7c1e10a9ec2ad2", 3883,
     ),
     "ml-100k": Source(
-        "recbole==1.2.1",
+        "MovieLens-100K", "recbole==1.2.1",
         "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
-        "recbole/dataset_example/ml-100k/ml-100k.inter",
-        "recbole/dataset_example/ml-100k/ml-100k.item",
-        *("\t", "utf-8", 1),
-        *("79ad05663c1993f612231b6e0d94bbe019a1d24560058c71c8abadb98c764f0b", 1682),
+        "recbole/dataset_example/ml-100k/ml-100k.inter", "recbole/dataset_example/ml-100k/ml-100k.item",
+        "\t", "utf-8", 1, ("title", "year", "genres"),
+        "79ad05663c1993f612231b6e0d94bbe019a1d24560058c71c8abadb98c764f0b", 1682,
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class MovieLens:
-    """Ratings with contiguous ids: users 0 … U-1, items 0 … I-1 (the rated movies).
-
-    ``ratings``: scipy CSR, float32, U x I, 1 … 5 stars; ``movies``: DataFrame with a row per item id and the columns
-    title (with the year) and genres; ``user_ids``, ``movie_ids``: int64, the ids in the files by contiguous id.
-    """
+    """Ratings with contiguous ids: users 0 … U-1, items 0 … I-1 (the rated movies)."""
 
     name: str
-    ratings: sp.csr_matrix
-    movies: pd.DataFrame
-    user_ids: np.ndarray
+    ratings: sp.csr_matrix  # U x I, float32, 1 … 5 stars
+    movies: pd.DataFrame  # a row per item id: title (with the year), genres
+    user_ids: np.ndarray  # int64, the ids in the files
     movie_ids: np.ndarray
 
     def likes(self, threshold: float = 4.0) -> sp.csr_matrix:
@@ -107,23 +92,21 @@ def data_dir() -> Path:
 
 
 def load_movielens(name: str | None = None) -> MovieLens:
-    """Load ``name``, else what MFLIB_DATASET names, else ml-1m if it is there, else ml-100k.
+    """Load ``name``, else what MFLIB_DATASET names, else ml-1m if it is there, else ml-100k; says so in a line.
 
-    Prints a line that says what was loaded. Raises DataError if the data set is missing or is not what
-    GroupLens published, ValueError for an unknown name.
+    DataError: the data set is missing or is not what GroupLens published; ValueError: an unknown name.
     """
     name = name or os.environ.get("MFLIB_DATASET") or ("ml-1m" if (data_dir() / "ml-1m").is_dir() else "ml-100k")
     data = _read(name, data_dir() / name)
     users, items = data.ratings.shape
-    print(f"{_title(name)}: {data.ratings.nnz:,} ratings of {items:,} movies by {users:,} users")
+    print(f"{SOURCES[name].title}: {data.ratings.nnz:,} ratings of {items:,} movies by {users:,} users")
     return data
 
 
 def obtain(name: str) -> Path:
     """Download, verify and unpack a data set -> its folder; one that is there is verified and left alone.
 
-    All happens in a temporary folder, renamed into place at the end: an interruption leaves nothing that
-    looks like data. Raises DataError.
+    All happens in a temporary folder, renamed at the end: an interruption leaves nothing behind. Raises DataError.
     """
     source, folder = _source(name), data_dir() / name
     if folder.exists():
@@ -154,10 +137,6 @@ def content_hash(triples: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(rows, "<i4").tobytes()).hexdigest()
 
 
-def _title(name: str) -> str:
-    return f"MovieLens-{name.removeprefix('ml-').upper()}"
-
-
 def _source(name: str) -> Source:
     if name not in SOURCES:
         raise ValueError(f"expected a data set among {sorted(SOURCES)}, got {name!r}")
@@ -184,56 +163,47 @@ def _download(source: Source, folder: Path) -> Path:
 
 def _read(name: str, folder: Path) -> MovieLens:
     """Parse and verify the two files in ``folder``; a DataError says what is wrong with which line."""
-    source = _source(name)
+    source, remedy = _source(name), f"run: python -m mflib.data {name}"
     if not folder.exists():
-        raise DataError(f"expected {_title(name)} in {folder}, got nothing there; run: python -m mflib.data {name}")
+        raise DataError(f"expected {source.title} in {folder}, got nothing there; {remedy}")
     ratings_file, movies_file = (folder / Path(member).name for member in (source.ratings, source.movies))
-    remedy = f"move {folder} away, then run: python -m mflib.data {name}"
     try:
-        triples, found = _read_ratings(ratings_file, source)
-        if found != source.content:
-            n = len(list(_records(ratings_file, source, 4)))  # raises if a line is malformed
-            raise ValueError(f"{ratings_file}: expected content hash {source.content}, got {n:,} ratings with {found}")
-        movies = pd.DataFrame(map(_movie, _records(movies_file, source, 1)), columns=["id", "title", "genres"])
+        triples = _table(ratings_file, source, ["user", "movie", "rating", "time"]).to_numpy()[:, :3]
+        if (found := content_hash(triples)) != source.content:
+            got = f"{len(triples):,} ratings with {found}"
+            raise ValueError(f"{ratings_file}: expected content hash {source.content}, got {got}")
+        movies = _table(movies_file, source, ["movie"], source.texts).set_index("movie")
         user_ids, users = np.unique(triples[:, 0], return_inverse=True)
         movie_ids, items = np.unique(triples[:, 1], return_inverse=True)
-        if len(movies) != source.n_movies or not np.isin(movie_ids, movies["id"]).all():
+        if len(movies) != source.n_movies or not np.isin(movie_ids, movies.index).all():
             raise ValueError(f"{movies_file}: expected {source.n_movies} movies, got {len(movies)}")
     except (OSError, ValueError) as error:
-        raise DataError(f"{error}; {remedy}") from error
+        raise DataError(f"{error}; move {folder} away, then {remedy}") from error
     ratings = sp.csr_matrix((triples[:, 2].astype(np.float32), (users, items)))
     ratings.sort_indices()
-    movies = movies.set_index("id").loc[movie_ids].reset_index(drop=True)
+    movies = movies.loc[movie_ids].reset_index(drop=True)
+    if "year" in movies:
+        movies["title"] += (" (" + movies["year"] + ")").where(movies.pop("year").str.isdigit(), "")
+    movies["genres"] = movies["genres"].str.replace(" ", "|")
     return MovieLens(name, ratings, movies, user_ids, movie_ids)
 
 
-def _read_ratings(file: Path, source: Source) -> tuple[np.ndarray, str]:
-    """The (user, movie, rating) triples, int64, n x 3, and their content hash or why there is none."""
-    # "::" read as ":" leaves an empty column between two others and is forty times faster.
-    columns = [0, 1, 2] if len(source.separator) == 1 else [0, 2, 4]
-    layout = {"sep": source.separator[0], "usecols": columns, "header": None, "skiprows": source.header}
+def _table(file: Path, source: Source, numbers: list[str], texts: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The columns of a file: integers, then texts. A ValueError says where they are not."""
+    text, names = file.read_text(source.encoding).replace(source.separator, "\t"), [*numbers, *texts]
+    expected = f"expected {', '.join(names)} between {source.separator!r}, got"
+    layout = {"sep": "\t", "names": names, "skiprows": source.header, "dtype": dict.fromkeys(texts, str)}
+    layout |= {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "skip_blank_lines": False}
     try:
-        triples = pd.read_csv(file, dtype=np.int64, encoding=source.encoding, **layout).to_numpy()
-    except ValueError as error:
-        return np.empty((0, 3), np.int64), f"none: {error}"
-    return triples, content_hash(triples)
-
-
-def _records(file: Path, source: Source, numbers: int) -> Iterator[list[str]]:
-    """The fields of each line, of which the first ``numbers`` must be numbers."""
-    lines = file.read_text(source.encoding).rstrip("\n").split("\n")
-    for number, line in enumerate(lines[source.header :], source.header + 1):
-        fields = line.split(source.separator)
-        if len(fields) < 3 or len(fields) < numbers or not all(map(str.isdigit, fields[:numbers])):
-            kind = "user, movie, rating, time" if numbers == 4 else "movie, title, genres"
-            raise ValueError(f"{file}, line {number}: expected {kind} between {source.separator!r}, got {line!r}")
-        yield fields
-
-
-def _movie(record: list[str]) -> tuple[int, str, str]:
-    """(id, title with year, genres) of a line of either data set; the smaller has a column for the year."""
-    movie, title, *year, genres = record
-    return int(movie), f"{title} ({year[0]})" if year and year[0].isdigit() else title, genres.replace(" ", "|")
+        table = pd.read_csv(io.StringIO(text), **layout)
+    except pd.errors.ParserError as error:  # a line with more columns
+        raise ValueError(f"{file}: {expected}: {error}") from error
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
+    wrong = (table.isna() | table.eq("")).any(axis=1)
+    if wrong.any():
+        line = source.header + wrong.argmax()
+        raise ValueError(f"{file}, line {line + 1}: {expected} {text.splitlines()[line]!r}")
+    return table
 
 
 def main() -> None:
@@ -241,7 +211,7 @@ def main() -> None:
     parser.add_argument("name", nargs="?", default="ml-100k", choices=sorted(SOURCES))
     name = parser.parse_args().name
     try:
-        print(f"{_title(name)} is in {obtain(name)}")
+        print(f"{SOURCES[name].title} is in {obtain(name)}")
     except DataError as error:
         sys.exit(f"error: {error}")
 

@@ -19,11 +19,10 @@ def rmse(estimates: ArrayLike, ratings: ArrayLike) -> float:
 
 
 def ranking_metrics(model: FactorModel, train: sp.spmatrix, test: sp.spmatrix, N: int = 10) -> pd.DataFrame:
-    """Rank all items for each user and look where the held-out ones stand; take ``.mean()`` of it.
+    """Rank all items but those of ``train`` and see where those of ``test`` stand; take ``.mean()`` of it.
 
-    ``train``, ``test``: scipy sparse, U x I, without a common cell (ValueError). All cells of ``train``
-    are excluded from the ranking; the positive cells of ``test`` are the items to be found. The result
-    has a row for each user with at least one of them, float64, indexed by user id:
+    ``train``, ``test``: scipy sparse, U x I, without a common cell (ValueError); only positive cells of ``test`` count.
+    A row for each user with at least one of them, float64, indexed by user id:
 
     - precision: hits among the first N, divided by N;
     - recall: hits among the first N, divided by the number of test items;
@@ -80,10 +79,8 @@ def _evaluate(model: FactorModel, users: np.ndarray, train: sp.csr_matrix, test:
 def bootstrap_interval(
     values: ArrayLike, confidence: float = 0.95, resamples: int = 1000, random_state: int = 0
 ) -> tuple[float, float]:
-    """The percentile interval of the mean of ``values`` (n, one per user) when the users are drawn anew (Efron 1979).
-
-    To compare two models, pass the differences, user by user: what makes a user easy for both then cancels out.
-    """
+    """The percentile interval of the mean of ``values`` (n: per user, or the difference of two models per user) when
+    the users are drawn anew (Efron 1979)."""
     values, rng = np.asarray(values, np.float64), np.random.default_rng(random_state)
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -103,28 +100,26 @@ def catalogue(model: FactorModel, train: sp.spmatrix, N: int = 10) -> dict[str, 
 def series_of(titles: pd.Series) -> np.ndarray:
     """The series that each movie belongs to -> int64, n; -1: none.
 
-    The rule: from a title take the year, all parentheses and the article away, what follows the first colon, and a
-    number at the end (2, III, Part II). Movies of which the same is left, but for a plural s, are a series if at least
-    one of them had a colon or a number.
+    A title loses its parentheses (the year), article, all from the first colon on, and a number at the end (2, III,
+    Part II). Movies of which the same is left, but for a plural s, are a series if one of them had a colon or a number.
     """
     whole = titles.str.lower().str.replace(r"\s*\([^)]*\)", "", regex=True).str.replace(ARTICLE, "", regex=True)
     stem = whole.str.replace(r":.*", "", regex=True).str.replace(ARTICLE, "", regex=True)
     stem = stem.str.replace(r" (part )?([2-9]|1\d|i{1,3}|iv|v|vi{1,3}|ix|x)( 1/2)?$", "", regex=True)
     singular = stem.str.removesuffix("s")
     stem = singular.where(singular.isin(stem), stem)
-    found = stem.groupby(stem).transform("size").gt(1) & (stem.str.len() + 1 < whole.str.len()).groupby(stem).transform(
-        "any"
-    )
+    shortened = stem.str.len() + 1 < whole.str.len()
+    found = stem.duplicated(keep=False) & shortened.groupby(stem).transform("any")
     return np.where(found, pd.factorize(stem)[0], -1)
 
 
 def similarity_quality(
     model: FactorModel, movies: pd.DataFrame, items: np.ndarray, metric: str = "cosine", N: int = 10
 ) -> dict[str, float]:
-    """How well the N nearest of each of ``items`` (ids, int64, n), among them, agree with what is known of movies.
+    """How well the N nearest of each of ``items`` (ids, int64, n), among them, agree with the data's ``movies``.
 
-    ``movies``: the table of the data set. "genres" is the mean share of common genres (Jaccard) of a movie and its
-    neighbours; "series" is, of the others of a movie's series (see ``series_of``), the share among its neighbours.
+    "genres": the mean share of common genres (Jaccard) of a movie and its neighbours; "series": of the others of a
+    movie's series (see ``series_of``), the share among its neighbours.
     """
     nearest, _ = model.similar_items(items, N + 1, items=items, metric=metric)
     others = nearest != items[:, None]
@@ -137,6 +132,6 @@ def similarity_quality(
     hits = (series[nearest] == series[items][:, None]).sum(1)[series[items] >= 0]
     size = np.bincount(series[judged])[series[judged]]
     return {
-        "genres": float(((own & theirs).sum(2) / (own | theirs).sum(2)).mean()),
-        "series": float((hits / (size - 1)).mean()),
+        f"genres, {metric}": float(((own & theirs).sum(2) / (own | theirs).sum(2)).mean()),
+        f"series, {metric}": float((hits / (size - 1)).mean()),
     }

@@ -1,8 +1,4 @@
-"""What every factor model shares: the training loop, recommend, similar_items, save and load.
-
-The interface is that of the library implicit: ``user_items`` is always users x items, and ``recommend`` takes one row
-of it per user.
-"""
+"""What every factor model shares, with the interface of the library implicit: ``user_items`` is users x items."""
 
 import os
 import tempfile
@@ -19,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mflib.sampling import INIT, ORDER, generator, minibatches
+from mflib.sampling import INIT, ORDER, generator
 
 BLOCK = 2**22  # scores held at once; users x items never is
 Answer = tuple[np.ndarray, np.ndarray]  # ids, scores
@@ -27,15 +23,16 @@ Callback = Callable[[int, float, float], None]  # iteration, elapsed, loss
 Epoch = Callable[[int], float]  # iteration -> loss
 Ids = ArrayLike | None
 Metric = Literal["cosine", "l2"]
+Scores = Callable[[slice], Tensor]
 
 
 @dataclass(eq=False)
 class FactorModel:
     """The score of item i for user u is p_u·q_i plus biases; subclasses say how P and Q are found.
 
-    After ``fit``: tensors of ``dtype`` on ``device``, ``user_factors`` U x F, ``item_factors`` I x F, ``user_biases``
-    U, ``item_biases`` I, and the float ``global_bias`` (biases are zero in models without); ``history``, a list with
-    one dict (iteration, loss, seconds) per iteration. Users and items without interactions have zero factors.
+    ``fit`` sets ``user_factors`` (U x F), ``item_factors`` (I x F; zero without interactions), ``user_biases`` (U) and
+    ``item_biases`` (I), tensors of ``dtype`` on ``device``, the float ``global_bias`` (models without biases have
+    zeros), and ``history``, a dict (iteration, loss, seconds) per iteration.
     """
 
     factors: int = 64
@@ -48,20 +45,17 @@ class FactorModel:
     _remedy = "lower learning_rate"
 
     def fit(self, user_items: sp.spmatrix, show_progress: bool = True, callback: Callback | None = None) -> Self:
-        """Learn from ``user_items``, any scipy sparse matrix, U x I; what it stores must be finite.
+        """Learn from ``user_items`` (scipy sparse, U x I, finite), anew from ``random_state``.
 
-        ``callback(iteration, elapsed, loss)`` is called after each iteration, counted from 0; elapsed is the time of
-        that iteration in seconds. Every call starts anew from ``random_state``. Raises TypeError for a dense matrix,
-        ValueError for one without interactions, FloatingPointError when training diverges.
+        ``callback(iteration, elapsed, loss)`` follows each iteration, counted from 0, which took ``elapsed`` seconds.
+        TypeError: a dense matrix; ValueError: no interactions; FloatingPointError: training diverged.
         """
         if self.factors < 1 or self.iterations < 1:
             raise ValueError(f"expected at least 1 factor and 1 iteration, got {self.factors} and {self.iterations}")
         user_items = as_csr(user_items)
         if user_items.nnz == 0:
             raise ValueError(f"expected interactions to learn from, got an empty matrix of shape {user_items.shape}")
-        # Until a large block has been freed once, glibc returns every freed batch to the system and pays for fresh
-        # pages at each step, several times the arithmetic.
-        torch.empty(2**24, dtype=torch.uint8)
+        torch.empty(2**24, dtype=torch.uint8)  # freed at once, it makes glibc keep the pages of freed batches: faster
         self.history = []
         epoch = self._prepare(user_items)
         self._clear_empty(user_items)
@@ -78,7 +72,7 @@ class FactorModel:
         return self
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
-        """Initialise the factors; return the function that runs one iteration and returns its loss."""
+        """Initialise the factors -> the function that runs an iteration and returns its loss."""
         raise NotImplementedError
 
     def _draw(self, shape: tuple[int, int], std: float) -> None:
@@ -109,31 +103,23 @@ class FactorModel:
         return (self.global_bias + biases + products).cpu().numpy()
 
     def recommend(
-        self,
-        userid: ArrayLike,
-        user_items: sp.spmatrix | None,
-        N: int = 10,
-        filter_already_liked_items: bool = True,
-        filter_items: Ids = None,
-        recalculate_user: bool = False,
-        items: Ids = None,
-    ) -> Answer:
+        self, userid: ArrayLike, user_items: sp.spmatrix | None, N: int = 10, filter_already_liked_items: bool = True,
+        filter_items: Ids = None, recalculate_user: bool = False, items: Ids = None,
+    ) -> Answer:  # fmt: skip
         """The N items with the highest scores -> (ids int64, scores), best first, ties by id.
 
-        ``userid``: one id (results: at most N) or an array of B (results: B x N, padded with id -1 and score -inf).
-        ``user_items``: one row per given user; what it stores is not recommended, dislikes included, unless
-        ``filter_already_liked_items`` is False (then None will do). ``filter_items`` are never recommended; ``items``,
-        if given, are the only candidates. ``recalculate_user`` takes the user's factors from ``user_items`` instead of
-        from training (ALS only; the id may be new). Raises ValueError for rows that do not fit, IndexError for ids.
+        ``userid``: one id (at most N results) or B of them (B x N results, padded with id -1 and score -inf).
+        ``user_items``: a row per given user, the cells that are not to be recommended, if
+        ``filter_already_liked_items`` (None will do otherwise). ``filter_items`` are excluded, only ``items`` are
+        candidates. ``recalculate_user`` (ALS) finds the factors of users, old or new, from ``user_items``.
+        ValueError: rows that do not fit the users; IndexError: ids that do not exist.
         """
         users = self._ids(0 * np.asarray(userid) if recalculate_user else userid, "user")
         if filter_already_liked_items or recalculate_user:
             user_items = as_csr(user_items)
             if user_items.shape != (expected := (len(users), len(self.item_factors))):
-                raise ValueError(
-                    f"expected user_items with one row for each of the {len(users)} given users, shape {expected}, got "
-                    f"{user_items.shape}; pass user_items[userid], not the whole matrix"
-                )
+                hint = "a row for each given user: pass user_items[userid]"
+                raise ValueError(f"expected user_items of shape {expected}, got {user_items.shape}; {hint}")
 
         def scores(rows: slice) -> Tensor:
             block = self.scores(users[rows], self._fold_in(user_items[rows]) if recalculate_user else None)
@@ -150,11 +136,8 @@ class FactorModel:
     def similar_items(
         self, itemid: ArrayLike, N: int = 10, filter_items: Ids = None, items: Ids = None, metric: Metric = "cosine"
     ) -> Answer:
-        """The N items nearest to ``itemid``, one id or an array -> (ids, similarities), best first.
-
-        Similarity is the cosine of the item factors (0 where one of them is zero) or, with "l2", the negative Euclidean
-        distance. As in implicit, the item itself is among them.
-        """
+        """The N items nearest to ``itemid``, one id or an array, itself among them -> (ids, similarities), best first:
+        the cosine of the factors (0 where one is zero) or, with "l2", the negative Euclidean distance."""
         return self._similar("item", itemid, N, filter_items, items, metric)
 
     def similar_users(
@@ -177,16 +160,13 @@ class FactorModel:
 
         return self._ranked(similarities, what, query, N, without, only)
 
-    def _ranked(
-        self, scores: Callable[[slice], Tensor], what: str, query: ArrayLike, N: int, without: Ids, only: Ids
-    ) -> Answer:
+    def _ranked(self, scores: Scores, what: str, query: ArrayLike, N: int, without: Ids, only: Ids) -> Answer:
         """The best N by ``scores(rows of the query)``: trimmed for one query, padded to N for an array."""
         n = len(getattr(self, f"{what}_factors"))
         barred = torch.full((n,), only is not None, device=self.device)
-        if only is not None:
-            barred[self._ids(only, what)] = False
-        if without is not None:
-            barred[self._ids(without, what)] = True
+        for ids, bar in ((only, False), (without, True)):
+            if ids is not None:
+                barred[self._ids(ids, what)] = bar
         size, blocks = max(1, BLOCK // n), []
         for start in range(0, max(1, np.size(query)), size):
             block = scores(slice(start, start + size))
@@ -244,16 +224,15 @@ class Popularity(FactorModel):
 
 
 def sgd(model: FactorModel, n: int, step: Callable[[Tensor, float, torch.Generator], Tensor]) -> Epoch:
-    """Epochs of stochastic gradient descent over the rows 0 … n-1 in random minibatches.
+    """Epochs of ``step(rows, learning_rate, rng)`` over minibatches (int64, B) of the rows 0 … n-1.
 
-    ``step(rows, learning_rate, rng)`` updates the model with the rows (int64, B) and returns the losses, of which the
-    epoch returns the mean. ``model.decay`` multiplies the learning rate after each epoch.
+    It returns losses, of which the epoch returns the mean. ``model.decay`` lowers the learning rate after each epoch.
     """
     rng = generator(model.random_state, ORDER)
 
     def epoch(iteration: int) -> float:
         rate = model.learning_rate * model.decay**iteration
-        losses = torch.cat([step(rows, rate, rng) for rows in minibatches(n, model.batch_size, rng)])
+        losses = torch.cat([step(rows, rate, rng) for rows in torch.randperm(n, generator=rng).split(model.batch_size)])
         return losses.sum(dtype=torch.float64).item() / max(1, len(losses))
 
     return epoch

@@ -1,6 +1,5 @@
 """What more than one notebook shows: figures, tables, the displayed kernels, the projector's files, the explorer."""
 
-import html
 import inspect
 import os
 import tempfile
@@ -12,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 from numpy.typing import ArrayLike
 
 from mflib.data import MovieLens
@@ -33,9 +32,9 @@ def axes(columns: int = 1, height: float = 3.2) -> tuple[plt.Figure, plt.Axes | 
 
 
 def learning_curve(model: FactorModel, curve: pd.DataFrame, baseline: float, label: str) -> plt.Figure:
-    """Training loss per iteration (left) and a held-out metric with a horizontal baseline (right).
+    """Training loss (left) and a held-out metric beside a baseline called ``label`` (right).
 
-    ``curve``: index iteration (from 1), one column, named as the metric; ``label`` names the baseline.
+    ``curve``: index iteration (from 1), one column, named as the metric.
     """
     name, color = type(model).__name__, COLORS[type(model).__name__]
     figure, (left, right) = axes(2)
@@ -54,10 +53,7 @@ def source(*functions: Callable) -> Markdown:
 
 
 def judged(metrics: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row of mean ranking metrics for each model, with the 95 % bootstrap interval of NDCG over users.
-
-    ``metrics``: what ``ranking_metrics`` returned, by the name of the model.
-    """
+    """What ``ranking_metrics`` returned for each model -> its means, with the 95 % bootstrap interval of NDCG."""
     rows = {name: per_user.mean() for name, per_user in metrics.items()}
     table = pd.DataFrame(rows).T[["ndcg", "precision", "recall", "map", "auc"]].round(3)
     low_high = [bootstrap_interval(per_user["ndcg"]) for per_user in metrics.values()]
@@ -87,17 +83,10 @@ def nearest_movies(
 
 
 def similarity(models: dict[str, FactorModel], data: MovieLens, likes: sp.csr_matrix, least: int = 20) -> pd.DataFrame:
-    """The two numbers of ``similarity_quality``, by cosine and by Euclidean distance, for each model.
-
-    ``likes`` (U x I) says which movies are judged: those with at least ``least`` of them.
-    """
-    items = np.flatnonzero(np.diff(likes.tocsc().indptr) >= least)
+    """``similarity_quality`` by both metrics for each model, of the movies with ``least`` or more ``likes`` (U x I)."""
+    items = np.flatnonzero(likes.getnnz(0) >= least)
     rows = {
-        name: {
-            f"{what}, {metric}": value
-            for metric in ("cosine", "l2")
-            for what, value in similarity_quality(model, data.movies, items, metric).items()
-        }
+        name: similarity_quality(model, data.movies, items) | similarity_quality(model, data.movies, items, "l2")
         for name, model in models.items()
     }
     return pd.DataFrame(rows).T.round(3)
@@ -120,10 +109,9 @@ def recommended_movies(
 
 
 def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathLike) -> None:
-    """Write the item factors, with titles and genres, for the embedding projector of TensorBoard.
+    """Write the item factors, with titles and genres, for the projector of TensorBoard (``--logdir folder``).
 
-    They are in ``folder`` / class name, whole or not at all, in place of an earlier export;
-    ``tensorboard --logdir folder`` shows them.
+    They are in ``folder`` / class name, whole or not at all, in place of an earlier export.
     """
     from torch.utils.tensorboard import SummaryWriter  # takes a second, which only this function should cost
 
@@ -139,50 +127,23 @@ def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathL
         new.rename(folder / name)
 
 
-class Explorer(widgets.VBox):
-    """Type a part of a title and choose a movie: its neighbours. Type the number of a user: history, recommendations.
+def explorer(model: FactorModel, data: MovieLens, user_items: sp.csr_matrix) -> widgets.VBox:
+    """Type a title: the movie's neighbours. Type the number of a user, as in the files: what ``user_items`` (U x I)
+    holds of him, and recommendations."""
 
-    ``user_items`` (U x I) is what the users are known to have. Users have the numbers of the data set's files.
-    """
+    def neighbours(movie: str) -> None:
+        try:
+            display(similar_movies(model, data, movie))
+        except KeyError as unknown:
+            print(unknown.args[0])
 
-    def __init__(self, model: FactorModel, data: MovieLens, user_items: sp.csr_matrix):
-        self.model, self.data, self.user_items = model, data, user_items
-        self.search = widgets.Text(value="Toy Story", description="title")
-        self.movie = widgets.Dropdown(description="movie", layout={"width": "30em"})
-        self.user = widgets.IntText(value=data.user_ids[data.example_user()], description="user")
-        self.neighbours, self.profile = widgets.HTML(), widgets.HTML()
-        self.search.observe(self._find, "value")
-        self.movie.observe(self._look_around, "value")
-        self.user.observe(self._look_at_user, "value")
-        super().__init__([self.search, self.movie, self.neighbours, self.user, self.profile])
-        self._find()
-        self._look_at_user()
+    def profile(user: int) -> None:
+        try:
+            userid = data.userid(user)
+            display(liked_movies(data, user_items, userid), recommended_movies(model, data, user_items, userid))
+        except KeyError as unknown:
+            print(unknown.args[0])
 
-    def _find(self, change: object = None) -> None:
-        titles = self.data.movies["title"]
-        found = titles[titles.str.contains(self.search.value.strip(), case=False, regex=False)].head(50)
-        self.movie.options = [(title, itemid) for itemid, title in found.items()]
-        if found.empty:
-            self.neighbours.value = f"<p>No title contains “{html.escape(self.search.value)}”: try a part of it.</p>"
-        else:
-            self.movie.index = 0
-
-    def _look_around(self, change: object = None) -> None:
-        if self.movie.value is not None:
-            ids, cosines = self.model.similar_items(self.movie.value, 10, filter_items=[self.movie.value])
-            table = self.data.movies.loc[ids, ["title", "genres"]].assign(cosine=cosines.round(3))
-            self.neighbours.value = _html(table)
-
-    def _look_at_user(self, change: object = None) -> None:
-        if self.user.value not in self.data.user_ids:
-            first, last = self.data.user_ids[[0, -1]]
-            self.profile.value = f"<p>There is no user {self.user.value}: the numbers go from {first} to {last}.</p>"
-            return
-        userid = self.data.userid(self.user.value)
-        liked = _html(liked_movies(self.data, self.user_items, userid))
-        recommended = _html(recommended_movies(self.model, self.data, self.user_items, userid))
-        self.profile.value = f"<p>Known of this user:</p>{liked}<p>Recommended:</p>{recommended}"
-
-
-def _html(table: pd.DataFrame) -> str:
-    return table.to_html(index=False, border=0).replace("<th>", '<th style="text-align: left">')
+    movie = widgets.Combobox(value=FILMS[0], options=data.movies["title"].tolist(), description="movie")
+    user = widgets.IntText(value=data.user_ids[data.example_user()], description="user")
+    return widgets.VBox([widgets.interactive(neighbours, movie=movie), widgets.interactive(profile, user=user)])

@@ -1,9 +1,4 @@
-"""Every random choice: hold-out splits, minibatches, negatives. Seeds are arguments.
-
-Draws are integers made on the CPU by ``torch.Generator``, so that they are the same on every machine.
-"""
-
-from collections.abc import Iterator
+"""Every random choice: seeds, splits, negatives. Integers drawn on the CPU are the same on every machine."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,10 +16,9 @@ def generator(random_state: int, stream: int) -> torch.Generator:
 def train_test_split(
     user_items: sp.spmatrix, train_percentage: float = 0.8, random_state: int = 0
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """Hold out a uniformly random share of the interactions.
+    """Hold out random interactions of ``user_items`` (scipy sparse, U x I) -> (train, test), CSR of shape and dtype.
 
-    ``user_items``: scipy sparse, U x I. Returns (train, test), CSR of its shape and dtype without a common cell; train
-    has round(train_percentage * n) of the n interactions. Raises ValueError unless 0 < train_percentage < 1.
+    train has round(train_percentage * n) of the n interactions. ValueError unless 0 < train_percentage < 1.
     """
     if not 0 < train_percentage < 1:
         raise ValueError(f"expected a train_percentage between 0 and 1, got {train_percentage}")
@@ -36,18 +30,11 @@ def train_test_split(
     return train, test
 
 
-def minibatches(n: int, size: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """0 … n-1 in random order, in int64 tensors of ``size`` (the last one may be shorter)."""
-    return iter(torch.randperm(n, generator=rng).split(size))
-
-
 class Unliked:
-    """Uniform draws from the items that a user does *not* have, exact and without rejection.
+    """Uniform draws, without rejection, from what a user does *not* have in ``user_items`` (sorted CSR, U x I).
 
-    Among a user's sorted items k_0 < k_1 < …, the number of unliked items before k_j is k_j - j. So the r-th unliked
-    item is r + |{j: k_j - j <= r}|, and one binary search over all users finds it.
-
-    ``user_items``: scipy CSR with sorted indices, U x I, the liked items.
+    Before a user's j-th item k_j, in order, come k_j - j items that he does not have. So the r-th of these is r +
+    |{j: k_j - j <= r}|, and one binary search over all users finds it.
     """
 
     def __init__(self, user_items: sp.csr_matrix):

@@ -10,18 +10,9 @@ from mflib.model import Epoch, FactorModel, interactions, sgd
 
 
 def svd_step(
-    P: Tensor,
-    Q: Tensor,
-    b_u: Tensor,
-    b_i: Tensor,
-    mu: float,
-    users: Tensor,
-    items: Tensor,
-    ratings: Tensor,
-    weights: Tensor,
-    learning_rate: float,
-    regularization: float,
-) -> Tensor:
+    P: Tensor, Q: Tensor, b_u: Tensor, b_i: Tensor, mu: float,
+    users: Tensor, items: Tensor, ratings: Tensor, weights: Tensor, learning_rate: float, regularization: float,
+) -> Tensor:  # fmt: skip
     """One step of gradient descent on a batch; updates P, Q, b_u, b_i in place.
 
     Minimises, over the rows (u, i, r, w) of the batch,
@@ -29,8 +20,8 @@ def svd_step(
         sum  1/2 w (r - mu - b_u - b_i - p_u·q_i)^2 + lambda/2 (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2)
 
     P (U x F), Q (I x F), b_u (U), b_i (I); users, items (int64, B), ratings, weights (B). Gradients are summed at the
-    values the batch started with, so that a batch of one row is the classical update (Koren, Bell, Volinsky 2009).
-    Returns the loss of each row without the penalty (B).
+    values the batch started with: a batch of one row is the classical update (Koren, Bell, Volinsky 2009). Returns the
+    loss of each row without the penalty (B).
     """
     p, q = P.index_select(0, users), Q.index_select(0, items)  # B x F
     bu, bi = b_u.index_select(0, users), b_i.index_select(0, items)  # B
@@ -45,15 +36,14 @@ def svd_step(
 
 @dataclass(eq=False)
 class SVD(FactorModel):
-    """Ratings are estimated as mu + b_u + b_i + p_u·q_i.
+    """Ratings are estimated as mu + b_u + b_i + p_u·q_i: their mean, what u and i add to it, what depends on both.
 
-    mu is the mean rating, b_u and b_i are what user u and item i add to it, p_u·q_i is the part that depends on both.
     Minimises the squared error of the known ratings with an L2 penalty (see ``svd_step``) by mini-batch SGD (Funk 2006;
     Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009).
 
     With ``unobserved_weight`` w > 0, each rating is joined by a cell drawn uniformly from all U x I, with the target 0
-    and the weight w U I / n: in expectation every cell counts as a zero of weight w. Then mu = 0; the ranking improves
-    while the error of the ratings grows.
+    and the weight w U I / n, so that every cell counts as a zero of weight w. Then mu = 0, the ranking is better and
+    the error greater.
     """
 
     factors: int = 64

@@ -23,14 +23,12 @@ def score_all(p_block: Tensor, Q: Tensor, liked: Tensor) -> Scores:
 
 
 def score_drawn(p_block: Tensor, Q: Tensor, liked: Tensor) -> Scores:
-    """The same function, which computes what it is asked for; ``liked`` is sorted."""
+    """The same function, which computes what it is asked for."""
 
     def scores(rows: Tensor, items: Tensor) -> Tensor:
         cells = rows * len(Q) + items
-        place = torch.searchsorted(liked, cells).clamp_(max=len(liked) - 1)
         q = Q.index_select(0, items.view(-1)).view(*items.shape, -1)
-        known = liked.index_select(0, place.view(-1)).view_as(cells) == cells
-        return (p_block.index_select(0, rows) * q).sum(-1).masked_fill_(known, -torch.inf)
+        return (p_block.index_select(0, rows) * q).sum(-1).masked_fill_(torch.isin(cells, liked), -torch.inf)
 
     return scores
 
@@ -54,18 +52,9 @@ def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor
 
 
 def warp_step(
-    P: Tensor,
-    Q: Tensor,
-    users: Tensor,
-    liked: Tensor,
-    rows: Tensor,
-    positives: Tensor,
-    draws: Tensor,
-    rank_weights: Tensor,
-    margin: float,
-    learning_rate: float,
-    regularization: float,
-) -> tuple[Tensor, Tensor]:
+    P: Tensor, Q: Tensor, users: Tensor, liked: Tensor, rows: Tensor, positives: Tensor, draws: Tensor,
+    rank_weights: Tensor, margin: float, learning_rate: float, regularization: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One step of gradient descent on positives of a block of users; updates P, Q in place.
 
     Positive k is the liked item ``positives[k]`` of ``users[rows[k]]``. Its candidates ``draws[:, k]`` are tried in
@@ -111,11 +100,10 @@ class WARP(FactorModel):
     """Scores p_u·q_i are trained so that liked items stand at the top of the list.
 
     Minimises the sum over the liked items of L(rank): rank counts the items that are not liked and come within
-    ``margin`` of the liked one, and L(r) = 1 + 1/2 + ... + 1/r grows ever more slowly, so that the first places matter
-    most. The rank is estimated from the number of uniform draws, at most ``max_draws``, until one violates the margin
-    (see ``warp_step``). An iteration visits all likes in random blocks of ``batch_size`` rows, each of up to 32 likes
-    of one user. Values above 0 are likes; their size does not matter (Weston, Bengio, Usunier, "WSABIE: Scaling Up to
-    Large Vocabulary Image Annotation", IJCAI 2011).
+    ``margin`` of the liked one, and L(r) = 1 + 1/2 + ... + 1/r grows ever more slowly. ``warp_step`` estimates it from
+    at most ``max_draws`` draws. An iteration visits all likes in random blocks of ``batch_size`` rows, each of up to 32
+    likes of one user. Values above 0 are likes (Weston, Bengio, Usunier, "WSABIE: Scaling Up to Large Vocabulary Image
+    Annotation", IJCAI 2011).
     """
 
     factors: int = 64

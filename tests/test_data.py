@@ -4,7 +4,6 @@ import hashlib
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,7 @@ def name(request, tmp_path, monkeypatch):
             files.writestr("/tmp/mflib-escaped", "out of the folder")
         sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
         content = content_hash(np.array(RATINGS))
-        monkeypatch.setitem(SOURCES, each, replace(source, sha256=sha256, content=content, n_movies=4))
+        monkeypatch.setitem(SOURCES, each, source._replace(sha256=sha256, content=content, n_movies=4))
     return request.param
 
 
@@ -129,9 +128,15 @@ def test_row_order_and_timestamps_do_not_matter(name):
         (lambda text: text[: text.rindex("9") - 8], r"line \d: expected user, movie, rating, time|got [45] ratings"),
         (lambda text: "".join(text.splitlines(keepends=True)[:-1]), "got 4 ratings with"),
         (lambda text: text + text.splitlines()[-1] + "\n", "got 6 ratings with"),
-        (lambda text: "", r"line 1: expected|got 0 ratings|none"),
+        (lambda text: text.replace("97", "1::9").replace("88", "1\t8"), r"got 5 ratings with"),
+        (
+            lambda text: text.rstrip("\n") + "\t1" + "::1\n",
+            r"user, movie, rating, time between .*, got: .* line [56]",
+        ),
+        (lambda text: text + "\n7::1", r"line [67]: expected user, movie, rating, time between"),
+        (lambda text: "", r"got 0 ratings"),
     ],
-    ids=["malformed", "cut", "short", "long", "empty"],
+    ids=["malformed", "cut", "short", "long", "wide", "a wide line", "an empty line", "empty"],
 )
 def test_broken_ratings(name, change, says):
     folder = place(name, ratings=change(FILES[name][0]))
@@ -143,7 +148,7 @@ def test_broken_ratings(name, change, says):
 
 def test_broken_movies(name):
     folder = place(name, movies=FILES[name][1].replace("\n20", "\nxx", 1))
-    with pytest.raises(DataError, match="movie, title, genres between"):
+    with pytest.raises(DataError, match=r"line [23]: expected movie, title, (year, )?genres between"):
         load_movielens(name)
     file = folder / Path(SOURCES[name].movies).name
     file.write_text("".join(FILES[name][1].splitlines(keepends=True)[:-1]), SOURCES[name].encoding)

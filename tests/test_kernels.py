@@ -268,7 +268,6 @@ def test_als_loss_never_rises(signed, options):
 @pytest.mark.parametrize("use_cg", [True, False])
 def test_als_blocks_do_not_matter(signed, monkeypatch, use_cg):
     whole = fitted(signed, use_cg=use_cg)
-    monkeypatch.setattr("mflib.als.BLOCK", 100)
     monkeypatch.setattr("mflib.als.WIDTH", 7)
     blocks = fitted(signed, use_cg=use_cg)
     assert np.allclose(blocks[2], whole[2], atol=1e-12)

@@ -164,7 +164,9 @@ def test_similarity_quality_by_hand():
     model.item_factors = torch.tensor([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [-1, -1]], dtype=torch.float64)
     items = np.array([0, 1, 2, 3])  # the nearest: 1, 0, 3, 2
     got = similarity_quality(model, movies, items, N=1)
-    assert got["genres"] == pytest.approx((1 + 1 + 1 / 2 + 1 / 2) / 4)
-    assert got["series"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3), "Jaws and Jaws 2 find each other, Jaws 3 neither"
+    assert got["genres, cosine"] == pytest.approx((1 + 1 + 1 / 2 + 1 / 2) / 4)
+    assert got["series, cosine"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3), (
+        "Jaws and Jaws 2 find each other, Jaws 3 neither"
+    )
     everything = similarity_quality(model, movies, items, N=3)
-    assert everything["series"] == 1, "all the others are among the three nearest"
+    assert everything["series, cosine"] == 1, "all the others are among the three nearest"

@@ -1,12 +1,15 @@
 """Splits, minibatches and negatives."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 from conftest import random_ratings
 
-from mflib.sampling import ORDER, SPLIT, Unliked, generator, minibatches, train_test_split
+from mflib.model import sgd
+from mflib.sampling import ORDER, SPLIT, Unliked, generator, train_test_split
 
 
 def test_split_is_a_partition(ratings):
@@ -31,8 +34,14 @@ def test_split_refuses(ratings, share):
         train_test_split(ratings, share)
 
 
-def test_minibatches_visit_every_row_once():
-    batches = list(minibatches(103, 10, generator(0, ORDER)))
+def test_an_epoch_visits_every_row_once():
+    batches, model = [], SimpleNamespace(random_state=0, learning_rate=0.5, decay=1, batch_size=10)
+
+    def step(rows, learning_rate, rng):
+        batches.append(rows)
+        return rows + 1.0
+
+    assert sgd(model, 103, step)(0) == 52, "the mean of what the steps return"
     assert [len(b) for b in batches] == [10] * 10 + [3]
     assert torch.cat(batches).sort().values.tolist() == list(range(103))
     assert torch.cat(batches).tolist() != list(range(103))

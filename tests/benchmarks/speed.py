@@ -90,7 +90,7 @@ def svd_row() -> dict[str, str]:
 def als_row() -> dict[str, str]:
     train, _ = implicit_split(0)
     judge = QUICK["ALS"]
-    (cells, item_penalty), user_side = (judge._cells(matrix, 2**13) for matrix in (train.T, train))
+    (cells, item_penalty), user_side = (judge._cells(matrix) for matrix in (train.T, train))
 
     def loss(model: FactorModel) -> float:
         judge.user_factors, judge.item_factors = model.user_factors, model.item_factors

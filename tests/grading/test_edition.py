@@ -22,12 +22,7 @@ MISTAKES = {
     "duplicates lost": ("bpr", "b.index_add_(0, i, step - shrink * bi)", "b[i] += step - shrink * bi", "bpr_step"),
     "sigma(x) for sigma(-x)": ("bpr", "torch.sigmoid(-x)", "torch.sigmoid(x)", "bpr_step"),
     "penalty forgotten": ("als", "X @ gram - penalty * X", "X @ gram", "conjugate_gradient"),
-    "confidence forgotten": (
-        "als",
-        "y = Y.index_select",
-        "target = target.clamp(max=1); y = Y.index_select",
-        "cholesky",
-    ),
+    "confidence forgotten": ("als", "extra, target: target)", "extra, target: target.clamp(max=1))", "cholesky"),
     "liked items violate": ("warp", "(p_block, Q, liked)", "(p_block, Q, liked[:1])", "warp_step"),
     "rank off by one": ("warp", "(len(Q) - 1) // d)", "len(Q) // d - 1)", "warp_step"),
     "draws counted from 0": ("warp", "hit) + start + 1)", "hit) + start)", "first_violations"),

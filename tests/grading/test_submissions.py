@@ -37,7 +37,7 @@ WRONG = {what: (*mistake, f"{function}: ") for what, (*mistake, function) in MIS
         "shrink = step[:, None] * p, lr * reg_u",
         "bpr_step: ",
     ),
-    "empty cells forgotten": ("als", "A = gram + penalty", "A = penalty", "cholesky: "),
+    "empty cells forgotten": ("als", "A = Y.T @ Y + penalty", "A = penalty", "cholesky: "),
     "right, but a loop over the batch": (
         "svd",
         "    p, q =",
