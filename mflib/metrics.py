@@ -76,13 +76,11 @@ def _evaluate(model: FactorModel, users: np.ndarray, train: sp.csr_matrix, test:
     )
 
 
-def bootstrap_interval(
-    values: ArrayLike, confidence: float = 0.95, resamples: int = 1000, random_state: int = 0
-) -> tuple[float, float]:
+def bootstrap_interval(values: ArrayLike, confidence: float = 0.95, random_state: int = 0) -> tuple[float, float]:
     """The percentile interval of the mean of ``values`` (n: per user, or the difference of two models per user) when
-    the users are drawn anew (Efron 1979)."""
+    the users are drawn anew, 1,000 times (Efron 1979)."""
     values, rng = np.asarray(values, np.float64), np.random.default_rng(random_state)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
+    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(1000)]
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

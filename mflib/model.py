@@ -23,7 +23,7 @@ Callback = Callable[[int, float, float], None]  # iteration, elapsed, loss
 Epoch = Callable[[int], float]  # iteration -> loss
 Ids = ArrayLike | None
 Metric = Literal["cosine", "l2"]
-Scores = Callable[[slice], Tensor]
+ScoresOf = Callable[[slice], Tensor]  # rows of a query -> B x I
 
 
 @dataclass(eq=False)
@@ -160,7 +160,7 @@ class FactorModel:
 
         return self._ranked(similarities, what, query, N, without, only)
 
-    def _ranked(self, scores: Scores, what: str, query: ArrayLike, N: int, without: Ids, only: Ids) -> Answer:
+    def _ranked(self, scores: ScoresOf, what: str, query: ArrayLike, N: int, without: Ids, only: Ids) -> Answer:
         """The best N by ``scores(rows of the query)``: trimmed for one query, padded to N for an array."""
         n = len(getattr(self, f"{what}_factors"))
         barred = torch.full((n,), only is not None, device=self.device)

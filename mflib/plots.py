@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from IPython.display import Markdown, display
-from numpy.typing import ArrayLike
 
 from mflib.data import MovieLens
 from mflib.metrics import bootstrap_interval, similarity_quality
-from mflib.model import FactorModel
+from mflib.model import FactorModel, Ids
 
 # One colour per model in all figures, from the colour-blind-safe palette of Okabe and Ito.
 COLORS = {"SVD": "#0072B2", "ALS": "#D55E00", "BPR": "#009E73", "WARP": "#CC79A7", "Popularity": "#666666"}
@@ -61,9 +60,7 @@ def judged(metrics: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return table
 
 
-def similar_movies(
-    model: FactorModel, data: MovieLens, title: str, N: int = 10, items: ArrayLike | None = None
-) -> pd.DataFrame:
+def similar_movies(model: FactorModel, data: MovieLens, title: str, N: int = 10, items: Ids = None) -> pd.DataFrame:
     """The N movies nearest to ``title`` (among ``items``), by cosine and by Euclidean distance side by side."""
     itemid, columns = data.itemid(title), {}
     for metric, sign in (("cosine", 1), ("l2", -1)):
@@ -74,7 +71,7 @@ def similar_movies(
 
 
 def nearest_movies(
-    model: FactorModel, data: MovieLens, titles: Sequence[str] = FILMS, N: int = 3, items: ArrayLike | None = None
+    model: FactorModel, data: MovieLens, titles: Sequence[str] = FILMS, N: int = 3, items: Ids = None
 ) -> pd.DataFrame:
     """The N movies nearest to each of ``titles``: a row by cosine and a row by Euclidean distance."""
     tables = {title: similar_movies(model, data, title, N, items) for title in titles}
@@ -101,10 +98,10 @@ def liked_movies(data: MovieLens, likes: sp.csr_matrix, userid: int, N: int = 10
 
 
 def recommended_movies(
-    model: FactorModel, data: MovieLens, user_items: sp.csr_matrix, userid: int, N: int = 10
+    model: FactorModel, data: MovieLens, known: sp.csr_matrix, userid: int, N: int = 10
 ) -> pd.DataFrame:
-    """The N recommendations for a user who has ``user_items`` (U x I), with title, genres and score."""
-    ids, scores = model.recommend(userid, user_items[userid], N)
+    """The N recommendations for a user who has what ``known`` (U x I) holds, with title, genres and score."""
+    ids, scores = model.recommend(userid, known[userid], N)
     return data.movies.loc[ids, ["title", "genres"]].assign(score=scores.round(3)).reset_index(drop=True)
 
 

@@ -23,12 +23,14 @@ def score_all(p_block: Tensor, Q: Tensor, liked: Tensor) -> Scores:
 
 
 def score_drawn(p_block: Tensor, Q: Tensor, liked: Tensor) -> Scores:
-    """The same function, which computes what it is asked for."""
+    """The same function, which computes what it is asked for; ``liked`` is sorted."""
 
     def scores(rows: Tensor, items: Tensor) -> Tensor:
         cells = rows * len(Q) + items
+        place = torch.searchsorted(liked, cells).clamp_(max=len(liked) - 1)  # torch.isin takes twenty times as long
+        known = liked.index_select(0, place.view(-1)).view_as(cells) == cells
         q = Q.index_select(0, items.view(-1)).view(*items.shape, -1)
-        return (p_block.index_select(0, rows) * q).sum(-1).masked_fill_(torch.isin(cells, liked), -torch.inf)
+        return (p_block.index_select(0, rows) * q).sum(-1).masked_fill_(known, -torch.inf)
 
     return scores
 

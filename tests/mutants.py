@@ -47,7 +47,7 @@ MUTANTS = [  # what is wrong, file, right, wrong
     ("WARP: liked items violate", "warp.py", "scores.index_fill_(0, liked, -torch.inf)", "pass"),
     ("WARP: rank off by one", "warp.py", "(len(Q) - 1) // d)", "len(Q) // d - 1)"),
     ("WARP: last draw instead of the first", "warp.py", "first.index_select(0, hit) + start + 1", "first.index_select(0, hit) * 0 + start + 1"),
-    ("WARP: liked items violate among many", "warp.py", ".masked_fill_(torch.isin(cells, liked), -torch.inf)", ""),
+    ("WARP: liked items violate among many", "warp.py", ".masked_fill_(known, -torch.inf)", ""),
     ("WARP: margin ignored", "warp.py", "limits = (p * qi).sum(1) - margin", "limits = (p * qi).sum(1)"),
     ("WARP: rank weight ignored", "warp.py", "(learning_rate * weight)[:, None]", "(learning_rate + 0 * weight)[:, None]"),
     ("WARP: penalty grows the negatives", "warp.py", "torch.add(step_p, qj, alpha=shrink)", "torch.sub(step_p, qj, alpha=shrink)"),
