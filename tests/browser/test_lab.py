@@ -155,25 +155,28 @@ def test_run_all(lab, opened, name):
 
 def explore(page, name: str) -> None:
     """Drive the explorer at the end of the notebook."""
-    title = page.get_by_label("title", exact=True)
-    title.scroll_into_view_if_needed()
-    title.fill("Star Wars")
-    page.get_by_label("movie", exact=True).select_option("Star Wars (1977)")
-    page.get_by_text("Empire Strikes Back, The (1980)").last.wait_for()
-    user = page.get_by_label("user", exact=True)
+    neighbours, profile = page.locator(".widget-interact").all()
+    movie, user = page.get_by_label("movie", exact=True), page.get_by_label("user", exact=True)
+    movie.scroll_into_view_if_needed()
+    movie.fill("star wars")
+    neighbours.get_by_text("perhaps one of ['Star Wars (1977)']").wait_for()
+    movie.fill("Star Wars (1977)")
+    neighbours.get_by_text("Empire Strikes Back, The (1980)").first.wait_for()
     user.fill("7")
     user.press("Enter")
-    page.locator(".jupyter-widgets table, .widget-html table").nth(2).wait_for()
-    before = page.locator(".widget-vbox, .jupyter-widget-vbox").last.inner_text()
+    profile.locator("table").nth(1).wait_for()
+    before = profile.inner_text()
+    profile.scroll_into_view_if_needed()
     page.screenshot(path=SCREENSHOTS / f"lab-{name}-explorer.png")
     user.fill("1")
     user.press("Enter")
-    page.wait_for_function("old => [...document.querySelectorAll('.widget-vbox')].at(-1).innerText !== old", arg=before)
-    title.fill("No such movie")
-    page.get_by_text("No title contains “No such movie”: try a part of it.").wait_for()
+    changed = "old => [...document.querySelectorAll('.widget-interact')].at(-1).innerText !== old"
+    page.wait_for_function(changed, arg=before)
+    movie.fill("No such movie")
+    neighbours.get_by_text("which 0 have; look it up in the table movies").wait_for()
     user.fill("99999")
     user.press("Enter")
-    page.get_by_text("There is no user 99999: the numbers go from 1 to 943.").wait_for()
+    profile.get_by_text("expected one of the 943 user ids of ml-100k, got 99999").wait_for()
     assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
 
 
