@@ -56,9 +56,7 @@ class MovieLens:
 
     def likes(self, threshold: float = 4.0) -> sp.csr_matrix:
         """Implicit feedback: ones (float32, U x I) where the rating is at least ``threshold``."""
-        likes = sp.csr_matrix(self.ratings >= threshold, dtype=np.float32)
-        likes.sort_indices()
-        return likes
+        return sp.csr_matrix(self.ratings >= threshold, dtype=np.float32)
 
     def itemid(self, title: str) -> int:
         """The item id of the movie called ``title``, with or without its year; KeyError if not exactly one is."""
@@ -116,14 +114,11 @@ def obtain(name: str) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as temporary:
             archive = _download(source, Path(temporary))
-            found = hashlib.sha256(archive.read_bytes()).hexdigest()
-            if found != source.sha256:
+            if (found := hashlib.sha256(archive.read_bytes()).hexdigest()) != source.sha256:
                 raise DataError(f"{archive.name}: expected sha256 {source.sha256}, got {found}; download it again")
-            unpacked = Path(temporary) / name
-            unpacked.mkdir()
             with zipfile.ZipFile(archive) as files:
-                for member in (source.ratings, source.movies):  # no other, by its bare name: nothing can escape
-                    (unpacked / Path(member).name).write_bytes(files.read(member))
+                files.extractall(temporary, [source.ratings, source.movies])
+            unpacked = (Path(temporary) / source.ratings).parent
             _read(name, unpacked)
             unpacked.rename(folder)
     except OSError as error:
@@ -180,7 +175,6 @@ def _read(name: str, folder: Path) -> MovieLens:
     except (OSError, ValueError) as error:
         raise DataError(f"{error}; move {folder} away, then {remedy}") from error
     ratings = sp.csr_matrix((triples[:, 2].astype(np.float32), (users, items)))
-    ratings.sort_indices()
     movies = movies.loc[movie_ids].reset_index(drop=True)
     if "year" in movies:
         movies["title"] += (" (" + movies["year"] + ")").where(movies.pop("year").str.isdigit(), "")
