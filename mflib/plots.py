@@ -124,13 +124,14 @@ def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathL
         new.rename(folder / name)
 
 
-def explorer(model: FactorModel, data: MovieLens, user_items: sp.csr_matrix) -> widgets.VBox:
-    """Type a title: the movie's neighbours. Type the number of a user, as in the files: what ``user_items`` (U x I)
-    holds of him, and recommendations."""
+def explorer(model: FactorModel, data: MovieLens, user_items: sp.csr_matrix, least: int = 20) -> widgets.VBox:
+    """Type a title: the movie's neighbours, among those with ``least`` or more of ``user_items`` (U x I). Type the
+    number of a user, as in the files: what ``user_items`` holds of him, and recommendations."""
+    often = np.flatnonzero(user_items.getnnz(0) >= least)
 
     def neighbours(movie: str) -> None:
         try:
-            display(similar_movies(model, data, movie))
+            display(similar_movies(model, data, movie, items=often))
         except KeyError as unknown:
             print(unknown.args[0])
 
