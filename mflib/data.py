@@ -195,8 +195,8 @@ def _table(file: Path, source: Source, numbers: list[str], texts: tuple[str, ...
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     wrong = (table.isna() | table.eq("")).any(axis=1)
     if wrong.any():
-        line = source.header + wrong.argmax()
-        raise ValueError(f"{file}, line {line + 1}: {expected} {text.splitlines()[line]!r}")
+        line, lines = source.header + wrong.argmax(), text.split("\n")
+        raise ValueError(f"{file}, line {line + 1}: {expected} {lines[line]!r}")
     return table
 
 

@@ -126,7 +126,7 @@ def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathL
 
 def explorer(model: FactorModel, data: MovieLens, user_items: sp.csr_matrix, least: int = 20) -> widgets.VBox:
     """Type a title: the movie's neighbours, among those with ``least`` or more of ``user_items`` (U x I). Type the
-    number of a user, as in the files: what ``user_items`` holds of him, and recommendations."""
+    number of a user, as in the files: what ``user_items`` holds of that user, and recommendations."""
     often = np.flatnonzero(user_items.getnnz(0) >= least)
 
     def neighbours(movie: str) -> None:

@@ -33,8 +33,8 @@ def train_test_split(
 class Unliked:
     """Uniform draws, without rejection, from what a user does *not* have in ``user_items`` (sorted CSR, U x I).
 
-    Before a user's j-th item k_j, in order, come k_j - j items that he does not have. So the r-th of these is r +
-    |{j: k_j - j <= r}|, and one binary search over all users finds it.
+    Before a user's j-th item k_j, in order, come k_j - j items that are not the user's. So the r-th of these is
+    r + |{j: k_j - j <= r}|, and one binary search over all users finds it.
     """
 
     def __init__(self, user_items: sp.csr_matrix):

@@ -133,10 +133,21 @@ def test_row_order_and_timestamps_do_not_matter(name):
             lambda text: text.rstrip("\n") + "\t1" + "::1\n",
             r"user, movie, rating, time between .*, got: .* line [56]",
         ),
+        (lambda text: text.replace("7", "\x85", 1), r"line \d: expected .*, got '.*x85"),
         (lambda text: text + "\n7::1", r"line [67]: expected user, movie, rating, time between"),
         (lambda text: "", r"got 0 ratings"),
     ],
-    ids=["malformed", "cut", "short", "long", "wide", "a wide line", "an empty line", "empty"],
+    ids=[
+        "malformed",
+        "cut",
+        "short",
+        "long",
+        "wide",
+        "a wide line",
+        "x85",
+        "an empty line",
+        "empty",
+    ],
 )
 def test_broken_ratings(name, change, says):
     folder = place(name, ratings=change(FILES[name][0]))
