@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 import scipy.sparse as sp
@@ -62,7 +62,7 @@ def cholesky(X: Tensor, Y: Tensor, blocks: Blocks, penalty: Tensor) -> None:
     X.copy_(torch.cholesky_solve(b[:, :, None], R, upper=True)[:, :, 0])
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class ALS(FactorModel):
     """Preferences p (1: liked, 0: not) are estimated as x_u·y_i, each cell weighted by its confidence.
 
@@ -80,8 +80,6 @@ class ALS(FactorModel):
     RecSys 2022). v = 0 is the paper of 2008, and the library implicit, if its alpha (c = alpha r) is this alpha + 1.
     """
 
-    factors: int = 64
-    _: KW_ONLY
     regularization: float = 5.0
     alpha: float = 4.0
     frequency_scaling: float = 0.5
@@ -89,8 +87,6 @@ class ALS(FactorModel):
     use_cg: bool = True
     cg_steps: int = 3
     init_std: float = 0.1
-
-    _remedy = "raise regularization or lower alpha"
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
         self._draw(user_items.shape, self.init_std)

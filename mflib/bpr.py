@@ -1,6 +1,6 @@
 """BPR: Bayesian personalized ranking, a pairwise loss on implicit feedback."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 import scipy.sparse as sp
 import torch
@@ -36,7 +36,7 @@ def bpr_step(
     return torch.nn.functional.softplus(-x)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class BPR(FactorModel):
     """Scores b_i + p_u·q_i rank each liked item above an item that the user has not liked.
 
@@ -46,8 +46,6 @@ class BPR(FactorModel):
     Values above 0 are likes.
     """
 
-    factors: int = 64
-    _: KW_ONLY
     learning_rate: float = 0.3
     user_regularization: float = 0.05
     item_regularization: float = 0.003

@@ -142,8 +142,7 @@ def _download(source: Source, folder: Path) -> Path:
     """Fetch the archive into ``folder`` -> its file."""
     try:
         if "://" in source.archive:
-            file = pooch.retrieve(source.archive, f"sha256:{source.sha256}", "archive.zip", folder, progressbar=True)
-            return Path(file)
+            return Path(pooch.retrieve(source.archive, f"sha256:{source.sha256}", "zip", folder, progressbar=True))
         options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder]
         command = [sys.executable, "-m", "pip", "download", *options, source.archive]
         subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,5 +1,6 @@
 """How good a model is: errors of ratings, and per-user ranking metrics on held-out items."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -64,16 +65,14 @@ def _evaluate(model: FactorModel, users: np.ndarray, train: sp.csr_matrix, test:
     best = np.cumsum(1 / np.log2(1 + np.arange(1, N + 1)))[np.minimum(N, count) - 1]
     others = n_items - count - np.diff(train.indptr)
     wrong = (ahead * real).sum(1) / np.maximum(count * others, 1)
-    return pd.DataFrame(
-        {
-            "precision": hit.sum(1) / N,
-            "recall": hit.sum(1) / count,
-            "ndcg": (hit / np.log2(1 + rank)).sum(1) / best,
-            "map": (hit * place / rank).sum(1) / np.minimum(N, count),
-            "auc": np.where(others > 0, 1 - wrong, 0.5),
-        },
-        index=pd.Index(users, name="user"),
-    )
+    metrics = {
+        "precision": hit.sum(1) / N,
+        "recall": hit.sum(1) / count,
+        "ndcg": (hit / np.log2(1 + rank)).sum(1) / best,
+        "map": (hit * place / rank).sum(1) / np.minimum(N, count),
+        "auc": np.where(others > 0, 1 - wrong, 0.5),
+    }
+    return pd.DataFrame(metrics, index=pd.Index(users, name="user"))
 
 
 def bootstrap_interval(values: ArrayLike, confidence: float = 0.95, random_state: int = 0) -> tuple[float, float]:
@@ -112,24 +111,24 @@ def series_of(titles: pd.Series) -> np.ndarray:
 
 
 def similarity_quality(
-    model: FactorModel, movies: pd.DataFrame, items: np.ndarray, metric: str = "cosine", N: int = 10
+    model: FactorModel, movies: pd.DataFrame, items: np.ndarray, metrics: Sequence[str] = ("cosine", "l2"), N: int = 10
 ) -> dict[str, float]:
     """How well the N nearest of each of ``items`` (ids, int64, n), among them, agree with the data's ``movies``.
 
-    "genres": the mean share of common genres (Jaccard) of a movie and its neighbours; "series": of the others of a
-    movie's series (see ``series_of``), the share among its neighbours.
+    For each of ``metrics``: "genres", the mean share of common genres (Jaccard) of a movie and its neighbours;
+    "series": of the others of a movie's series (see ``series_of``), the share among its neighbours.
     """
-    nearest, _ = model.similar_items(items, N + 1, items=items, metric=metric)
-    others = nearest != items[:, None]
-    others[others.all(1), -1] = False  # a movie that is not among its own N + 1 nearest has equals
-    nearest = nearest[others].reshape(len(items), N)
     genres, series = movies["genres"].str.get_dummies("|").to_numpy(bool), np.full(len(movies), -1)
     series[items] = series_of(movies["title"].iloc[items])
-    own, theirs = genres[items][:, None], genres[nearest]
-    judged = items[series[items] >= 0]
-    hits = (series[nearest] == series[items][:, None]).sum(1)[series[items] >= 0]
-    size = np.bincount(series[judged])[series[judged]]
-    return {
-        f"genres, {metric}": float(((own & theirs).sum(2) / (own | theirs).sum(2)).mean()),
-        f"series, {metric}": float((hits / (size - 1)).mean()),
-    }
+    own, judged, quality = genres[items][:, None], series[items] >= 0, {}
+    size = np.bincount(series[items][judged])[series[items][judged]]
+    for metric in metrics:
+        nearest, _ = model.similar_items(items, N + 1, items=items, metric=metric)
+        others = nearest != items[:, None]
+        others[others.all(1), -1] = False  # a movie that is not among its own N + 1 nearest has equals
+        nearest = nearest[others].reshape(len(items), N)
+        both, either = own & genres[nearest], own | genres[nearest]  # n x N x genres
+        hits = (series[nearest] == series[items][:, None]).sum(1)[judged]
+        quality[f"genres, {metric}"] = float((both.sum(2) / either.sum(2)).mean())
+        quality[f"series, {metric}"] = float((hits / (size - 1)).mean())
+    return quality

@@ -42,8 +42,6 @@ class FactorModel:
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
 
-    _remedy = "lower learning_rate"
-
     def fit(self, user_items: sp.spmatrix, show_progress: bool = True, callback: Callback | None = None) -> Self:
         """Learn from ``user_items`` (scipy sparse, U x I, finite), anew from ``random_state``.
 
@@ -64,7 +62,8 @@ class FactorModel:
             loss = epoch(iteration)
             seconds = time.perf_counter() - start
             if not np.isfinite(loss):
-                raise FloatingPointError(f"{self!r} diverged: loss {loss} in iteration {iteration}; {self._remedy}")
+                remedy = "lower the learning rate (ALS: alpha) or raise the regularization"
+                raise FloatingPointError(f"{self!r} diverged: loss {loss} in iteration {iteration}; {remedy}")
             self.history.append({"iteration": iteration, "loss": loss, "seconds": seconds})
             if callback:
                 callback(iteration, seconds, loss)
@@ -209,12 +208,11 @@ class FactorModel:
         return model
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Popularity(FactorModel):
     """Everybody is recommended what most users have: the baseline of every table. F = 1, all zero."""
 
     factors: int = 1
-    _: KW_ONLY
     iterations: int = 1
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:

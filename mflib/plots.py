@@ -82,10 +82,7 @@ def nearest_movies(
 def similarity(models: dict[str, FactorModel], data: MovieLens, likes: sp.csr_matrix, least: int = 20) -> pd.DataFrame:
     """``similarity_quality`` by both metrics for each model, of the movies with ``least`` or more ``likes`` (U x I)."""
     items = np.flatnonzero(likes.getnnz(0) >= least)
-    rows = {
-        name: similarity_quality(model, data.movies, items) | similarity_quality(model, data.movies, items, "l2")
-        for name, model in models.items()
-    }
+    rows = {name: similarity_quality(model, data.movies, items) for name, model in models.items()}
     return pd.DataFrame(rows).T.round(3)
 
 
@@ -124,24 +121,20 @@ def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathL
         new.rename(folder / name)
 
 
-def explorer(model: FactorModel, data: MovieLens, user_items: sp.csr_matrix, least: int = 20) -> widgets.VBox:
+def explorer(model: FactorModel, data: MovieLens, user_items: sp.csr_matrix, least: int = 20) -> widgets.interactive:
     """Type a title: the movie's neighbours, among those with ``least`` or more of ``user_items`` (U x I). Type the
     number of a user, as in the files: what ``user_items`` holds of that user, and recommendations."""
     often = np.flatnonzero(user_items.getnnz(0) >= least)
 
-    def neighbours(movie: str) -> None:
+    def look(movie: str, user: int) -> None:
         try:
-            display(similar_movies(model, data, movie, items=often))
+            userid, nearest = data.userid(user), similar_movies(model, data, movie, items=often)
         except KeyError as unknown:
             print(unknown.args[0])
-
-    def profile(user: int) -> None:
-        try:
-            userid = data.userid(user)
-            display(liked_movies(data, user_items, userid), recommended_movies(model, data, user_items, userid))
-        except KeyError as unknown:
-            print(unknown.args[0])
+        else:
+            likes = liked_movies(data, user_items, userid)
+            display(nearest, likes, recommended_movies(model, data, user_items, userid))
 
     movie = widgets.Combobox(value=FILMS[0], options=data.movies["title"].tolist(), description="movie")
     user = widgets.IntText(value=data.user_ids[data.example_user()], description="user")
-    return widgets.VBox([widgets.interactive(neighbours, movie=movie), widgets.interactive(profile, user=user)])
+    return widgets.interactive(look, movie=movie, user=user)

@@ -1,6 +1,6 @@
 """SVD: biased matrix factorization of explicit ratings by stochastic gradient descent."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 import scipy.sparse as sp
 import torch
@@ -34,7 +34,7 @@ def svd_step(
     return weights * error**2 / 2
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class SVD(FactorModel):
     """Ratings are estimated as mu + b_u + b_i + p_u·q_i: their mean, what u and i add to it, what depends on both.
 
@@ -46,8 +46,6 @@ class SVD(FactorModel):
     the error greater.
     """
 
-    factors: int = 64
-    _: KW_ONLY
     learning_rate: float = 0.05
     regularization: float = 0.05
     unobserved_weight: float = 0.0

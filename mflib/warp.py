@@ -1,7 +1,7 @@
 """WARP: weighted approximate-rank pairwise loss, which cares for the top of the list."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 import scipy.sparse as sp
 import torch
@@ -12,24 +12,21 @@ from mflib.sampling import ORDER, generator
 
 LIKES_PER_ROW = 32  # a step sums over them, and too large a sum diverges
 WIDE = 20_000  # for more items than this, to score only the drawn ones is faster than to score all
+ROUND = 10  # draws at a time
 Scores = Callable[[Tensor, Tensor], Tensor]
 
 
-def score_all(p_block: Tensor, Q: Tensor, liked: Tensor) -> Scores:
-    """The function (rows, items; int64) -> scores, -inf where liked, by one product of all (B x I)."""
-    scores = (p_block @ Q.T).view(-1)
-    scores.index_fill_(0, liked, -torch.inf)
-    return lambda rows, items: scores.index_select(0, (rows * len(Q) + items).view(-1)).view_as(items)
-
-
-def score_drawn(p_block: Tensor, Q: Tensor, liked: Tensor) -> Scores:
-    """The same function, which computes what it is asked for; ``liked`` is sorted."""
+def scorer(p_block: Tensor, Q: Tensor, liked: Tensor) -> Scores:
+    """The function (rows, items; int64) -> scores p·q, -inf in the ``liked`` cells: row * I + item, sorted."""
+    if len(Q) <= WIDE:
+        products = (p_block @ Q.T).view(-1).index_fill_(0, liked, -torch.inf)  # B I
+        return lambda rows, items: products.index_select(0, (rows * len(Q) + items).view(-1)).view_as(items)
 
     def scores(rows: Tensor, items: Tensor) -> Tensor:
         cells = rows * len(Q) + items
         place = torch.searchsorted(liked, cells).clamp_(max=len(liked) - 1)  # torch.isin takes twenty times as long
         known = liked.index_select(0, place.view(-1)).view_as(cells) == cells
-        q = Q.index_select(0, items.view(-1)).view(*items.shape, -1)
+        q = Q.index_select(0, items.view(-1)).view(*items.shape, Q.shape[1])
         return (p_block.index_select(0, rows) * q).sum(-1).masked_fill_(known, -torch.inf)
 
     return scores
@@ -39,17 +36,14 @@ def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor
     """How many draws each positive needs until one scores above its limit -> int64, n; 0: none did.
 
     Positive k belongs to row ``rows[k]`` (int64, n) of ``scores``, has the limit ``limits[k]`` (n) and the candidates
-    ``draws[:, k]`` (int64, D x n), tried from the top down, in rounds of doubling height.
+    ``draws[:, k]`` (int64, D x n), tried from the top down. Who has found one is spared the later rounds.
     """
-    needed, searching = torch.zeros_like(rows), torch.arange(len(rows), device=rows.device)
-    start, height = 0, 8
-    while start < len(draws) and len(searching):
-        candidates = draws[start : start + height].index_select(1, searching)  # height x s
-        found, first = (scores(rows, candidates) > limits).max(0)
-        hit, miss = found.nonzero()[:, 0], found.logical_not().nonzero()[:, 0]
-        needed.index_copy_(0, searching.index_select(0, hit), first.index_select(0, hit) + start + 1)
-        searching, rows, limits = (t.index_select(0, miss) for t in (searching, rows, limits))
-        start, height = start + height, 2 * height
+    needed = torch.zeros_like(rows)
+    for start in range(0, len(draws), ROUND):
+        k = (needed == 0).nonzero()[:, 0]  # who still searches
+        candidates = draws[start : start + ROUND].index_select(1, k)
+        violates, first = (scores(rows[k], candidates) > limits[k]).max(0)
+        needed[k] = torch.where(violates, start + 1 + first, 0)
     return needed
 
 
@@ -75,7 +69,7 @@ def warp_step(
     p_block = P.index_select(0, users)  # B x F
     p, qi = p_block.index_select(0, rows), Q.index_select(0, positives)  # n x F
     limits = (p * qi).sum(1) - margin  # n
-    scores = (score_all if len(Q) <= WIDE else score_drawn)(p_block, Q, liked)
+    scores = scorer(p_block, Q, liked)
     needed = first_violations(scores, rows, limits, draws)
 
     k = needed.nonzero()[:, 0]  # the positives that found a violation, after d draws
@@ -97,7 +91,7 @@ def ranges(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     return rows, torch.arange(len(rows)) + (first - count.cumsum(0) + count).index_select(0, rows)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class WARP(FactorModel):
     """Scores p_u·q_i are trained so that liked items stand at the top of the list.
 
@@ -108,8 +102,6 @@ class WARP(FactorModel):
     Annotation", IJCAI 2011).
     """
 
-    factors: int = 64
-    _: KW_ONLY
     learning_rate: float = 0.01
     regularization: float = 0.55
     margin: float = 1.0

@@ -95,8 +95,8 @@ def similar() -> str:
     for name, fit in tqdm(SIMILAR.items(), "similar items"):
         model = fit(likes)
         metrics = ("cosine", "l2") if model.item_factors.shape[1] <= 65 else ("cosine",)  # others are too long for l2
-        found = [similarity_quality(model, data.movies, items, metric).items() for metric in metrics]
-        rows[name] = {what: f"{value:.3f}" for pairs in found for what, value in pairs}
+        found = similarity_quality(model, data.movies, items, metrics)
+        rows[name] = {what: f"{value:.3f}" for what, value in found.items()}
     return text(rows)
 
 

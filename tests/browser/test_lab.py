@@ -155,28 +155,29 @@ def test_run_all(lab, opened, name):
 
 def explore(page, name: str) -> None:
     """Drive the explorer at the end of the notebook."""
-    neighbours, profile = page.locator(".widget-interact").all()
+    explorer = page.locator(".widget-interact")
     movie, user = page.get_by_label("movie", exact=True), page.get_by_label("user", exact=True)
     movie.scroll_into_view_if_needed()
     movie.fill("star wars")
-    neighbours.get_by_text("perhaps one of ['Star Wars (1977)']").wait_for()
+    explorer.get_by_text("perhaps one of ['Star Wars (1977)']").wait_for()
     movie.fill("Star Wars (1977)")
-    neighbours.get_by_text("Empire Strikes Back, The (1980)").first.wait_for()
+    explorer.get_by_text("Empire Strikes Back, The (1980)").first.wait_for()
     user.fill("7")
     user.press("Enter")
-    profile.locator("table").nth(1).wait_for()
-    before = profile.inner_text()
-    profile.scroll_into_view_if_needed()
+    explorer.locator("table").nth(2).wait_for()
+    before = explorer.inner_text()
+    explorer.scroll_into_view_if_needed()
     page.screenshot(path=SCREENSHOTS / f"lab-{name}-explorer.png")
     user.fill("1")
     user.press("Enter")
-    changed = "old => [...document.querySelectorAll('.widget-interact')].at(-1).innerText !== old"
+    changed = "old => document.querySelector('.widget-interact').innerText !== old"
     page.wait_for_function(changed, arg=before)
     movie.fill("No such movie")
-    neighbours.get_by_text("which 0 have; look it up in the table movies").wait_for()
+    explorer.get_by_text("which 0 have; look it up in the table movies").wait_for()
+    movie.fill("Alien (1979)")
     user.fill("99999")
     user.press("Enter")
-    profile.get_by_text("expected one of the 943 user ids of ml-100k, got 99999").wait_for()
+    explorer.get_by_text("expected one of the 943 user ids of ml-100k, got 99999").wait_for()
     assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
 
 

@@ -23,9 +23,9 @@ MISTAKES = {
     "sigma(x) for sigma(-x)": ("bpr", "torch.sigmoid(-x)", "torch.sigmoid(x)", "bpr_step"),
     "penalty forgotten": ("als", "X @ gram - penalty * X", "X @ gram", "conjugate_gradient"),
     "confidence forgotten": ("als", "extra, target: target)", "extra, target: target.clamp(max=1))", "cholesky"),
-    "liked items violate": ("warp", "(p_block, Q, liked)", "(p_block, Q, liked[:1])", "warp_step"),
+    "liked items violate": ("warp", "scorer(p_block, Q, liked)\n", "scorer(p_block, Q, liked[:1])\n", "warp_step"),
     "rank off by one": ("warp", "(len(Q) - 1) // d)", "len(Q) // d - 1)", "warp_step"),
-    "draws counted from 0": ("warp", "hit) + start + 1)", "hit) + start)", "first_violations"),
+    "draws counted from 0": ("warp", "start + 1 + first", "start + first", "first_violations"),
 }
 
 
