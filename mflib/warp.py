@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -85,12 +86,6 @@ def warp_step(
     return losses, needed
 
 
-def ranges(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """(row, position) of the positions first[row] … first[row] + count[row] - 1 of all rows, int64."""
-    rows = torch.repeat_interleave(torch.arange(len(count)), count)
-    return rows, torch.arange(len(rows)) + (first - count.cumsum(0) + count).index_select(0, rows)
-
-
 @dataclass(eq=False, kw_only=True)
 class WARP(FactorModel):
     """Scores p_u·q_i are trained so that liked items stand at the top of the list.
@@ -118,20 +113,19 @@ class WARP(FactorModel):
         users, liked = interactions(likes)
         order = torch.randperm(likes.nnz, generator=generator(self.random_state, ORDER))
         shuffled = liked[order[users[order].argsort(stable=True)]]  # within each user
-        start = torch.from_numpy(likes.indptr).long()
-        count = start.diff()
-        user_of, part = ranges(torch.zeros_like(count), -(-count // LIKES_PER_ROW))  # the rows of an iteration
-        first_of = start[user_of] + LIKES_PER_ROW * part
-        count_of = (start[user_of + 1] - first_of).clamp(max=LIKES_PER_ROW)
+        place = torch.arange(likes.nnz) - torch.from_numpy(likes.indptr)[users]  # among the user's likes
+        first = (place % LIKES_PER_ROW == 0).nonzero()[:, 0]
+        user_of = users[first]  # of the rows that an iteration visits
+        parts = sp.csr_matrix((likes.data, shuffled.numpy(), np.append(first, likes.nnz)), (len(first), n_items))
         harmonic = torch.arange(1, n_items, dtype=torch.float64).reciprocal().cumsum(0)
         rank_weights = torch.cat([torch.zeros(1), harmonic]).to(self.device, self.dtype)  # L(0), L(1), …
 
         def step(chosen: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
             users = user_of[chosen]
-            known_rows, known = ranges(start[users], count[users])
-            rows, positions = ranges(first_of[chosen], count_of[chosen])
+            known_rows, known = interactions(likes[users.numpy()])
+            rows, positives = interactions(parts[chosen.numpy()])
             draws = torch.randint(n_items, (self.max_draws, len(rows)), generator=rng)
-            block = (users, known_rows * n_items + liked[known], rows, shuffled[positions], draws)
+            block = (users, known_rows * n_items + known, rows, positives, draws)
             block = (ids.to(self.device) for ids in block)
             rest = (rank_weights, self.margin, learning_rate, self.regularization)
             return warp_step(self.user_factors, self.item_factors, *block, *rest)[0]
