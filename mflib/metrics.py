@@ -19,6 +19,11 @@ def rmse(estimates: ArrayLike, ratings: ArrayLike) -> float:
     return float(np.sqrt(np.mean((np.asarray(estimates, np.float64) - np.asarray(ratings, np.float64)) ** 2)))
 
 
+def mae(estimates: ArrayLike, ratings: ArrayLike) -> float:
+    """Mean absolute error, in stars; both n."""
+    return float(np.mean(np.abs(np.asarray(estimates, np.float64) - np.asarray(ratings, np.float64))))
+
+
 def ranking_metrics(model: FactorModel, train: sp.spmatrix, test: sp.spmatrix, N: int = 10) -> pd.DataFrame:
     """Rank all items but those of ``train`` and see where those of ``test`` stand; take ``.mean()`` of it.
 

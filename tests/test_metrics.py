@@ -11,6 +11,7 @@ from mflib import Popularity
 from mflib.metrics import (
     bootstrap_interval,
     catalogue,
+    mae,
     ranking_metrics,
     rmse,
     series_of,
@@ -105,8 +106,9 @@ def test_shapes_must_fit(ratings):
         ranking_metrics(model, ratings[:5], ratings[:5])
 
 
-def test_rmse():
+def test_rmse_and_mae():
     assert rmse([1, 2, 3], [1, 4, 7]) == pytest.approx(np.sqrt((0 + 4 + 16) / 3))
+    assert mae([1, 2, 3], [1, 4, 7]) == pytest.approx((0 + 2 + 4) / 3)
 
 
 def test_bootstrap_interval_is_that_of_the_central_limit():
