@@ -53,7 +53,6 @@ class FactorModel:
         user_items = as_csr(user_items)
         if user_items.nnz == 0:
             raise ValueError(f"expected interactions to learn from, got an empty matrix of shape {user_items.shape}")
-        torch.empty(2**24, dtype=torch.uint8)  # freed at once, it makes glibc keep the pages of freed batches: faster
         self.history = []
         epoch = self._prepare(user_items)
         self._clear_empty(user_items)

@@ -42,8 +42,7 @@ class SVD(FactorModel):
     Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009).
 
     With ``unobserved_weight`` w > 0, each rating is joined by a cell drawn uniformly from all U x I, with the target 0
-    and the weight w U I / n, so that every cell counts as a zero of weight w. Then mu = 0, the ranking is better and
-    the error greater.
+    and the weight w U I / n, so that every cell is a zero of weight w. Then mu = 0, the ranking gains, the error grows.
     """
 
     learning_rate: float = 0.05
@@ -70,8 +69,7 @@ class SVD(FactorModel):
                 users, items = (torch.cat(pair) for pair in zip((users, items), cells, strict=True))
                 ratings = torch.cat([ratings, torch.zeros_like(ratings)])
                 weights = torch.cat([weights, cell_weight * weights])
-            factors = (self.user_factors, self.item_factors, self.user_biases, self.item_biases)
-            batch = (users, items, ratings, weights)
-            return svd_step(*factors, self.global_bias, *batch, learning_rate, self.regularization)
+            model = (self.user_factors, self.item_factors, self.user_biases, self.item_biases, self.global_bias)
+            return svd_step(*model, users, items, ratings, weights, learning_rate, self.regularization)
 
         return sgd(self, user_items.nnz, step)

@@ -126,8 +126,7 @@ class WARP(FactorModel):
             rows, positives = interactions(parts[chosen.numpy()])
             draws = torch.randint(n_items, (self.max_draws, len(rows)), generator=rng)
             block = (users, known_rows * n_items + known, rows, positives, draws)
-            block = (ids.to(self.device) for ids in block)
             rest = (rank_weights, self.margin, learning_rate, self.regularization)
-            return warp_step(self.user_factors, self.item_factors, *block, *rest)[0]
+            return warp_step(self.user_factors, self.item_factors, *(t.to(self.device) for t in block), *rest)[0]
 
         return sgd(self, len(user_of), step)
