@@ -118,9 +118,11 @@ class ALS(FactorModel):
         """The objective at the cost of the stored cells: over all cells, sum (x_u·y_i)^2 is tr(X'X Y'Y)."""
         X, Y = self.user_factors, self.item_factors
         XX, YY = (W.T @ W for W in (X.double(), Y.double()))
-        cells = over_cells(blocks, Y, X, lambda product, extra, target: extra * product - 2 * target)  # I x F
-        rest = (Y * (cells + item_penalty * Y), user_penalty * X**2, *(target for *_, target in blocks))
-        return float((XX * YY).sum() + sum(part.sum(dtype=torch.float64) for part in rest))
+        loss = (XX * YY).sum() + ((user_penalty * X**2).sum() + (item_penalty * Y**2).sum()).double()
+        for columns, extra, target in blocks:
+            product = torch.sparse.sampled_addmm(extra, Y, X[columns].T, beta=0).values()
+            loss += (target - 2 * target * product + extra.values() * product**2).sum(dtype=torch.float64)
+        return float(loss)
 
     def _fold_in(self, user_items: sp.csr_matrix) -> Tensor:
         """The exact factors of users with ``user_items`` (B x I), given the item factors -> B x F."""

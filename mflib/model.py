@@ -251,8 +251,8 @@ def as_csr(user_items: sp.spmatrix) -> sp.csr_matrix:
 
 def interactions(user_items: sp.csr_matrix, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """The (user, item) ids of all stored cells, row by row -> int64, n each."""
-    coo = user_items.tocoo(copy=False)
-    return tuple(torch.from_numpy(ids.astype(np.int64)).to(device) for ids in (coo.row, coo.col))
+    users = np.repeat(np.arange(user_items.shape[0]), np.diff(user_items.indptr))
+    return tuple(torch.from_numpy(ids.astype(np.int64)).to(device) for ids in (users, user_items.indices))
 
 
 def top(scores: Tensor, N: int) -> tuple[Tensor, Tensor]:
