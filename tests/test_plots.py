@@ -101,7 +101,7 @@ def test_explorer_finds_a_movie_and_its_neighbours(data, model, capsys):
     neighbours = type_in(0, "Toy Story 2 (1999)").split("title")[0]
     assert FILMS[rarest] not in neighbours, "too few likes"
     assert sorted((FILMS[i] for i in ids), key=neighbours.find) == [FILMS[i] for i in ids]
-    assert type_in(0, "Big (1988)") != neighbours
+    assert type_in(0, "Big (1988)").split("title")[0] != neighbours
 
 
 def test_explorer_shows_history_and_recommendations(data, model, capsys):
