@@ -33,6 +33,7 @@ MUTANTS = [  # what is wrong, file, right, wrong
     ("ALS: exact solves without the empty cells", "als.py", "A = Y.T @ Y + penalty", "A = penalty"),
     ("ALS: sign of the residual", "als.py", "X += length * p", "X -= length * p"),
     ("ALS: items never solved", "als.py", "solve(self.item_factors, self.user_factors, *item_side)", "pass"),
+    ("ALS: extrapolation from where the items arrive", "als.py", "torch.sub(self.item_factors, start, out=change)", "change.copy_(self.item_factors)"),
     ("ALS: directions not conjugate", "als.py", "p = r + rr / before.clamp_min(tiny) * p", "p = r"),
     ("ALS: loss of the stored cells only", "als.py", "(XX * YY).sum() + (", "("),
     ("BPR: sign flipped", "bpr.py", "lr * torch.sigmoid(-x)", "-lr * torch.sigmoid(-x)"),

@@ -265,6 +265,17 @@ def test_als_loss_never_rises(signed, options):
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_als_extrapolation_starts_ahead_of_the_items(signed):
+    """The users of the second iteration are solved for Y + .5 (Y - Y before it)."""
+    options = {"use_cg": False, "extrapolation": 0.5}
+    model, _, Y = fitted(signed, **options)
+    start = ALS(5, dtype=torch.float64)
+    start._draw(signed.shape, model.init_std)
+    start = start.item_factors * torch.from_numpy(signed.any(0))[:, None]
+    model.item_factors = torch.from_numpy(Y) + 0.5 * (torch.from_numpy(Y) - start)
+    assert np.allclose(fitted(signed, iterations=2, **options)[1], model._fold_in(sp.csr_matrix(signed)), atol=1e-12)
+
+
 @pytest.mark.parametrize("use_cg", [True, False])
 def test_als_blocks_do_not_matter(signed, monkeypatch, use_cg):
     whole = fitted(signed, use_cg=use_cg)

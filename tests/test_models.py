@@ -299,6 +299,7 @@ CHANGED = {
     "frequency_scaling": 0.0,
     "use_cg": True,
     "cg_steps": 1,
+    "extrapolation": 0.5,
     "margin": 0.0,
     "max_draws": 2,
 }
