@@ -30,25 +30,28 @@ plt.show()
 print(sorted({"a", "b"}))"""
 
 
-def run(source: str, folder, environment=None):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source.strip())])
-    nbformat.write(notebook, folder / "cell.ipynb")
-    executed, error = execute(folder / "cell.ipynb", "ml-100k", environment)
-    assert error is None
-    executed.cells[0].id = "cell"
-    return executed
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The cells, executed plainly and under all disturbances at once."""
+    sources = UNSTABLE | {"stable": STABLE}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s.strip()) for s in sources.values()])
+    for what, cell in zip(sources, notebook.cells, strict=True):
+        cell.id = what.replace(" ", "-")
+    file = tmp_path_factory.mktemp("cells") / "cells.ipynb"
+    nbformat.write(notebook, file)
+    results = [execute(file, "ml-100k", settings) for settings in ({"OMP_NUM_THREADS": "2"}, COMBINED)]
+    assert [error for _, error in results] == [None, None]
+    return [executed for executed, _ in results]
 
 
 @pytest.mark.parametrize("what", UNSTABLE)
-def test_unstable_cells_are_caught(what, tmp_path):
-    plain, disturbed = (run(UNSTABLE[what], tmp_path, settings) for settings in ({"OMP_NUM_THREADS": "2"}, COMBINED))
-    assert differences(plain, disturbed)["cell"], f"{what}: the disturbed run gave the same"
+def test_unstable_cells_are_caught(what, runs):
+    assert differences(*runs)[what.replace(" ", "-")], f"{what}: the disturbed run gave the same"
 
 
-def test_a_stable_cell_is_not_and_its_figure_is_equal_byte_for_byte(tmp_path):
-    plain, again, disturbed = (run(STABLE, tmp_path, environment) for environment in (None, None, COMBINED))
-    assert differences(plain, disturbed)["cell"] == ""
-    figures = [[o.data["image/png"] for o in nb.cells[0].outputs if "data" in o] for nb in (plain, again)]
+def test_a_stable_cell_is_not_and_its_figure_is_equal_byte_for_byte(runs):
+    assert differences(*runs)["stable"] == ""
+    figures = [[o.data["image/png"] for o in nb.cells[-1].outputs if "data" in o] for nb in runs]
     assert figures[0] == figures[1]
     assert len(figures[0]) == 1
 
