@@ -63,8 +63,7 @@ class BPR(FactorModel):
         def step(chosen: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
             rows = useful.index_select(0, chosen)
             users = all_users.index_select(0, rows)
-            triples = (users, all_items.index_select(0, rows), unliked.sample(users, rng))
-            triples = (ids.to(self.device) for ids in triples)
+            triples = (t.to(self.device) for t in (users, all_items.index_select(0, rows), unliked.sample(users, rng)))
             rest = (learning_rate, self.user_regularization, self.item_regularization)
             return bpr_step(self.user_factors, self.item_factors, self.item_biases, *triples, *rest)
 

@@ -85,8 +85,7 @@ def bootstrap_interval(values: ArrayLike, confidence: float = 0.95, random_state
     the users are drawn anew, 1,000 times (Efron 1979)."""
     values, rng = np.asarray(values, np.float64), np.random.default_rng(random_state)
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(1000)]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return tuple(np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist())
 
 
 def catalogue(model: FactorModel, train: sp.spmatrix, N: int = 10) -> dict[str, float]:

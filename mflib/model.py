@@ -259,8 +259,7 @@ def top(scores: Tensor, N: int) -> tuple[Tensor, Tensor]:
     """The N highest scores of each row (B x I) -> (ids, scores), B x min(N, I); ties by id."""
     if N < 1:
         raise ValueError(f"expected N of at least 1, got {N}")
-    N = min(N, scores.shape[1])
-    values, ids = scores.topk(N)
+    values, ids = scores.topk(N := min(N, scores.shape[1]))
     # topk takes any of several equal scores; the rows where that changes the set are sorted instead
     tied = ((scores >= values[:, -1:]).sum(1) > N).nonzero()[:, 0]
     ids[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :N]

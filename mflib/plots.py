@@ -31,10 +31,7 @@ def axes(columns: int = 1, height: float = 3.2) -> tuple[plt.Figure, plt.Axes | 
 
 
 def learning_curve(model: FactorModel, curve: pd.DataFrame, baseline: float, label: str) -> plt.Figure:
-    """Training loss (left) and a held-out metric beside a baseline called ``label`` (right).
-
-    ``curve``: index iteration (from 1), one column, named as the metric.
-    """
+    """Training loss; a held-out metric (``curve``: index iteration from 1, one column) beside a labelled baseline."""
     name, color = type(model).__name__, COLORS[type(model).__name__]
     figure, (left, right) = axes(2)
     left.plot([h["iteration"] + 1 for h in model.history], [h["loss"] for h in model.history], color=color)
@@ -89,8 +86,7 @@ def similarity(models: dict[str, FactorModel], data: MovieLens, likes: sp.csr_ma
 def liked_movies(data: MovieLens, likes: sp.csr_matrix, userid: int, N: int = 10) -> pd.DataFrame:
     """N of the movies that ``likes`` (U x I) holds for a user, with title and genres, best rated first."""
     ids = likes[userid].indices
-    stars = data.ratings[userid].toarray()[0][ids].astype(int)
-    table = data.movies.loc[ids, ["title", "genres"]].assign(stars=stars)
+    table = data.movies.loc[ids, ["title", "genres"]].assign(stars=data.ratings[userid, ids].toarray()[0].astype(int))
     return table.sort_values("stars", ascending=False, kind="stable").head(N).reset_index(drop=True)
 
 
@@ -103,10 +99,8 @@ def recommended_movies(
 
 
 def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathLike) -> None:
-    """Write the item factors, with titles and genres, for the projector of TensorBoard (``--logdir folder``).
-
-    They are in ``folder`` / class name, whole or not at all, in place of an earlier export.
-    """
+    """Write the item factors, with titles and genres, for TensorBoard's projector (``--logdir folder``), into
+    ``folder`` / class name: whole or not at all, in place of an earlier export."""
     from torch.utils.tensorboard import SummaryWriter  # takes a second, which only this function should cost
 
     name, folder = type(model).__name__, Path(folder)
@@ -121,10 +115,10 @@ def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathL
         new.rename(folder / name)
 
 
-def explorer(model: FactorModel, data: MovieLens, user_items: sp.csr_matrix, least: int = 20) -> widgets.interactive:
-    """Type a title: the movie's neighbours, among those with ``least`` or more of ``user_items`` (U x I). Type the
-    number of a user, as in the files: what ``user_items`` holds of that user, and recommendations."""
-    often = np.flatnonzero(user_items.getnnz(0) >= least)
+def explorer(model: FactorModel, data: MovieLens, likes: sp.csr_matrix, least: int = 20) -> widgets.interactive:
+    """Type a title: the movie's neighbours, among those with ``least`` or more of ``likes`` (U x I). Type the
+    number of a user, as in the files: what ``likes`` holds of that user, and recommendations."""
+    often = np.flatnonzero(likes.getnnz(0) >= least)
 
     def look(movie: str, user: int) -> None:
         try:
@@ -132,8 +126,7 @@ def explorer(model: FactorModel, data: MovieLens, user_items: sp.csr_matrix, lea
         except KeyError as unknown:
             print(unknown.args[0])
         else:
-            likes = liked_movies(data, user_items, userid)
-            display(nearest, likes, recommended_movies(model, data, user_items, userid))
+            display(nearest, liked_movies(data, likes, userid), recommended_movies(model, data, likes, userid))
 
     movie = widgets.Combobox(value=FILMS[0], options=data.movies["title"].tolist(), description="movie")
     user = widgets.IntText(value=data.user_ids[data.example_user()], description="user")
