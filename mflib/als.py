@@ -51,14 +51,16 @@ def conjugate_gradient(X: Tensor, Y: Tensor, blocks: Blocks, penalty: Tensor, st
 def cholesky(X: Tensor, Y: Tensor, blocks: Blocks, penalty: Tensor) -> None:
     """Set all rows of X to their least-squares solution given Y; arguments as in ``conjugate_gradient``.
 
-    A sparse product finds row f of all the A, of which the upper triangle is enough; they take rows x F^2 numbers.
+    A sparse product finds row f of all A (rows x F^2 numbers) from the diagonal on. FloatingPointError: A is singular.
     """
     A = Y.T @ Y + penalty[:, :, None] * torch.eye(Y.shape[1], dtype=Y.dtype, device=Y.device)  # rows x F x F
     for columns, extra, _ in blocks:
         for f, y_f in enumerate(Y[columns].T):
             A[:, f, f:] += extra @ (y_f[:, None] * Y[columns, f:])
     b = over_cells(blocks, X, Y, lambda product, extra, target: target)  # rows x F
-    R = torch.linalg.cholesky(A, upper=True)
+    R, failed = torch.linalg.cholesky_ex(A, upper=True)
+    if failed.any():
+        raise FloatingPointError("expected systems of full rank, got a singular one; raise the regularization")
     X.copy_(torch.cholesky_solve(b[:, :, None], R, upper=True)[:, :, 0])
 
 

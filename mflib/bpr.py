@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.model import Epoch, FactorModel, as_csr, interactions, sgd
+from mflib.model import Epoch, FactorModel, interactions, sgd
 from mflib.sampling import Unliked
 
 
@@ -55,7 +55,7 @@ class BPR(FactorModel):
     init_std: float = 0.1
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
-        likes = as_csr(user_items > 0)
+        likes = user_items > 0
         self._draw(likes.shape, self.init_std)
         unliked, (all_users, all_items) = Unliked(likes), interactions(likes)
         useful = (unliked.count.index_select(0, all_users) > 0).nonzero()[:, 0]  # who likes everything teaches nothing

@@ -38,11 +38,13 @@ def ranking_metrics(model: FactorModel, train: sp.spmatrix, test: sp.spmatrix, N
 
     Ties count against the model: a test item ranks behind all other items of the same score.
     """
-    train, test = as_csr(train), as_csr(as_csr(test) > 0)
+    train, test = as_csr(train), as_csr(test) > 0
     if train.shape != test.shape or train.shape != (len(model.user_factors), len(model.item_factors)):
         raise ValueError(f"expected train and test of the model's shape, got {train.shape} and {test.shape}")
-    if abs(train).multiply(test).nnz:
+    if train.multiply(test).nnz:
         raise ValueError("expected train and test without a common cell, got an overlap: test items have leaked")
+    if N < 1 or not test.nnz:
+        raise ValueError(f"expected N of at least 1 and positive cells in test, got N = {N} and {test.nnz} cells")
     users = np.flatnonzero(np.diff(test.indptr))
     size = max(1, BLOCK // test.shape[1])
     blocks = [users[start : start + size] for start in range(0, len(users), size)]
@@ -52,7 +54,7 @@ def ranking_metrics(model: FactorModel, train: sp.spmatrix, test: sp.spmatrix, N
 
 def _evaluate(model: FactorModel, users: np.ndarray, train: sp.csr_matrix, test: sp.csr_matrix, N: int) -> pd.DataFrame:
     n_users, n_items = test.shape
-    scores = model.scores(torch.from_numpy(users)).cpu().numpy()  # B x I
+    scores = model.scores(torch.from_numpy(users).to(model.device)).cpu().numpy()  # B x I
     count = np.diff(test.indptr)  # B
     rows = np.repeat(np.arange(n_users), count)
     own = np.full((n_users, count.max()), -np.inf, scores.dtype)  # scores of the test items, padded
@@ -120,8 +122,9 @@ def similarity_quality(
     """How well the N nearest of each of ``items`` (ids, int64, n), among them, agree with the data's ``movies``.
 
     For each of ``metrics``: "genres", the mean share of common genres (Jaccard) of a movie and its neighbours;
-    "series": of the others of a movie's series (see ``series_of``), the share among its neighbours.
+    "series": of the others of a movie's series (see ``series_of``), the share among its neighbours; NaN without series.
     """
+    N = min(N, len(items) - 1)
     genres, series = movies["genres"].str.get_dummies("|").to_numpy(bool), np.full(len(movies), -1)
     series[items] = series_of(movies["title"].iloc[items])
     own, judged, quality = genres[items][:, None], series[items] >= 0, {}

@@ -43,13 +43,14 @@ class FactorModel:
     device: str = "cpu"
 
     def fit(self, user_items: sp.spmatrix, show_progress: bool = True, callback: Callback | None = None) -> Self:
-        """Learn from ``user_items`` (scipy sparse, U x I, finite), anew from ``random_state``.
+        """Learn from ``user_items`` (scipy sparse, U x I, finite; a stored 0 is empty), anew from ``random_state``.
 
         ``callback(iteration, elapsed, loss)`` follows each iteration, counted from 0, which took ``elapsed`` seconds.
         TypeError: a dense matrix; ValueError: no interactions; FloatingPointError: training diverged.
         """
-        if self.factors < 1 or self.iterations < 1:
-            raise ValueError(f"expected at least 1 factor and 1 iteration, got {self.factors} and {self.iterations}")
+        sizes = ("factors", "iterations", "batch_size", "max_draws", "cg_steps")
+        if wrong := [name for name in sizes if getattr(self, name, 1) < 1]:
+            raise ValueError(f"expected at least 1 for {wrong[0]}, got {self!r}")
         user_items = as_csr(user_items)
         if user_items.nnz == 0:
             raise ValueError(f"expected interactions to learn from, got an empty matrix of shape {user_items.shape}")
@@ -60,7 +61,7 @@ class FactorModel:
             start = time.perf_counter()
             loss = epoch(iteration)
             seconds = time.perf_counter() - start
-            if not np.isfinite(loss):
+            if not (np.isfinite(loss) and self.user_factors.isfinite().all() and self.item_factors.isfinite().all()):
                 remedy = "lower the learning rate (ALS: alpha) or raise the regularization"
                 raise FloatingPointError(f"{self!r} diverged: loss {loss} in iteration {iteration}; {remedy}")
             self.history.append({"iteration": iteration, "loss": loss, "seconds": seconds})
@@ -128,8 +129,7 @@ class FactorModel:
         return self._ranked(scores, "item", userid, N, filter_items, items)
 
     def _fold_in(self, user_items: sp.csr_matrix) -> Tensor:
-        name = type(self).__name__
-        raise NotImplementedError(f"{name} has no formula for new users: expected recalculate_user=False, or ALS")
+        raise NotImplementedError(f"{self!r} has no formula for new users: expected recalculate_user=False, or ALS")
 
     def similar_items(
         self, itemid: ArrayLike, N: int = 10, filter_items: Ids = None, items: Ids = None, metric: Metric = "cosine"
@@ -149,7 +149,8 @@ class FactorModel:
             raise ValueError(f"expected the metric 'cosine' or 'l2', got {metric!r}")
         ids, W = self._ids(query, what), getattr(self, f"{what}_factors")
         if metric == "cosine":
-            W = torch.nn.functional.normalize(W, eps=torch.finfo(W.dtype).tiny)
+            W = W / W.abs().amax(1, keepdim=True).clamp_min(torch.finfo(W.dtype).tiny)  # squares of tiny factors vanish
+            W = torch.nn.functional.normalize(W)
 
         def similarities(rows: slice) -> Tensor:
             V = W.index_select(0, ids[rows])
@@ -193,7 +194,8 @@ class FactorModel:
         """Write everything to ``file``, whole or not at all."""
         self._ids([], "item")
         with tempfile.TemporaryDirectory(dir=Path(file).parent, prefix=".saving-") as folder:
-            torch.save({"class": type(self).__name__} | vars(self), Path(folder) / "model")
+            plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in vars(self).items()}  # no numpy scalars
+            torch.save({"class": type(self).__name__} | plain, Path(folder) / "model")
             os.replace(Path(folder) / "model", file)
 
     @classmethod
@@ -241,7 +243,8 @@ def as_csr(user_items: sp.spmatrix) -> sp.csr_matrix:
         got = type(user_items).__name__
         raise TypeError(f"expected a scipy sparse matrix, users x items, got {got}; scipy.sparse.csr_matrix makes one")
     dtype = np.float64 if user_items.dtype == np.float64 else np.float32
-    csr = sp.csr_matrix(user_items, dtype=dtype, copy=True)
+    rows = user_items.reshape(1, -1) if user_items.ndim == 1 else user_items  # a row of a sparse array
+    csr = sp.csr_matrix(rows, dtype=dtype, copy=True)
     csr.sum_duplicates()
     csr.eliminate_zeros()
     if not np.isfinite(csr.data).all():
@@ -249,10 +252,9 @@ def as_csr(user_items: sp.spmatrix) -> sp.csr_matrix:
     return csr
 
 
-def interactions(user_items: sp.csr_matrix, device: str = "cpu") -> tuple[Tensor, Tensor]:
+def interactions(user_items: sp.csr_matrix) -> tuple[Tensor, Tensor]:
     """The (user, item) ids of all stored cells, row by row -> int64, n each."""
-    users = np.repeat(np.arange(user_items.shape[0]), np.diff(user_items.indptr))
-    return tuple(torch.from_numpy(ids.astype(np.int64)).to(device) for ids in (users, user_items.indices))
+    return tuple(torch.from_numpy(ids.astype(np.int64)) for ids in user_items.tocoo().coords)
 
 
 def top(scores: Tensor, N: int) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,9 @@ def train_test_split(
     """
     if not 0 < train_percentage < 1:
         raise ValueError(f"expected a train_percentage between 0 and 1, got {train_percentage}")
-    coo = sp.csr_matrix(user_items).tocoo()  # by way of CSR: the order does not depend on the input's format
+    csr = sp.csr_matrix(user_items, copy=True)
+    csr.sum_duplicates()  # sorts, too: the split does not depend on the format, and no cell is in both parts
+    coo = csr.tocoo()
     order = torch.randperm(coo.nnz, generator=generator(random_state, SPLIT)).numpy()
     in_train = np.zeros(coo.nnz, bool)
     in_train[order[: round(train_percentage * coo.nnz)]] = True

@@ -55,14 +55,13 @@ class SVD(FactorModel):
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
         self._draw(user_items.shape, self.init_std)
-        all_users, all_items = interactions(user_items, self.device)
-        all_ratings = torch.from_numpy(user_items.data).to(self.device, self.dtype)
+        known = (*interactions(user_items), torch.from_numpy(user_items.data).to(self.dtype))
         cell_weight = self.unobserved_weight * user_items.shape[0] * user_items.shape[1] / user_items.nnz
         if not cell_weight:
             self.global_bias = float(user_items.data.mean(dtype="float64"))
 
         def step(rows: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
-            users, items, ratings = (t.index_select(0, rows) for t in (all_users, all_items, all_ratings))
+            users, items, ratings = (t.index_select(0, rows).to(self.device) for t in known)
             weights = torch.ones_like(ratings)
             if cell_weight:
                 cells = (torch.randint(n, rows.shape, generator=rng).to(self.device) for n in user_items.shape)

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.model import Epoch, FactorModel, as_csr, interactions, sgd
+from mflib.model import Epoch, FactorModel, interactions, sgd
 from mflib.sampling import ORDER, generator
 
 LIKES_PER_ROW = 32  # a step sums over them, and too large a sum diverges
@@ -42,8 +42,7 @@ def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor
     needed = torch.zeros_like(rows)
     for start in range(0, len(draws), ROUND):
         k = (needed == 0).nonzero()[:, 0]  # who still searches
-        candidates = draws[start : start + ROUND].index_select(1, k)
-        violates, first = (scores(rows[k], candidates) > limits[k]).max(0)
+        violates, first = (scores(rows[k], draws[start : start + ROUND].index_select(1, k)) > limits[k]).max(0)
         needed[k] = torch.where(violates, start + 1 + first, 0)
     return needed
 
@@ -64,8 +63,9 @@ def warp_step(
     positives (int64, n); draws (int64, D x n), uniform over all items; rank_weights L (I). Gradients are summed at the
     values the step started with. Returns the losses without the penalty and the draws needed (n; 0: nothing found).
 
-    The rank is biased: with v violating items d is geometric, and E[(I - 1) / d] = (I - 1) v / (I - v) ln(I / v) for
-    D without bound, which is above v; a rank of 1 is taken for about ln I. Weston, Bengio, Usunier 2011, algorithm 1.
+    The rank is biased: with v violating items d is geometric, and E[(I - 1) / d] = (I - 1) v / (I - v) ln(I / v) for D
+    without bound, nearly always above v: a rank of 1 is taken for about ln I. With D draws no rank below (I - 1) / D is
+    ever taken, and (1 - v / I)^D of the positives find nothing. Weston, Bengio, Usunier 2011, algorithm 1.
     """
     p_block = P.index_select(0, users)  # B x F
     p, qi = p_block.index_select(0, rows), Q.index_select(0, positives)  # n x F
@@ -107,7 +107,7 @@ class WARP(FactorModel):
     init_std: float = 0.03
 
     def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
-        likes = as_csr(user_items > 0)
+        likes = user_items > 0
         n_items = likes.shape[1]
         self._draw(likes.shape, self.init_std)
         users, liked = interactions(likes)

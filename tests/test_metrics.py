@@ -100,6 +100,15 @@ def test_leaked_test_items_are_refused(ratings):
         ranking_metrics(model, leaked.tocsr(), test)
 
 
+def test_without_anything_to_find_nothing_is_judged(ratings):
+    train, test = train_test_split(ratings)
+    model = ALL["ALS"]().fit(train)
+    with pytest.raises(ValueError, match="positive cells in test, got N = 10 and 0 cells"):
+        ranking_metrics(model, train, -test)
+    with pytest.raises(ValueError, match="expected N of at least 1"):
+        ranking_metrics(model, train, test, N=0)
+
+
 def test_shapes_must_fit(ratings):
     model = ALL["ALS"]().fit(ratings)
     with pytest.raises(ValueError, match="the model's shape"):
@@ -172,3 +181,4 @@ def test_similarity_quality_by_hand():
     )
     everything = similarity_quality(model, movies, items, N=3)
     assert everything["series, cosine"] == 1, "all the others are among the three nearest"
+    assert similarity_quality(model, movies, items) == everything, "of four movies no more than three are neighbours"

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from conftest import ALL, IMPLICIT, checkerboard
+from conftest import ALL, IMPLICIT, checkerboard, random_ratings
 
-from mflib import ALS, SVD, Popularity
+from mflib import ALS, SVD, WARP, Popularity
 from mflib.model import top
+from mflib.svd import svd_step
+from mflib.warp import warp_step
 
 FITTED_STATE = ("user_factors", "item_factors", "user_biases", "item_biases")
 
@@ -81,10 +83,14 @@ def test_fit_refuses(any_model, bad, error, says):
         any_model().fit(bad)
 
 
-@pytest.mark.parametrize("name", ["factors", "iterations"])
-def test_sizes_must_be_positive(any_model, ratings, name):
-    with pytest.raises(ValueError, match="expected at least 1 factor and 1 iteration"):
-        any_model(**{name: 0}).fit(ratings)
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [(name, size) for name in sorted(ALL) for size in ("factors", "iterations")]
+    + [("SVD", "batch_size"), ("BPR", "batch_size"), ("WARP", "max_draws"), ("ALS", "cg_steps")],
+)
+def test_sizes_must_be_positive(ratings, name, size):
+    with pytest.raises(ValueError, match=f"expected at least 1 for {size}, got {name[:3]}.*{size}=0"):
+        ALL[name](**{size: 0}).fit(ratings)
 
 
 @pytest.mark.parametrize("name", ["SVD", "BPR", "WARP"])
@@ -96,6 +102,47 @@ def test_divergence_stops_training(ratings, name):
 def test_als_divergence_names_its_remedy(ratings):
     with pytest.raises(FloatingPointError, match=r"\(ALS: alpha\) or raise the regularization"):
         ALS(4, alpha=1e38).fit(ratings)
+    with pytest.raises(FloatingPointError, match="got a singular one; raise the regularization"):
+        ALS(40, regularization=0.0, use_cg=False).fit(ratings)
+
+
+def test_divergence_in_the_last_step_is_seen(ratings):
+    """Its loss was computed before the step."""
+    with pytest.raises(FloatingPointError, match="diverged"):
+        SVD(4, learning_rate=1e38, init_std=10.0, iterations=1, batch_size=1000).fit(ratings)
+
+
+@pytest.mark.parametrize("w", [0.0, 0.25])
+def test_svd_learns_from_the_unobserved_cells(ratings, w, monkeypatch):
+    """As many rows again, with the target 0 and the weight w U I / n; only without them is there a mean."""
+    batches, step = [], svd_step
+    monkeypatch.setattr("mflib.svd.svd_step", lambda *batch: batches.append(batch) or step(*batch))
+    model = SVD(4, unobserved_weight=w, iterations=1, batch_size=1000).fit(ratings)
+    (*_, mu, users, items, targets, weights, _, _), n = batches[0], ratings.nnz
+    assert mu == model.global_bias == pytest.approx(0.0 if w else ratings.data.mean())
+    known = sp.csr_matrix((targets[:n], (users[:n], items[:n])), ratings.shape)
+    assert (known != ratings).nnz == 0
+    assert weights[:n].tolist() == [1] * n
+    assert len(users) == len(items) == (2 * n if w else n)
+    assert targets[n:].abs().sum() == 0
+    assert weights[n:].numpy() == pytest.approx(w * 30 * 25 / n)
+
+
+def test_an_iteration_of_warp_visits_every_like_once(monkeypatch):
+    """Of users with more likes than a row holds, too; and a rank r weighs 1 + 1/2 + ... + 1/r."""
+    likes, visited, step = random_ratings(6, 90, 0.7), [], warp_step
+
+    def spy(P, Q, users, liked, rows, positives, draws, weights, *rest):
+        assert torch.bincount(rows).max() <= 32
+        assert draws.shape == (50, len(rows))
+        assert torch.allclose(weights, torch.tensor([sum(1 / k for k in range(1, r + 1)) for r in range(90)]))
+        visited.extend(zip(users[rows].tolist(), positives.tolist(), strict=True))
+        return step(P, Q, users, liked, rows, positives, draws, weights, *rest)
+
+    monkeypatch.setattr("mflib.warp.warp_step", spy)
+    WARP(4, iterations=1, batch_size=2).fit(likes)
+    assert np.diff(likes.indptr).max() > 32
+    assert sorted(visited) == list(zip(*(ids.tolist() for ids in likes.nonzero()), strict=True))
 
 
 def test_history_and_callback(any_model, ratings):
@@ -137,6 +184,7 @@ def test_recommend_one_and_many_agree(any_model, ratings):
         assert one.tolist() == ids[row][ids[row] >= 0].tolist()
         assert np.allclose(its_scores, scores[row][: len(one)], atol=1e-5)
         assert np.allclose(model.predict(np.full(len(one), user), one), its_scores, atol=1e-5)
+    assert model.recommend(4, sp.csr_array(ratings)[4])[0].tolist() == model.recommend(4, ratings[4])[0].tolist()
     nobody, _ = model.recommend(np.array([], int), ratings[:0], N=4)
     assert nobody.shape == (0, 4)
 
@@ -205,6 +253,16 @@ def test_similar_is_the_plain_formula(any_model, ratings, metric):
             assert np.allclose(expected[ids[query]], values[query], atol=1e-9)
 
 
+def test_the_cosine_of_tiny_factors(any_model, ratings):
+    """In float32 the squares of such factors are zero."""
+    model = any_model().fit(ratings)
+    ids, values = model.similar_items(np.arange(25))
+    model.item_factors *= 2.0**-90
+    tiny_ids, tiny_values = model.similar_items(np.arange(25))
+    assert (tiny_ids == ids).all()
+    assert (tiny_values == values).all()
+
+
 def test_similar_filters_and_refuses(any_model, ratings):
     model = any_model().fit(ratings)
     assert 4 not in model.similar_items(4, N=25, filter_items=[4])[0]
@@ -268,6 +326,12 @@ def test_save_load_and_pickle(any_model, ratings, tmp_path):
     other = SVD if not isinstance(model, SVD) else ALS
     with pytest.raises(ValueError, match=f"expected a saved {other.__name__}"):
         other.load(file)
+
+
+def test_numpy_hyperparameters_are_saved(ratings, tmp_path):
+    for regularization in np.logspace(-1, 0, 2):
+        ALS(3, regularization=regularization, random_state=np.int64(2)).fit(ratings).save(tmp_path / "model.pt")
+        assert ALS.load(tmp_path / "model.pt").regularization == regularization
 
 
 def test_a_failed_save_keeps_the_old_file(ratings, tmp_path, monkeypatch):
