@@ -16,6 +16,7 @@ from implicit.cpu.bpr import BayesianPersonalizedRanking
 from lightfm import LightFM
 
 from mflib.data import load_movielens
+from mflib.metrics import rmse
 from mflib.model import FactorModel
 from mflib.sampling import train_test_split
 
@@ -37,13 +38,13 @@ def implicit_split(seed: int) -> tuple[sp.csr_matrix, sp.csr_matrix]:
 
 
 class Given(FactorModel):
-    """A model of given factors and item biases, for the evaluation of a peer."""
+    """A model of given factors, item biases, user biases and mean, for the evaluation of a peer."""
 
-    def __init__(self, P: np.ndarray, Q: np.ndarray, b: np.ndarray | None = None):
+    def __init__(self, P, Q, b_i=None, b_u=None, mu: float = 0.0):
         super().__init__(factors=P.shape[1])
-        arrays = (P, Q, np.zeros(len(P), P.dtype), np.zeros(len(Q), Q.dtype) if b is None else b)
-        self.user_factors, self.item_factors, self.user_biases, self.item_biases = map(torch.as_tensor, arrays)
-        self.global_bias = 0.0
+        b_u, b_i = (np.zeros(len(W), W.dtype) if b is None else b for W, b in ((P, b_u), (Q, b_i)))
+        self.user_factors, self.item_factors, self.global_bias = torch.as_tensor(P), torch.as_tensor(Q), mu
+        self.user_biases, self.item_biases = torch.as_tensor(b_u), torch.as_tensor(b_i)
 
 
 class Ease(FactorModel):
@@ -64,13 +65,13 @@ class Ease(FactorModel):
 
 
 def implicit_als(train: sp.csr_matrix, callback: Callback = None, **options) -> Given:
-    options = {"regularization": 50, "alpha": 3, "iterations": 15} | options
-    return _implicit(AlternatingLeastSquares(64, random_state=0, num_threads=THREADS, **options), train, callback)
+    options = {"regularization": 50, "alpha": 3, "iterations": 15, "random_state": 0} | options
+    return _implicit(AlternatingLeastSquares(64, num_threads=THREADS, **options), train, callback)
 
 
 def implicit_bpr(train: sp.csr_matrix, callback: Callback = None, **options) -> Given:
-    options = {"learning_rate": 0.01, "regularization": 0.01, "iterations": 100} | options
-    return _implicit(BayesianPersonalizedRanking(64, random_state=0, num_threads=THREADS, **options), train, callback)
+    options = {"learning_rate": 0.01, "regularization": 0.01, "iterations": 100, "random_state": 0} | options
+    return _implicit(BayesianPersonalizedRanking(64, num_threads=THREADS, **options), train, callback)
 
 
 def _implicit(peer, train: sp.csr_matrix, callback: Callback) -> Given:
@@ -81,10 +82,8 @@ def _implicit(peer, train: sp.csr_matrix, callback: Callback) -> Given:
     return model()
 
 
-def lightfm(
-    train: sp.csr_matrix, loss: str, epochs: int, learning_rate: float = 0.05, callback: Callback = None
-) -> Given:
-    peer, matrix = LightFM(64, loss=loss, learning_rate=learning_rate, random_state=0), train.tocoo()
+def lightfm(train: sp.csr_matrix, loss: str, epochs: int, callback: Callback = None, random_state: int = 0) -> Given:
+    peer, matrix = LightFM(64, loss=loss, learning_rate=0.05, random_state=random_state), train.tocoo()
     for _ in range(epochs):
         peer.fit_partial(matrix, num_threads=THREADS)
         model = Given(peer.user_embeddings, peer.item_embeddings, peer.item_biases)
@@ -93,21 +92,23 @@ def lightfm(
     return model
 
 
-def surprise_svd(train: sp.csr_matrix, epochs: int = 40) -> tuple[float, Callable]:
-    """The seconds of its fit, and a function that estimates the ratings of pairs of ids."""
+def surprise_svd(train: sp.csr_matrix, epochs: int = 40, random_state: int = 0) -> tuple[float, Given]:
+    """The seconds of its fit, and the model; users and items without ratings have zeros, as they have there."""
     coo = train.tocoo()
     table = pd.DataFrame({"user": coo.row, "item": coo.col, "rating": coo.data.astype(float)})
     trainset = surprise.Dataset.load_from_df(table, surprise.Reader(rating_scale=(1, 5))).build_full_trainset()
-    peer = surprise.SVD(n_factors=64, n_epochs=epochs, lr_all=0.005, reg_all=0.05, random_state=0)
+    peer = surprise.SVD(n_factors=64, n_epochs=epochs, lr_all=0.005, reg_all=0.05, random_state=random_state)
     start = time.perf_counter()
     peer.fit(trainset)
     seconds = time.perf_counter() - start
+    P, Q, b_u, b_i = np.zeros((train.shape[0], 64)), np.zeros((train.shape[1], 64)), *map(np.zeros, train.shape)
+    users = [trainset.to_raw_uid(user) for user in range(trainset.n_users)]
+    items = [trainset.to_raw_iid(item) for item in range(trainset.n_items)]
+    P[users], Q[items], b_u[users], b_i[items] = peer.pu, peer.qi, peer.bu, peer.bi
+    return seconds, Given(P, Q, b_i, b_u, trainset.global_mean)
 
-    def estimate(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        u = np.array([trainset._raw2inner_id_users.get(user, -1) for user in users])
-        i = np.array([trainset._raw2inner_id_items.get(item, -1) for item in items])
-        known_u, known_i = u >= 0, i >= 0
-        biases = trainset.global_mean + peer.bu[u] * known_u + peer.bi[i] * known_i
-        return np.clip(biases + (peer.pu[u] * peer.qi[i]).sum(1) * (known_u & known_i), 1, 5)
 
-    return seconds, estimate
+def surprise_rmse(peer: Given, test: sp.csr_matrix) -> float:
+    """As Surprise estimates: no less than one star and no more than five."""
+    coo = test.tocoo()
+    return rmse(np.clip(peer.predict(coo.row, coo.col), 1, 5), coo.data)

@@ -2,6 +2,7 @@
 
 Explicit: 90/10 of the ratings, RMSE. Implicit: 80/20 of the likes, all items ranked, items of the training part
 excluded, mean over users. 64 factors, float32, defaults. Means over the split seeds 0, 1, 2 ± their standard deviation.
+Similar items: factors of all likes (SVD: of all ratings), means over the models' seeds 0, 1, 2.
 """
 
 import numpy as np
@@ -17,6 +18,7 @@ from peers import (
     implicit_split,
     lightfm,
     likes,
+    surprise_rmse,
     surprise_svd,
 )
 from report import section
@@ -25,26 +27,32 @@ from tqdm import tqdm
 from mflib import ALS, BPR, SVD, WARP, Popularity
 from mflib.metrics import catalogue, ranking_metrics, rmse, similarity_quality
 
-MODELS = {
-    "popularity": lambda train: Popularity().fit(train, show_progress=False),
-    "EASE (dense, the ceiling)": Ease,
-    "implicit ALS": implicit_als,
-    "ALS": lambda train: ALS().fit(train, show_progress=False),
-    "implicit BPR": implicit_bpr,
-    "LightFM BPR": lambda train: lightfm(train, "bpr", epochs=30, learning_rate=0.05),
-    "BPR": lambda train: BPR().fit(train, show_progress=False),
-    "LightFM WARP": lambda train: lightfm(train, "warp", epochs=20, learning_rate=0.05),
-    "WARP": lambda train: WARP().fit(train, show_progress=False),
+QUIET = {"show_progress": False}
+MODELS = {  # train, seed of the model -> fitted model
+    "popularity": lambda train, seed=0: Popularity().fit(train, **QUIET),
+    "EASE (dense, the ceiling)": lambda train, seed=0: Ease(train),
+    "implicit ALS": lambda train, seed=0: implicit_als(train, random_state=seed),
+    "ALS": lambda train, seed=0: ALS(random_state=seed).fit(train, **QUIET),
+    "implicit BPR": lambda train, seed=0: implicit_bpr(train, random_state=seed),
+    "LightFM BPR": lambda train, seed=0: lightfm(train, "bpr", epochs=30, random_state=seed),
+    "BPR": lambda train, seed=0: BPR(random_state=seed).fit(train, **QUIET),
+    "LightFM WARP": lambda train, seed=0: lightfm(train, "warp", epochs=20, random_state=seed),
+    "WARP": lambda train, seed=0: WARP(random_state=seed).fit(train, **QUIET),
 }
 # For similar items, in their own table. What is best for a ranking is not best there: small penalties pay.
-SIMILAR = {name: fit for name, fit in MODELS.items() if name not in ("popularity", "EASE (dense, the ceiling)")} | {
-    "random": lambda _: Given(np.zeros((1, 64)), np.random.default_rng(0).normal(size=(likes.shape[1], 64))),
-    "columns of likes": lambda train: Given(np.zeros((1, train.shape[0]), np.float32), train.T.toarray()),
-    "ALS, implicit's objective": lambda train: ALS(alpha=2, regularization=50, frequency_scaling=0).fit(train, False),
-    "WARP, λ .05": lambda train: WARP(regularization=0.05).fit(train, show_progress=False),
-    "BPR, for similar items": lambda train: BPR(
-        user_regularization=0.03, item_regularization=0.0003, iterations=100, decay=0.96
-    ).fit(train, show_progress=False),
+SIMILAR = {
+    "random": lambda _, seed: Given(np.zeros((1, 64)), np.random.default_rng(seed).normal(size=(likes.shape[1], 64))),
+    "columns of likes": lambda train, _: Given(np.zeros((1, train.shape[0]), np.float32), train.T.toarray()),
+    "Surprise SVD": lambda _, seed: surprise_svd(data.ratings, random_state=seed)[1],
+    "SVD": lambda _, seed: SVD(random_state=seed).fit(data.ratings, **QUIET),
+    **{name: fit for name, fit in MODELS.items() if name not in ("popularity", "EASE (dense, the ceiling)")},
+    "ALS, implicit's objective": lambda train, seed: ALS(
+        alpha=2, regularization=50, frequency_scaling=0, random_state=seed
+    ).fit(train, **QUIET),
+    "WARP, λ .05": lambda train, seed: WARP(regularization=0.05, random_state=seed).fit(train, **QUIET),
+    "BPR, for similar items": lambda train, seed: BPR(
+        user_regularization=0.03, item_regularization=0.0003, iterations=100, decay=0.96, random_state=seed
+    ).fit(train, **QUIET),
 }
 PAIRS = [("ALS", "implicit ALS"), ("BPR", "implicit BPR"), ("WARP", "LightFM WARP")]
 
@@ -61,10 +69,8 @@ def explicit() -> str:
     errors = {"Surprise SVD": [], "SVD": []}
     for seed in tqdm(SEEDS, "ratings"):
         train, test = explicit_split(seed)
-        held_out = test.tocoo()
-        _, estimate = surprise_svd(train)
-        model = SVD().fit(train, show_progress=False)
-        errors["Surprise SVD"].append(rmse(estimate(held_out.row, held_out.col), held_out.data))
+        held_out, model = test.tocoo(), SVD().fit(train, **QUIET)
+        errors["Surprise SVD"].append(surprise_rmse(surprise_svd(train)[1], test))
         errors["SVD"].append(rmse(model.predict(held_out.row, held_out.col), held_out.data))
     errors["SVD - Surprise SVD"] = [a - b for a, b in zip(errors["SVD"], errors["Surprise SVD"], strict=True)]
     return text({name: {"RMSE": spread(values, 4)} for name, values in errors.items()})
@@ -93,17 +99,16 @@ def implicit() -> str:
 def similar() -> str:
     items, rows = np.flatnonzero(np.diff(likes.tocsc().indptr) >= 20), {}
     for name, fit in tqdm(SIMILAR.items(), "similar items"):
-        model = fit(likes)
-        metrics = ("cosine", "l2") if model.item_factors.shape[1] <= 65 else ("cosine",)  # others are too long for l2
-        found = similarity_quality(model, data.movies, items, metrics)
-        rows[name] = {what: f"{value:.3f}" for what, value in found.items()}
+        metrics = ("cosine",) if name == "columns of likes" else ("cosine", "l2")  # which are too long for l2
+        runs = [similarity_quality(fit(likes, seed), data.movies, items, metrics) for seed in SEEDS]
+        rows[name] = {what: spread([run[what] for run in runs], 3) for what in runs[0]}
     return text(rows)
 
 
 def main() -> None:
     section("SVD against Surprise: RMSE, 90/10 of the ratings", explicit())
     section("Ranking: 80/20 of the likes, N = 10", implicit())
-    section("Similar items: factors of all likes, movies with at least 20, N = 10", similar())
+    section("Similar items: factors of all likes (SVD: of all ratings), movies with at least 20, N = 10", similar())
 
 
 if __name__ == "__main__":
