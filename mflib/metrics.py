@@ -124,7 +124,7 @@ def similarity_quality(
     For each of ``metrics``: "genres", the mean share of common genres (Jaccard) of a movie and its neighbours;
     "series": of the others of a movie's series (see ``series_of``), the share among its neighbours; NaN without series.
     """
-    N = min(N, len(items) - 1)
+    N = min(N, len(items) - 1)  # there are no more neighbours
     genres, series = movies["genres"].str.get_dummies("|").to_numpy(bool), np.full(len(movies), -1)
     series[items] = series_of(movies["title"].iloc[items])
     own, judged, quality = genres[items][:, None], series[items] >= 0, {}
