@@ -11,15 +11,15 @@ export GOMP_SPINCOUNT ?= 10000
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
 	$(VENV) -m mflib.data $(DATASET)
-	$(VENV) tests/execute.py run $(DATASET)
+	$(VENV) tests/notebooks/execute.py run $(DATASET)
 
 # Style, unit tests, then the notebooks against their stored outputs.
 test: .venv/ready
 	$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
 	$(VENV) -m pytest tests
 	$(VENV) -m mflib.data ml-100k
-	MFLIB_DATASET=ml-100k MFLIB_PROGRESS=0 $(NBVAL) tests/ml-100k
-	$(VENV) tests/execute.py verify ml-100k --combined
+	MFLIB_DATASET=ml-100k MFLIB_PROGRESS=0 $(NBVAL) tests/notebooks/ml-100k
+	$(VENV) tests/notebooks/execute.py verify ml-100k --combined
 
 # The notebooks in JupyterLab and the pages, in Chromium; says what is missing where it cannot.
 test-browser: .venv/ready
@@ -29,14 +29,14 @@ test-browser: .venv/ready
 # The grader's command: execute the notebooks against their stored outputs, a line for each.
 verify: .venv/ready
 	$(VENV) -m mflib.data $(DATASET)
-	$(VENV) tests/execute.py verify $(DATASET)
+	$(VENV) tests/notebooks/execute.py verify $(DATASET)
 
 # The same under all disturbances (threads, vector units, hash seeds, locale, folder, order of the rows, load, …), with the
 # oldest numpy, scipy and pandas that pyproject.toml admits, and with other Pythons: OTHERS="3.12 3.13".
 reproduce: .venv/ready .venv-oldest/ready $(OTHERS:%=.venv-%/ready)
 	$(VENV) -m mflib.data $(DATASET)
-	$(VENV) tests/execute.py reproduce $(DATASET)
-	for other in oldest $(OTHERS); do .venv-$$other/bin/python tests/execute.py verify $(DATASET) || exit 1; done
+	$(VENV) tests/notebooks/execute.py reproduce $(DATASET)
+	for other in oldest $(OTHERS); do .venv-$$other/bin/python tests/notebooks/execute.py verify $(DATASET) || exit 1; done
 
 # JupyterLab on the notebooks.
 lab: .venv/ready
@@ -46,9 +46,9 @@ lab: .venv/ready
 # Store the outputs anew, on both data sets.
 notebooks: .venv/ready
 	$(VENV) -m mflib.data ml-1m
-	$(VENV) tests/execute.py store ml-1m
+	$(VENV) tests/notebooks/execute.py store ml-1m
 	$(VENV) -m mflib.data ml-100k
-	$(VENV) tests/execute.py store ml-100k
+	$(VENV) tests/notebooks/execute.py store ml-100k
 
 # The student edition, without the answers: build/assignment/ and build/assignment.zip.
 assignment: .venv/ready
@@ -85,7 +85,7 @@ search: .venv/ready
 
 # Wrong versions of the kernels, each of which must turn a unit test red.
 mutants: .venv/ready
-	$(VENV) tests/mutants.py
+	$(VENV) tests/unit/mutants.py
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and f'expected Python 3.11 or newer, got {sys.version}; run: make PYTHON=python3.11')"

@@ -8,11 +8,11 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT, SCREENSHOTS
-from execute import STORED, tags, texts
+from execute import ROOT, STORED, tags, texts
 
 from mflib.data import data_dir
 
@@ -124,7 +124,7 @@ def printed(notebook: nbformat.NotebookNode) -> dict[str, list]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_run_all(lab, opened, name):
+def test_run_all(lab, opened, screenshots, name):
     page = opened(name)
     bars = ".jp-Notebook .jupyter-widget-hprogress, .jp-Notebook .widget-hprogress"
     run_all(page)
@@ -145,15 +145,15 @@ def test_run_all(lab, opened, name):
     assert new == printed(stored), "the same texts and tables as stored"
     for place, what in enumerate(page.locator(".jp-RenderedImage img").all()[:1]):
         what.scroll_into_view_if_needed()
-        page.screenshot(path=SCREENSHOTS / f"lab-{name}-{place}.png")
+        page.screenshot(path=screenshots / f"lab-{name}-{place}.png")
     if name == NAMES[1]:
         run_all(page, "Restart Kernel and Run All Cells…")
         all_done(page)
         assert printed(saved(page, lab, name)) == new, "the same once more"
-    explore(page, name)
+    explore(page, name, screenshots)
 
 
-def explore(page, name: str) -> None:
+def explore(page, name: str, screenshots: Path) -> None:
     """Drive the explorer at the end of the notebook."""
     explorer = page.locator(".widget-interact")
     movie, user = page.get_by_label("movie", exact=True), page.get_by_label("user", exact=True)
@@ -167,7 +167,7 @@ def explore(page, name: str) -> None:
     explorer.locator("table").nth(2).wait_for()
     before = explorer.inner_text()
     explorer.scroll_into_view_if_needed()
-    page.screenshot(path=SCREENSHOTS / f"lab-{name}-explorer.png")
+    page.screenshot(path=screenshots / f"lab-{name}-explorer.png")
     user.fill("1")
     user.press("Enter")
     changed = "old => document.querySelector('.widget-interact').innerText !== old"
@@ -210,7 +210,7 @@ def test_a_changed_hyperparameter_changes_the_numbers(lab, opened):
         ("missing", "%env MFLIB_DATA=nowhere\nload_movielens('ml-1m')", "run: python -m mflib.data ml-1m"),
     ],
 )
-def test_an_error_says_what_to_do(lab, opened, name, code, says):
+def test_an_error_says_what_to_do(lab, opened, screenshots, name, code, says):
     page = opened(name, [*TRAINING, code])
     run_all(page)
     all_done(page)
@@ -218,4 +218,4 @@ def test_an_error_says_what_to_do(lab, opened, name, code, says):
     assert says in error.inner_text()
     assert "site-packages/torch" not in error.inner_text(), "not an error from inside torch"
     error.scroll_into_view_if_needed()
-    page.screenshot(path=SCREENSHOTS / f"lab-error-{name}.png")
+    page.screenshot(path=screenshots / f"lab-error-{name}.png")

@@ -2,7 +2,6 @@
 
 import nbformat
 import pytest
-from conftest import SCREENSHOTS
 from execute import STORED, page
 
 pytestmark = pytest.mark.browser
@@ -29,9 +28,9 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_page_fits_and_is_complete(show, folder, name, width):
+def test_a_page_fits_and_is_complete(show, folder, screenshots, name, width):
     window, errors, requests = show((folder / f"{name}.html").as_uri(), width)
-    window.screenshot(path=SCREENSHOTS / f"{name}-{width}.png", full_page=True)
+    window.screenshot(path=screenshots / f"{name}-{width}.png", full_page=True)
     assert window.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
     wide = """() => [...document.querySelectorAll('body *')].filter(e => {
       for (let p = e.parentElement; p && p !== document.body; p = p.parentElement)

@@ -70,7 +70,7 @@ def build(target: Path) -> None:
             shutil.copy(HERE / "student" / name, new / name)
         (new / "notebooks").mkdir()
         (new / "checks").mkdir()
-        for file in (*CHECKS, ROOT / "tests" / "execute.py"):
+        for file in (*CHECKS, ROOT / "tests" / "notebooks" / "execute.py"):
             shutil.copy(file, new / "checks" / file.name)
         arrays, cells = {}, {}
         for entry in RUBRIC.values():

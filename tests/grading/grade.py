@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "notebooks"))
 from execute import differences, tags  # noqa: E402
 from worker import FIT  # noqa: E402
 
@@ -188,7 +188,7 @@ def prepare(
     reference = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
     notebook, theirs, more = answered(reference, texts.get(f"notebooks/{entry['notebook']}.ipynb"))
     (second / "tests").mkdir()
-    shutil.copy(HERE.parent / "execute.py", second / "tests")
+    shutil.copy(HERE.parent / "notebooks" / "execute.py", second / "tests")
     shutil.copytree(second, third)
     cells = [c for c in notebook.cells if c.id == "imports" or (c.id.startswith("exercise-") and c.cell_type == "code")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata), third / "notebook.ipynb")

@@ -99,7 +99,7 @@ HARM = {
 def submitted(task: str) -> dict[str, str]:
     texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in grade.NAMES}
     name = f"notebooks/{RUBRIC[task]['notebook']}.ipynb"
-    stored = ROOT / "tests" / "ml-100k" / Path(name).name  # what the student has seen on this data set
+    stored = ROOT / "tests" / "notebooks" / "ml-100k" / Path(name).name  # what the student has seen on this data set
     return texts | {name: stored.read_text(encoding="utf-8")}
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
-from conftest import ALL, random_ratings
+from known_answers import ALL, random_ratings
 
 from mflib import Popularity
 from mflib.metrics import (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from conftest import ALL, IMPLICIT, checkerboard, random_ratings
+from known_answers import ALL, IMPLICIT, checkerboard, random_ratings
 
 from mflib import ALS, SVD, WARP, Popularity
 from mflib.model import top
@@ -396,7 +396,7 @@ SAME_BITS = """
 import sys, torch, numpy as np, hashlib
 sys.path.insert(0, {tests!r})
 torch.set_num_threads({threads})
-from conftest import ALL, random_ratings
+from known_answers import ALL, random_ratings
 ratings = random_ratings(500, 400, .1)
 for name in sorted(ALL):
     model = ALL[name](factors=16, iterations=2).fit(ratings, show_progress=False)

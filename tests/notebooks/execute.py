@@ -1,11 +1,12 @@
 """Execute the notebooks in fresh kernels: the one place that does.
 
-    python tests/execute.py run ml-100k         into build/ml-100k, as notebooks and pages, ending with a table
-    python tests/execute.py store ml-1m         into the folder that holds the outputs on that data set
-    python tests/execute.py verify ml-100k      against the stored outputs
-    python tests/execute.py reproduce ml-100k   the same, under each of the disturbances of DISTURBANCES
+    python tests/notebooks/execute.py run ml-100k         into build/ml-100k, as notebooks and pages, and a table
+    python tests/notebooks/execute.py store ml-1m         into the folder that holds the outputs on that data set
+    python tests/notebooks/execute.py verify ml-100k      against the stored outputs
+    python tests/notebooks/execute.py reproduce ml-100k   the same, under each of the disturbances of DISTURBANCES
 
-Outputs on MovieLens-1M are stored in notebooks/, those on MovieLens-100K, of the same sources, in tests/ml-100k/.
+Outputs on MovieLens-1M are stored in notebooks/, those on MovieLens-100K, of the same sources, in ml-100k/ beside this
+file.
 """
 
 import argparse
@@ -38,9 +39,10 @@ from tqdm import tqdm
 from mflib.data import SOURCES as SOURCES_OF_DATA
 from mflib.data import Source, data_dir
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 SOURCES = ROOT / "notebooks"
-STORED = {"ml-1m": SOURCES, "ml-100k": ROOT / "tests" / "ml-100k"}
+STORED = {"ml-1m": SOURCES, "ml-100k": HERE / "ml-100k"}
 CELL_SECONDS = 600
 # What must not change any text or table; environment variables, or what a function here does besides.
 DISTURBANCES = {
@@ -137,7 +139,7 @@ def page(notebook: nbformat.NotebookNode, name: str) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = FORMULA.sub(mathml, cell.source)
-    exporter = HTMLExporter(template_file=str(ROOT / "tests" / "page.html.j2"))
+    exporter = HTMLExporter(template_file=str(HERE / "page.html.j2"))
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
     return SCROLLS.sub(r'<\1 tabindex="0"', html)
 

@@ -1,6 +1,6 @@
 """Wrong kernels: each must turn at least one unit test red.
 
-    python tests/mutants.py
+    python tests/unit/mutants.py
 
 Every mutant is a change of a line or two, made in a copy of the suite whose unit tests then have to fail. A mutant that
 survives, or a line that is no longer there to be changed, is an error.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TESTS = ["test_kernels.py", "test_sampling.py", "test_metrics.py", "test_models.py", "test_properties.py"]
 MUTANTS = [  # what is wrong, file, right, wrong
     ("SVD: sign of the user step", "svd.py", "(step[:, None] * q).sub_(p", "(-step[:, None] * q).sub_(p"),
@@ -85,7 +85,7 @@ def survives(file: str, right: str, wrong: str) -> str | None:
             return f"expected {right!r} in mflib/{file}, which has changed: bring the mutant up to date"
         target.write_text(source.replace(right, wrong))
         environment = os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *(f"tests/{t}" for t in TESTS)]
+        command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *(f"tests/unit/{t}" for t in TESTS)]
         run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if run.returncode == 1:
         return None

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
-from conftest import random_ratings
+from known_answers import random_ratings
 
 from mflib import ALS
 from mflib.data import MovieLens

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from conftest import random_ratings
+from known_answers import random_ratings
 
 from mflib.model import sgd
 from mflib.sampling import ORDER, SPLIT, Unliked, generator, train_test_split

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from conftest import random_ratings
+from known_answers import random_ratings
 
 from mflib import ALS
 from mflib.metrics import ranking_metrics

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from conftest import ALL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from known_answers import ALL
 
 from mflib.metrics import ranking_metrics
 from mflib.model import as_csr, top
