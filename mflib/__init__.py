@@ -2,7 +2,7 @@
 
 from mflib.als import ALS
 from mflib.bpr import BPR
-from mflib.model import Popularity
+from mflib.popularity import Popularity
 from mflib.svd import SVD
 from mflib.warp import WARP
 

@@ -1,17 +1,29 @@
 """BPR: Bayesian personalized ranking, a pairwise loss on implicit feedback."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.model import Epoch, FactorModel, interactions, sgd
-from mflib.sampling import Unliked
+from mflib.matrices import interactions, likes_of
+from mflib.model import FactorModel
+from mflib.parameters import NotNegative, Positive, Size
+from mflib.sampling import ORDER, Unliked, generator
+from mflib.training import Batch, epochs
 
 
 def bpr_step(
-    P: Tensor, Q: Tensor, b: Tensor, users: Tensor, i: Tensor, j: Tensor, lr: float, reg_u: float, reg_i: float
+    P: Tensor,
+    Q: Tensor,
+    b: Tensor,
+    users: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    learning_rate: float,
+    user_regularization: float,
+    item_regularization: float,
 ) -> Tensor:
     """One step of gradient descent on a batch of triples; updates P, Q, b in place.
 
@@ -19,52 +31,105 @@ def bpr_step(
 
         sum  -ln sigma(x) + lambda_U/2 |p_u|^2 + lambda_I/2 (|q_i|^2 + |q_j|^2 + b_i^2 + b_j^2)
 
-    P (U x F), Q (I x F), b (I); users, liked items i, other items j (int64, B). Gradients are summed at the values the
-    batch started with: a batch of one triple is the update of Rendle et al. 2009, fig. 4. Returns -ln sigma(x) (B).
+    Gradients are summed at the values the batch started with: a batch of one triple is the update
+    of Rendle et al. 2009, figure 4.
+
+    Parameters
+    ----------
+    P, Q
+        Factors, U x F and I x F.
+    b
+        Biases of the items, I.
+    users, positives, negatives
+        u, the liked i and the other j of each triple, int64, B.
+    learning_rate
+        The length of the step.
+    user_regularization, item_regularization
+        lambda_U and lambda_I.
+
+    Returns
+    -------
+    -ln sigma(x) of each triple, B.
     """
-    p, qi, qj = P.index_select(0, users), Q.index_select(0, i), Q.index_select(0, j)  # B x F
-    bi, bj = b.index_select(0, i), b.index_select(0, j)  # B
+    p = P.index_select(0, users)  # B x F
+    qi, qj = Q.index_select(0, positives), Q.index_select(0, negatives)  # B x F
+    bi, bj = b.index_select(0, positives), b.index_select(0, negatives)  # B
     difference = qi - qj  # B x F
     x = bi - bj + (p * difference).sum(1)  # B
-    step = lr * torch.sigmoid(-x)  # B: sigma(-x) is how far the triple is from being learned
-    step_p, shrink = step[:, None] * p, lr * reg_i  # B x F
-    P.index_add_(0, users, difference.mul_(step[:, None]).sub_(p, alpha=lr * reg_u))
-    Q.index_add_(0, i, torch.sub(step_p, qi, alpha=shrink))
-    Q.index_add_(0, j, torch.add(step_p, qj, alpha=shrink).neg_())
-    b.index_add_(0, i, step - shrink * bi)
-    b.index_add_(0, j, -step - shrink * bj)
+    step = learning_rate * torch.sigmoid(-x)  # B: how far the triple is from being learned
+    step_p = step[:, None] * p  # B x F
+    shrink_p = learning_rate * user_regularization
+    shrink_q = learning_rate * item_regularization
+    P.index_add_(0, users, difference.mul_(step[:, None]).sub_(p, alpha=shrink_p))
+    Q.index_add_(0, positives, torch.sub(step_p, qi, alpha=shrink_q))
+    Q.index_add_(0, negatives, torch.add(step_p, qj, alpha=shrink_q).neg_())
+    b.index_add_(0, positives, step - shrink_q * bi)
+    b.index_add_(0, negatives, -step - shrink_q * bj)
     return torch.nn.functional.softplus(-x)
+
+
+class Triples:
+    """What an epoch visits: every like, with a new item that the user has not liked.
+
+    Parameters
+    ----------
+    likes
+        CSR matrix, U x I. The likes of a user who likes everything teach nothing and are left out.
+    """
+
+    def __init__(self, likes: sp.csr_matrix):
+        users, items = interactions(likes)
+        self.unliked = Unliked(likes)
+        useful = (self.unliked.count.index_select(0, users) > 0).nonzero()[:, 0]
+        self.users, self.items = users.index_select(0, useful), items.index_select(0, useful)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def batch(self, chosen: Tensor, rng: torch.Generator) -> Batch:
+        users = self.users.index_select(0, chosen)
+        return {
+            "users": users,
+            "positives": self.items.index_select(0, chosen),
+            "negatives": self.unliked.sample(users, rng),
+        }
 
 
 @dataclass(eq=False, kw_only=True)
 class BPR(FactorModel):
     """Scores b_i + p_u·q_i rank each liked item above an item that the user has not liked.
 
-    Maximises the probability sigma(s_ui - s_uj) of that over all such pairs, with an L2 penalty (see ``bpr_step``), by
-    mini-batch SGD: an iteration visits every like once, with one j drawn from what the user has not liked (Rendle,
-    Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009).
-    Values above 0 are likes.
+    Maximises the probability sigma(s_ui - s_uj) of that over all such pairs, with an L2 penalty
+    (see ``bpr_step``), by mini-batch SGD: an iteration visits every like once, with one j drawn
+    uniformly from what the user has not liked (Rendle, Freudenthaler, Gantner, Schmidt-Thieme,
+    "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009). Values above 0 are
+    likes; all others are not.
     """
 
-    learning_rate: float = 0.3
-    user_regularization: float = 0.05
-    item_regularization: float = 0.003
-    decay: float = 0.94
-    iterations: int = 60
-    batch_size: int = 4096
-    init_std: float = 0.1
+    learning_rate: NotNegative = 0.3
+    user_regularization: NotNegative = 0.05
+    item_regularization: NotNegative = 0.003
+    decay: Positive = 0.94
+    iterations: Size = 60
+    batch_size: Size = 4096
+    init_std: NotNegative = 0.1
 
-    def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
-        likes = user_items > 0
-        self._draw(likes.shape, self.init_std)
-        unliked, (all_users, all_items) = Unliked(likes), interactions(likes)
-        useful = (unliked.count.index_select(0, all_users) > 0).nonzero()[:, 0]  # who likes everything teaches nothing
+    def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
+        likes = likes_of(user_items)
+        triples = Triples(likes)
+        if not len(triples):
+            got = f"only users who like all {likes.shape[1]} items, or none"
+            raise ValueError(f"expected users who like some items, got {got}")
+        self._initialise(likes, self.init_std)
+        return epochs(self, triples, generator(self.seed, ORDER))
 
-        def step(chosen: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
-            rows = useful.index_select(0, chosen)
-            users = all_users.index_select(0, rows)
-            triples = (t.to(self.device) for t in (users, all_items.index_select(0, rows), unliked.sample(users, rng)))
-            rest = (learning_rate, self.user_regularization, self.item_regularization)
-            return bpr_step(self.user_factors, self.item_factors, self.item_biases, *triples, *rest)
-
-        return sgd(self, len(useful), step)
+    def _step(self, batch: Batch, learning_rate: float) -> Tensor:
+        return bpr_step(
+            P=self.user_factors,
+            Q=self.item_factors,
+            b=self.item_biases,
+            learning_rate=learning_rate,
+            user_regularization=self.user_regularization,
+            item_regularization=self.item_regularization,
+            **batch,
+        )

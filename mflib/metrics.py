@@ -1,6 +1,5 @@
-"""How good a model is: errors of ratings, and per-user ranking metrics on held-out items."""
+"""How good a model is: errors of ratings, per-user ranking metrics, what a catalogue is used."""
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,133 +8,169 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import ArrayLike
 
-from mflib.model import BLOCK, FactorModel, as_csr
-
-ARTICLE = r", (the|a|an|le|la|les|das|der|die)$"
+from mflib.matrices import UserItems, as_csr, row_blocks, transposed
+from mflib.model import FactorModel
+from mflib.sampling import Seed
 
 
 def rmse(estimates: ArrayLike, ratings: ArrayLike) -> float:
-    """Root mean squared error, in stars; both n."""
-    return float(np.sqrt(np.mean((np.asarray(estimates, np.float64) - np.asarray(ratings, np.float64)) ** 2)))
+    """Root mean squared error, in stars, of n estimates; ValueError if n is 0."""
+    return float(np.sqrt(np.mean(_errors(estimates, ratings) ** 2)))
 
 
 def mae(estimates: ArrayLike, ratings: ArrayLike) -> float:
-    """Mean absolute error, in stars; both n."""
-    return float(np.mean(np.abs(np.asarray(estimates, np.float64) - np.asarray(ratings, np.float64))))
+    """Mean absolute error, in stars, of n estimates; ValueError if n is 0."""
+    return float(np.mean(np.abs(_errors(estimates, ratings))))
 
 
-def ranking_metrics(model: FactorModel, train: sp.spmatrix, test: sp.spmatrix, N: int = 10) -> pd.DataFrame:
-    """Rank all items but those of ``train`` and see where those of ``test`` stand; take ``.mean()`` of it.
+def _errors(estimates: ArrayLike, ratings: ArrayLike) -> np.ndarray:
+    errors = np.asarray(estimates, np.float64) - np.asarray(ratings, np.float64)
+    if not errors.size:
+        raise ValueError("expected at least one rating to compare with, got none")
+    return errors
 
-    ``train``, ``test``: scipy sparse, U x I, without a common cell (ValueError); only positive cells of ``test`` count.
-    A row for each user with at least one of them, float64, indexed by user id:
+
+def ranking_metrics(
+    model: FactorModel, train: UserItems, test: UserItems, N: int = 10
+) -> pd.DataFrame:
+    """Rank all items but those of ``train`` and see where those of ``test`` stand.
+
+    Take ``.mean()`` of the result. Ties count against the model: a test item ranks behind all other
+    items of the same score.
+
+    Parameters
+    ----------
+    model
+        A fitted model of U users and I items.
+    train, test
+        Scipy sparse matrices, U x I, without a common cell; only positive cells of ``test`` count.
+    N
+        The length of the list.
+
+    Returns
+    -------
+    A row for each user with at least one positive test cell, float64, indexed by user id:
 
     - precision: hits among the first N, divided by N;
     - recall: hits among the first N, divided by the number of test items;
     - ndcg: sum of 1 / log2(1 + rank) over the hits among the first N, divided by its maximum;
-    - map: mean over the ranks of the hits of the precision up to there, divided by min(N, test items);
+    - map: mean over the ranks of the hits of the precision up to there, divided by min(N, test
+      items);
     - auc: share of the pairs (test item, other item) in the right order; .5 where there is no pair.
 
-    Ties count against the model: a test item ranks behind all other items of the same score.
+    Raises
+    ------
+    ValueError
+        The shapes are not the model's, a cell is in both matrices, ``test`` has no positive cell,
+        or N is below 1.
     """
-    train, test = as_csr(train), as_csr(test) > 0
-    if train.shape != test.shape or train.shape != (len(model.user_factors), len(model.item_factors)):
-        raise ValueError(f"expected train and test of the model's shape, got {train.shape} and {test.shape}")
-    if train.multiply(test).nnz:
-        raise ValueError("expected train and test without a common cell, got an overlap: test items have leaked")
-    if N < 1 or not test.nnz:
-        raise ValueError(f"expected N of at least 1 and positive cells in test, got N = {N} and {test.nnz} cells")
-    users = np.flatnonzero(np.diff(test.indptr))
-    size = max(1, BLOCK // test.shape[1])
-    blocks = [users[start : start + size] for start in range(0, len(users), size)]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy sorts without holding the interpreter
-        return pd.concat(pool.map(lambda block: _evaluate(model, block, train[block], test[block], N), blocks))
+    known, wanted = as_csr(train), as_csr(test) > 0
+    fitted = (len(model._factors("user")), len(model._factors("item")))
+    for name, matrix in (("train", known), ("test", wanted)):
+        if matrix.shape != fitted:
+            hint = transposed(matrix.shape, fitted, fitted)
+            raise ValueError(
+                f"expected {name} of the model's shape {fitted}, got {matrix.shape}{hint}"
+            )
+    if known.multiply(wanted).nnz:
+        got = "an overlap: test items have leaked"
+        raise ValueError(f"expected train and test without a common cell, got {got}")
+    if N < 1 or not wanted.nnz:
+        got = f"N = {N} and {wanted.nnz} cells"
+        raise ValueError(f"expected N of at least 1 and positive cells in test, got {got}")
+    users = np.flatnonzero(np.diff(wanted.indptr))
+    blocks = [users[block] for block in row_blocks(len(users), held=fitted[1])]
+
+    def evaluate(block: np.ndarray) -> pd.DataFrame:
+        return _evaluate(model, block, known[block], wanted[block], N)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy sorts without the interpreter
+        return pd.concat(pool.map(evaluate, blocks))
 
 
-def _evaluate(model: FactorModel, users: np.ndarray, train: sp.csr_matrix, test: sp.csr_matrix, N: int) -> pd.DataFrame:
-    n_users, n_items = test.shape
+def _evaluate(
+    model: FactorModel, users: np.ndarray, known: sp.csr_matrix, wanted: sp.csr_matrix, N: int
+) -> pd.DataFrame:
+    """The metrics of B users with their rows of both matrices, B x I."""
+    n_users, n_items = wanted.shape
     scores = model.scores(torch.from_numpy(users).to(model.device)).cpu().numpy()  # B x I
-    count = np.diff(test.indptr)  # B
+    count = np.diff(wanted.indptr).astype(np.int64)  # B; int32 would not hold count * others
     rows = np.repeat(np.arange(n_users), count)
-    own = np.full((n_users, count.max()), -np.inf, scores.dtype)  # scores of the test items, padded
-    own[rows, np.arange(len(rows)) - test.indptr[rows]] = scores[rows, test.indices]
+    own = np.full((n_users, count.max()), -np.inf, scores.dtype)  # of the test items, padded
+    own[rows, np.arange(len(rows)) - wanted.indptr[rows]] = scores[rows, wanted.indices]
     own = -np.sort(-own, axis=1)
-    scores[rows, test.indices] = -np.inf
-    scores[train.nonzero()] = -np.inf
+    scores[rows, wanted.indices] = -np.inf
+    scores[known.nonzero()] = -np.inf
     scores.sort(axis=1)
     # ahead: how many items that are neither known nor to be found score at least as high
-    ahead = np.stack([n_items - np.searchsorted(*pair) for pair in zip(scores, own, strict=True)])
+    ahead = np.stack(
+        [n_items - np.searchsorted(others, mine) for others, mine in zip(scores, own, strict=True)]
+    )
     place = np.arange(1, own.shape[1] + 1)  # the place among the user's test items, best first
     real = place <= count[:, None]
     rank = ahead + place
     hit = real & (rank <= N)
-    best = np.cumsum(1 / np.log2(1 + np.arange(1, N + 1)))[np.minimum(N, count) - 1]
-    others = n_items - count - np.diff(train.indptr)
+    ideal = np.cumsum(1 / np.log2(1 + np.arange(1, N + 1)))[np.minimum(N, count) - 1]
+    others = n_items - count - np.diff(known.indptr)
     wrong = (ahead * real).sum(1) / np.maximum(count * others, 1)
     metrics = {
         "precision": hit.sum(1) / N,
         "recall": hit.sum(1) / count,
-        "ndcg": (hit / np.log2(1 + rank)).sum(1) / best,
+        "ndcg": (hit / np.log2(1 + rank)).sum(1) / ideal,
         "map": (hit * place / rank).sum(1) / np.minimum(N, count),
         "auc": np.where(others > 0, 1 - wrong, 0.5),
     }
     return pd.DataFrame(metrics, index=pd.Index(users, name="user"))
 
 
-def bootstrap_interval(values: ArrayLike, confidence: float = 0.95, random_state: int = 0) -> tuple[float, float]:
-    """The percentile interval of the mean of ``values`` (n: per user, or the difference of two models per user) when
-    the users are drawn anew, 1,000 times (Efron 1979)."""
+def bootstrap_interval(
+    values: ArrayLike, confidence: float = 0.95, random_state: Seed = 0
+) -> tuple[float, float]:
+    """The percentile interval of a mean over users if the users were drawn anew (Efron 1979).
+
+    Parameters
+    ----------
+    values
+        n numbers, one per user: a metric, or the difference of two models in it.
+    confidence
+        The share of the 1,000 means of redrawn users that lie between the two numbers.
+
+    Raises
+    ------
+    ValueError
+        There are no values.
+    """
     values, rng = np.asarray(values, np.float64), np.random.default_rng(random_state)
+    if not values.size:
+        raise ValueError("expected a value for each of some users, got none")
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(1000)]
-    return tuple(np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist())
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return low, high
 
 
-def catalogue(model: FactorModel, train: sp.spmatrix, N: int = 10) -> dict[str, float]:
-    """What the N recommendations for all users are made of: coverage, the share of all items that anybody is
-    recommended, and popularity, the mean number of training interactions of a recommended item."""
-    train = as_csr(train)
-    ids, _ = model.recommend(np.arange(train.shape[0]), train, N)
+def catalogue(model: FactorModel, train: UserItems, N: int = 10) -> dict[str, float]:
+    """What the N recommendations for all users are made of.
+
+    Parameters
+    ----------
+    train
+        Scipy sparse matrix, U x I: what the users have, which is not recommended.
+
+    Returns
+    -------
+    "coverage", the share of all items that anybody is recommended, and "popularity", the mean
+    number of training interactions of a recommended item.
+
+    Raises
+    ------
+    ValueError
+        There is nothing left to recommend.
+    """
+    known = as_csr(train)
+    ids, _ = model.recommend(np.arange(known.shape[0]), known, N)
     shown = ids[ids >= 0]
-    count = np.bincount(train.indices, minlength=train.shape[1])
-    return {"coverage": len(np.unique(shown)) / train.shape[1], "popularity": float(count[shown].mean())}
-
-
-def series_of(titles: pd.Series) -> np.ndarray:
-    """The series that each movie belongs to -> int64, n; -1: none.
-
-    A title loses its parentheses (the year), article, all from the first colon on, and a number at the end (2, III,
-    Part II). Movies of which the same is left, but for a plural s, are a series if one of them had a colon or a number.
-    """
-    whole = titles.str.lower().str.replace(r"\s*\([^)]*\)", "", regex=True).str.replace(ARTICLE, "", regex=True)
-    stem = whole.str.replace(r":.*", "", regex=True).str.replace(ARTICLE, "", regex=True)
-    stem = stem.str.replace(r" (part )?([2-9]|1\d|i{1,3}|iv|v|vi{1,3}|ix|x)( 1/2)?$", "", regex=True)
-    singular = stem.str.removesuffix("s")
-    stem = singular.where(singular.isin(stem), stem)
-    shortened = stem.str.len() + 1 < whole.str.len()
-    found = stem.duplicated(keep=False) & shortened.groupby(stem).transform("any")
-    return np.where(found, pd.factorize(stem)[0], -1)
-
-
-def similarity_quality(
-    model: FactorModel, movies: pd.DataFrame, items: np.ndarray, metrics: Sequence[str] = ("cosine", "l2"), N: int = 10
-) -> dict[str, float]:
-    """How well the N nearest of each of ``items`` (ids, int64, n), among them, agree with the data's ``movies``.
-
-    For each of ``metrics``: "genres", the mean share of common genres (Jaccard) of a movie and its neighbours;
-    "series": of the others of a movie's series (see ``series_of``), the share among its neighbours; NaN without series.
-    """
-    N = min(N, len(items) - 1)  # there are no more neighbours
-    genres, series = movies["genres"].str.get_dummies("|").to_numpy(bool), np.full(len(movies), -1)
-    series[items] = series_of(movies["title"].iloc[items])
-    own, judged, quality = genres[items][:, None], series[items] >= 0, {}
-    size = np.bincount(series[items][judged])[series[items][judged]]
-    for metric in metrics:
-        nearest, _ = model.similar_items(items, N + 1, items=items, metric=metric)
-        others = nearest != items[:, None]
-        others[others.all(1), -1] = False  # a movie that is not among its own N + 1 nearest has equals
-        nearest = nearest[others].reshape(len(items), N)
-        both, either = own & genres[nearest], own | genres[nearest]  # n x N x genres
-        hits = (series[nearest] == series[items][:, None]).sum(1)[judged]
-        quality[f"genres, {metric}"] = float((both.sum(2) / either.sum(2)).mean())
-        quality[f"series, {metric}"] = float((hits / (size - 1)).mean())
-    return quality
+    if not shown.size:
+        raise ValueError("expected users who do not have every item, got nothing to recommend")
+    count = np.bincount(known.indices, minlength=known.shape[1])
+    coverage = len(np.unique(shown)) / known.shape[1]
+    return {"coverage": coverage, "popularity": float(count[shown].mean())}

@@ -1,275 +1,390 @@
-"""What every factor model shares, with the interface of the library implicit: ``user_items`` is users x items."""
+"""What every factor model shares, in the dialect of the library implicit."""
 
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import IO, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from mflib.sampling import INIT, ORDER, generator
+from mflib.matrices import Ids, UserItems, as_csr, as_ids, transposed
+from mflib.parameters import Device, Dtype, RandomState, Size, check
+from mflib.ranking import Answer, Metric, best, candidates, nearness, trimmed
+from mflib.sampling import INIT, generator, seed_of
+from mflib.training import ensure_finite, progress
 
-BLOCK = 2**22  # scores held at once; users x items never is
-Answer = tuple[np.ndarray, np.ndarray]  # ids, scores
 Callback = Callable[[int, float, float], None]  # iteration, elapsed, loss
-Epoch = Callable[[int], float]  # iteration -> loss
-Ids = ArrayLike | None
-Metric = Literal["cosine", "l2"]
-ScoresOf = Callable[[slice], Tensor]  # rows of a query -> B x I
+File = str | os.PathLike | IO[bytes]
+Side = Literal["user", "item"]
 
 
 @dataclass(eq=False)
 class FactorModel:
-    """The score of item i for user u is p_u·q_i plus biases; subclasses say how P and Q are found.
+    """The score of item i for user u is p_u·q_i plus biases; subclasses say how these are learned.
 
-    ``fit`` sets ``user_factors`` (U x F), ``item_factors`` (I x F; zero without interactions), ``user_biases`` (U) and
-    ``item_biases`` (I), tensors of ``dtype`` on ``device``, the float ``global_bias`` (models without biases have
-    zeros), and ``history``, a dict (iteration, loss, seconds) per iteration.
+    Parameters
+    ----------
+    factors
+        The length F of the vectors p_u and q_i.
+    iterations
+        How often ``fit`` goes through the interactions.
+    random_state
+        The seed; None takes another for each ``fit``, a numpy generator draws one.
+    dtype
+        float32 or float64, as torch or as numpy names it.
+    device
+        Where the factors live, "cpu" or "cuda".
+
+    Attributes
+    ----------
+    user_factors, item_factors
+        P and Q, tensors of U x F and I x F. A row without interactions starts at zero.
+    user_biases, item_biases, global_bias
+        Tensors of U and I, and a float; zeros in models without biases.
+    history
+        A dict (iteration, loss, seconds) for each iteration.
+    seed
+        The seed that the last ``fit`` took from ``random_state``.
     """
 
-    factors: int = 64
+    factors: Size = 64
     _: KW_ONLY
-    iterations: int = 15
-    random_state: int = 0
-    dtype: torch.dtype = torch.float32
-    device: str = "cpu"
+    iterations: Size = 15
+    random_state: RandomState = 0
+    dtype: Dtype = torch.float32
+    device: Device = "cpu"
 
-    def fit(self, user_items: sp.spmatrix, show_progress: bool = True, callback: Callback | None = None) -> Self:
-        """Learn from ``user_items`` (scipy sparse, U x I, finite; a stored 0 is empty), anew from ``random_state``.
+    def __post_init__(self) -> None:
+        check(self)
 
-        ``callback(iteration, elapsed, loss)`` follows each iteration, counted from 0, which took ``elapsed`` seconds.
-        TypeError: a dense matrix; ValueError: no interactions; FloatingPointError: training diverged.
+    def fit(
+        self,
+        user_items: UserItems,
+        show_progress: bool = True,
+        callback: Callback | None = None,
+    ) -> Self:
+        """Learn from interactions, anew at each call.
+
+        Parameters
+        ----------
+        user_items
+            Scipy sparse matrix, U x I, finite; a stored 0 is an empty cell.
+        show_progress
+            Whether to show a bar.
+        callback
+            Called as ``callback(iteration, elapsed, loss)`` after each iteration, counted from 0,
+            which took ``elapsed`` seconds. What it finds in the model after the last one is what
+            ``fit`` returns.
+
+        Raises
+        ------
+        TypeError
+            The matrix is dense.
+        ValueError
+            There is nothing to learn from, or an attribute has no admitted value.
+        FloatingPointError
+            The training diverged.
+
+        After an error or an interruption the model is as it was before the call.
         """
-        sizes = ("factors", "iterations", "batch_size", "max_draws", "cg_steps")
-        if wrong := [name for name in sizes if getattr(self, name, 1) < 1]:
-            raise ValueError(f"expected at least 1 for {wrong[0]}, got {self!r}")
-        user_items = as_csr(user_items)
-        if user_items.nnz == 0:
-            raise ValueError(f"expected interactions to learn from, got an empty matrix of shape {user_items.shape}")
-        self.history = []
-        epoch = self._prepare(user_items)
-        self._clear_empty(user_items)
-        for iteration in progress(range(self.iterations), type(self).__name__, show_progress):
-            start = time.perf_counter()
-            loss = epoch(iteration)
-            seconds = time.perf_counter() - start
-            if not (np.isfinite(loss) and self.user_factors.isfinite().all() and self.item_factors.isfinite().all()):
-                remedy = "lower the learning rate (ALS: alpha) or raise the regularization"
-                raise FloatingPointError(f"{self!r} diverged: loss {loss} in iteration {iteration}; {remedy}")
-            self.history.append({"iteration": iteration, "loss": loss, "seconds": seconds})
-            if callback:
-                callback(iteration, seconds, loss)
-        self._clear_empty(user_items)
+        check(self)
+        matrix = as_csr(user_items)
+        if matrix.nnz == 0:
+            got = f"an empty matrix of shape {matrix.shape}"
+            raise ValueError(f"expected interactions to learn from, got {got}")
+        before = vars(self).copy()
+        try:
+            self.seed = seed_of(self.random_state)
+            self.history: list[dict[str, float]] = []
+            training = self._start(matrix)
+            for iteration in progress(range(self.iterations), type(self).__name__, show_progress):
+                since = time.perf_counter()
+                loss = next(training)
+                elapsed = time.perf_counter() - since
+                ensure_finite(self, loss, iteration)
+                self.history.append({"iteration": iteration, "loss": loss, "seconds": elapsed})
+                if callback:
+                    callback(iteration, elapsed, loss)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
         return self
 
-    def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
-        """Initialise the factors -> the function that runs an iteration and returns its loss."""
+    def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
+        """Initialise the factors -> iterator that runs an iteration for each loss it gives."""
         raise NotImplementedError
 
-    def _draw(self, shape: tuple[int, int], std: float) -> None:
-        """Normal factors and zero biases. Drawn in float64: float32 draws differ between CPU types."""
-        rng = generator(self.random_state, INIT)
-        drawn = (std * torch.randn(n, self.factors, generator=rng, dtype=torch.float64) for n in shape)
-        self.user_factors, self.item_factors = (W.to(self.device, self.dtype) for W in drawn)
-        self.user_biases, self.item_biases = (W.new_zeros(len(W)) for W in (self.user_factors, self.item_factors))
+    def _initialise(self, user_items: sp.csr_matrix, std: float) -> None:
+        """Normal factors, zero where ``user_items`` has nothing, and zero biases."""
+        rng = generator(self.seed, INIT)
+        factors, biases = [], []
+        for count in (user_items.getnnz(1), user_items.getnnz(0)):
+            # in float64, as float32 draws differ between types of CPU
+            W = std * torch.randn(len(count), self.factors, generator=rng, dtype=torch.float64)
+            W[torch.from_numpy(count == 0)] = 0
+            factors.append(W.to(self.device, self.dtype))
+            biases.append(factors[-1].new_zeros(len(count)))
+        self.user_factors, self.item_factors = factors
+        self.user_biases, self.item_biases = biases
         self.global_bias = 0.0
 
-    def _clear_empty(self, user_items: sp.csr_matrix) -> None:
-        self.user_factors[torch.from_numpy(np.diff(user_items.indptr) == 0)] = 0
-        self.item_factors[torch.from_numpy(np.diff(user_items.tocsc().indptr) == 0)] = 0
+    def scores(self, users: Tensor) -> Tensor:
+        """The scores of all items.
 
-    def scores(self, users: Tensor, P: Tensor | None = None) -> Tensor:
-        """Scores of all items for ``users`` (int64, B), whose factors may be given as ``P`` (B x F) -> B x I."""
-        P = self.user_factors.index_select(0, users) if P is None else P
+        Parameters
+        ----------
+        users
+            int64 tensor of B ids.
+
+        Returns
+        -------
+        Tensor of B x I.
+        """
+        P, biases = self.user_factors, self.user_biases
+        return self._scores(P.index_select(0, users), biases.index_select(0, users))
+
+    def _scores(self, P: Tensor, user_biases: Tensor) -> Tensor:
         scores = torch.addmm(self.item_biases, P, self.item_factors.T)
-        return scores.add_((self.global_bias + self.user_biases.index_select(0, users))[:, None])
+        return scores.add_((self.global_bias + user_biases)[:, None])
 
-    def predict(self, userids: ArrayLike, itemids: ArrayLike) -> np.ndarray:
-        """Estimated ratings (SVD) or scores of the pairs (userids[k], itemids[k]) -> n."""
+    def predict(self, userids: Ids, itemids: Ids) -> np.ndarray:
+        """Estimated ratings (SVD) or scores of pairs.
+
+        Parameters
+        ----------
+        userids, itemids
+            n ids each: the pairs (userids[k], itemids[k]).
+
+        Returns
+        -------
+        Array of n numbers.
+
+        Raises
+        ------
+        ValueError
+            There are not as many users as items.
+        IndexError
+            An id does not exist.
+        """
         users, items = self._ids(userids, "user"), self._ids(itemids, "item")
         if len(users) != len(items):
-            raise ValueError(f"expected as many users as items, got {len(users)} and {len(items)}")
-        products = (self.user_factors.index_select(0, users) * self.item_factors.index_select(0, items)).sum(1)
-        biases = self.user_biases.index_select(0, users) + self.item_biases.index_select(0, items)
-        return (self.global_bias + biases + products).cpu().numpy()
+            got = f"{len(users)} and {len(items)}"
+            raise ValueError(f"expected as many users as items, got {got}")
+        p, q = self.user_factors.index_select(0, users), self.item_factors.index_select(0, items)
+        b_u, b_i = self.user_biases.index_select(0, users), self.item_biases.index_select(0, items)
+        return (self.global_bias + (b_u + b_i) + (p * q).sum(1)).cpu().numpy()
 
     def recommend(
-        self, userid: ArrayLike, user_items: sp.spmatrix | None, N: int = 10, filter_already_liked_items: bool = True,
-        filter_items: Ids = None, recalculate_user: bool = False, items: Ids = None,
-    ) -> Answer:  # fmt: skip
-        """The N items with the highest scores -> (ids int64, scores), best first, ties by id.
+        self,
+        userid: Ids,
+        user_items: UserItems | None,
+        N: int = 10,
+        filter_already_liked_items: bool = True,
+        filter_items: Ids | None = None,
+        recalculate_user: bool = False,
+        items: Ids | None = None,
+    ) -> Answer:
+        """The N items with the highest scores.
 
-        ``userid``: one id (at most N results) or B of them (B x N results, padded with id -1 and score -inf).
-        ``user_items``: a row per given user, the cells that are not to be recommended, if
-        ``filter_already_liked_items`` (None will do otherwise). ``filter_items`` are excluded, only ``items`` are
-        candidates. ``recalculate_user`` (ALS) finds the factors of users, old or new, from ``user_items``.
-        ValueError: rows that do not fit the users; IndexError: ids that do not exist.
+        Parameters
+        ----------
+        userid
+            One id, or B of them.
+        user_items
+            Scipy sparse matrix with a row for each given user, B x I: what the user has already.
+            None will do if neither of the two options that ask for it is true.
+        filter_already_liked_items
+            Leave out the cells of ``user_items``, disliked ones, too.
+        filter_items
+            Items to be left out.
+        recalculate_user
+            Find the factors of the users from ``user_items``; they may be new (ALS only).
+        items
+            The only items to be ranked.
+
+        Returns
+        -------
+        ids, scores
+            int32 and ``dtype``, best first, ties by id: of one user N or as many as there are, of B
+            users B x N, filled with id -1 and score -inf.
+
+        Raises
+        ------
+        ValueError
+            The rows of ``user_items`` are not those of the users, or N is below 1.
+        IndexError
+            An id does not exist.
+        NotImplementedError
+            ``recalculate_user``, where the model has no formula for it.
         """
-        users = self._ids(0 * np.asarray(userid) if recalculate_user else userid, "user")
+        users = self._ids(userid, "user", new=recalculate_user)
         if filter_already_liked_items or recalculate_user:
-            user_items = as_csr(user_items)
-            if user_items.shape != (expected := (len(users), len(self.item_factors))):
-                hint = "a row for each given user: pass user_items[userid]"
-                raise ValueError(f"expected user_items of shape {expected}, got {user_items.shape}; {hint}")
+            rows = self._rows(user_items, len(users), "user")
 
-        def scores(rows: slice) -> Tensor:
-            block = self.scores(users[rows], self._fold_in(user_items[rows]) if recalculate_user else None)
+        def scores(block: slice) -> Tensor:
+            if recalculate_user:
+                P = self._fold_in(rows[block], "user")
+                scores = self._scores(P, P.new_zeros(len(P)))  # a new user has no bias
+            else:
+                scores = self.scores(users[block])
             if filter_already_liked_items:
-                block[user_items[rows].nonzero()] = -torch.inf
-            return block
+                scores[rows[block].nonzero()] = -torch.inf
+            return scores
 
-        return self._ranked(scores, "item", userid, N, filter_items, items)
-
-    def _fold_in(self, user_items: sp.csr_matrix) -> Tensor:
-        raise NotImplementedError(f"{self!r} has no formula for new users: expected recalculate_user=False, or ALS")
+        admitted = candidates(len(self.item_factors), "item", filter_items, items)
+        answer = best(scores, len(users), N, admitted)
+        return trimmed(answer) if np.ndim(userid) == 0 else answer
 
     def similar_items(
-        self, itemid: ArrayLike, N: int = 10, filter_items: Ids = None, items: Ids = None, metric: Metric = "cosine"
+        self,
+        itemid: Ids,
+        N: int = 10,
+        recalculate_item: bool = False,
+        item_users: UserItems | None = None,
+        filter_items: Ids | None = None,
+        items: Ids | None = None,
+        metric: Metric = "cosine",
     ) -> Answer:
-        """The N items nearest to ``itemid``, one id or an array, itself among them -> (ids, similarities), best first:
-        the cosine of the factors (0 where one is zero) or, with "l2", the negative Euclidean distance."""
-        return self._similar("item", itemid, N, filter_items, items, metric)
+        """The N items whose factors are nearest, the item itself among them.
+
+        Parameters
+        ----------
+        itemid
+            One id, or B of them.
+        recalculate_item
+            Find the factors of the items from ``item_users``; they may be new (ALS only).
+        item_users
+            Scipy sparse matrix with a row for each given item, B x U: who likes it.
+        filter_items, items
+            Items to be left out; the only items to be ranked.
+        metric
+            "cosine" of the factors (0 where one is zero), or "l2", the negative Euclidean distance.
+
+        Returns
+        -------
+        ids, similarities
+            As of ``recommend``.
+
+        Raises
+        ------
+        ValueError
+            Another metric, N below 1, or rows of ``item_users`` that are not those of the items.
+        IndexError
+            An id does not exist.
+        NotImplementedError
+            ``recalculate_item``, where the model has no formula for it.
+        """
+        rows = None
+        if recalculate_item:
+            rows = self._rows(item_users, len(self._ids(itemid, "item", new=True)), "item")
+        return self._similar("item", itemid, N, rows, filter_items, items, metric)
 
     def similar_users(
-        self, userid: ArrayLike, N: int = 10, filter_users: Ids = None, users: Ids = None, metric: Metric = "cosine"
+        self,
+        userid: Ids,
+        N: int = 10,
+        filter_users: Ids | None = None,
+        users: Ids | None = None,
+        metric: Metric = "cosine",
     ) -> Answer:
-        """The N users nearest to ``userid``; otherwise as ``similar_items``."""
-        return self._similar("user", userid, N, filter_users, users, metric)
+        """The N users whose factors are nearest; otherwise as ``similar_items``."""
+        return self._similar("user", userid, N, None, filter_users, users, metric)
 
-    def _similar(self, what: str, query: ArrayLike, N: int, without: Ids, only: Ids, metric: str) -> Answer:
-        if metric not in ("cosine", "l2"):
-            raise ValueError(f"expected the metric 'cosine' or 'l2', got {metric!r}")
-        ids, W = self._ids(query, what), getattr(self, f"{what}_factors")
-        if metric == "cosine":
-            W = W / W.abs().amax(1, keepdim=True).clamp_min(torch.finfo(W.dtype).tiny)  # squares of tiny factors vanish
-            W = torch.nn.functional.normalize(W)
+    def _similar(
+        self,
+        side: Side,
+        query: Ids,
+        N: int,
+        rows: sp.csr_matrix | None,
+        without: Ids | None,
+        only: Ids | None,
+        metric: Metric,
+    ) -> Answer:
+        ids, factors = self._ids(query, side, new=rows is not None), self._factors(side)
 
-        def similarities(rows: slice) -> Tensor:
-            V = W.index_select(0, ids[rows])
-            # by products, rounding would put an item at a distance from itself
-            return V @ W.T if metric == "cosine" else 0 - torch.cdist(V, W, compute_mode="donot_use_mm_for_euclid_dist")
+        def similarities(block: slice) -> Tensor:
+            if rows is None:
+                vectors = factors.index_select(0, ids[block])
+            else:
+                vectors = self._fold_in(rows[block], side)
+            return nearness(vectors, factors, metric)
 
-        return self._ranked(similarities, what, query, N, without, only)
+        admitted = candidates(len(factors), side, without, only)
+        answer = best(similarities, len(ids), N, admitted)
+        return trimmed(answer) if np.ndim(query) == 0 else answer
 
-    def _ranked(self, scores: ScoresOf, what: str, query: ArrayLike, N: int, without: Ids, only: Ids) -> Answer:
-        """The best N by ``scores(rows of the query)``: trimmed for one query, padded to N for an array."""
-        n = len(getattr(self, f"{what}_factors"))
-        barred = torch.full((n,), only is not None, device=self.device)
-        for ids, bar in ((only, False), (without, True)):
-            if ids is not None:
-                barred[self._ids(ids, what)] = bar
-        size, blocks = max(1, BLOCK // n), []
-        for start in range(0, max(1, np.size(query)), size):
-            block = scores(slice(start, start + size))
-            block[:, barred] = -torch.inf
-            blocks.append(top(block, N))
-        ids, best = (torch.cat(parts).cpu().numpy() for parts in zip(*blocks, strict=True))
-        ids[np.isneginf(best)] = -1
-        if np.ndim(query) == 0:
-            return ids[0][ids[0] >= 0], best[0][ids[0] >= 0]
-        room = ((0, 0), (0, N - ids.shape[1]))
-        return np.pad(ids, room, constant_values=-1), np.pad(best, room, constant_values=-np.inf)
+    def _fold_in(self, rows: sp.csr_matrix, side: Side) -> Tensor:
+        """The factors of users (or items) with the interactions ``rows``, given the other side."""
+        option = f"recalculate_{side}"
+        raise NotImplementedError(
+            f"{self!r} has no formula for new {side}s: expected {option}=False, or ALS"
+        )
 
-    def _ids(self, ids: ArrayLike, what: str) -> Tensor:
-        """Checked ids (one or an array) -> int64, n."""
+    def _factors(self, side: Side) -> Tensor:
         if not hasattr(self, "item_factors"):
             raise RuntimeError(f"expected a fitted model, got {self!r}; call fit(user_items) first")
-        n, ids = len(getattr(self, f"{what}_factors")), np.atleast_1d(np.asarray(ids))
-        if ids.ndim > 1 or (ids.size and ids.dtype.kind not in "iu"):
-            raise TypeError(f"expected one {what} id or an array of them, got {ids.dtype} of shape {ids.shape}")
-        if ids.size and (ids.min() < 0 or ids.max() >= n):
-            hint = "ids are contiguous: userid() and itemid() of the data translate"
-            raise IndexError(f"expected {what} ids from 0 to {n - 1}, got {ids.min()} to {ids.max()}; {hint}")
-        return torch.from_numpy(ids.astype(np.int64)).to(self.device)
+        return self.user_factors if side == "user" else self.item_factors
 
-    def save(self, file: str | os.PathLike) -> None:
-        """Write everything to ``file``, whole or not at all."""
-        self._ids([], "item")
+    def _ids(self, ids: Ids, side: Side, new: bool = False) -> Tensor:
+        """Checked ids (int64, n); those of ``new`` users or items may be any."""
+        existing = len(self._factors(side))
+        return torch.from_numpy(as_ids(ids, side, None if new else existing)).to(self.device)
+
+    def _rows(self, matrix: UserItems | None, n: int, side: Side) -> sp.csr_matrix:
+        """The checked interactions of n users (or items): a row for each."""
+        other: Side = "item" if side == "user" else "user"
+        rows, name = as_csr(matrix), f"{side}_{other}s"
+        if rows.shape != (expected := (n, len(self._factors(other)))):
+            hint = f"a row for each given {side}: pass {name}[{side}id]"
+            fitted = (len(self._factors(side)), len(self._factors(other)))
+            hint += transposed(rows.shape, expected, fitted)
+            raise ValueError(f"expected {name} of shape {expected}, got {rows.shape}; {hint}")
+        return rows
+
+    def save(self, file: File) -> None:
+        """Write the model to a path, whole or not at all, or to a file open for writing bytes.
+
+        RuntimeError: the model is not fitted.
+        """
+        self._factors("item")
+        state = {"class": type(self).__name__} | vars(self)
+        if not isinstance(self.random_state, int):
+            state["random_state"] = self.seed  # numpy's generators cannot be saved as data
+        if not isinstance(file, str | os.PathLike):
+            torch.save(state, file)
+            return
         with tempfile.TemporaryDirectory(dir=Path(file).parent, prefix=".saving-") as folder:
-            plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in vars(self).items()}  # no numpy scalars
-            torch.save({"class": type(self).__name__} | plain, Path(folder) / "model")
+            torch.save(state, Path(folder) / "model")
             os.replace(Path(folder) / "model", file)
 
     @classmethod
-    def load(cls, file: str | os.PathLike) -> Self:
-        """Read what ``save`` wrote; data only, nothing in the file is executed."""
-        state = torch.load(file, weights_only=True)
+    def load(cls, file: File, device: str | torch.device = "cpu") -> Self:
+        """Read what ``save`` wrote; data only, nothing in the file is executed.
+
+        Parameters
+        ----------
+        file
+            A path, or a file open for reading bytes.
+        device
+            Where the factors are put, wherever they were when they were saved.
+
+        Raises
+        ------
+        ValueError
+            The file holds another model.
+        """
+        state = torch.load(file, map_location=device, weights_only=True)
         if (saved := state.pop("class")) != cls.__name__:
-            raise ValueError(f"expected a saved {cls.__name__} in {file}, got {saved}: read it with {saved}.load")
+            expected = f"expected a saved {cls.__name__} in {file}"
+            raise ValueError(f"{expected}, got {saved}: read it with {saved}.load")
         model = cls()
         vars(model).update(state)
+        model.device = str(torch.device(device))
         return model
-
-
-@dataclass(eq=False, kw_only=True)
-class Popularity(FactorModel):
-    """Everybody is recommended what most users have: the baseline of every table. F = 1, all zero."""
-
-    factors: int = 1
-    iterations: int = 1
-
-    def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
-        self._draw(user_items.shape, std=0.0)
-        self.item_biases += torch.from_numpy((user_items > 0).sum(0).A1).to(self.device)
-        return lambda iteration: 0.0
-
-
-def sgd(model: FactorModel, n: int, step: Callable[[Tensor, float, torch.Generator], Tensor]) -> Epoch:
-    """Epochs of ``step(rows, learning_rate, rng)`` over minibatches (int64, B) of the rows 0 … n-1.
-
-    It returns losses, of which the epoch returns the mean. ``model.decay`` lowers the learning rate after each epoch.
-    """
-    rng = generator(model.random_state, ORDER)
-
-    def epoch(iteration: int) -> float:
-        rate = model.learning_rate * model.decay**iteration
-        losses = torch.cat([step(rows, rate, rng) for rows in torch.randperm(n, generator=rng).split(model.batch_size)])
-        return losses.sum(dtype=torch.float64).item() / max(1, len(losses))
-
-    return epoch
-
-
-def as_csr(user_items: sp.spmatrix) -> sp.csr_matrix:
-    """A checked copy in canonical form: float CSR, sorted, duplicates summed, without stored zeros."""
-    if not sp.issparse(user_items):
-        got = type(user_items).__name__
-        raise TypeError(f"expected a scipy sparse matrix, users x items, got {got}; scipy.sparse.csr_matrix makes one")
-    dtype = np.float64 if user_items.dtype == np.float64 else np.float32
-    rows = user_items.reshape(1, -1) if user_items.ndim == 1 else user_items  # a row of a sparse array
-    csr = sp.csr_matrix(rows, dtype=dtype, copy=True)
-    csr.sum_duplicates()
-    csr.eliminate_zeros()
-    if not np.isfinite(csr.data).all():
-        raise ValueError("expected finite values in user_items, got NaN or infinity; leave unknown cells out instead")
-    return csr
-
-
-def interactions(user_items: sp.csr_matrix) -> tuple[Tensor, Tensor]:
-    """The (user, item) ids of all stored cells, row by row -> int64, n each."""
-    return tuple(torch.from_numpy(ids.astype(np.int64)) for ids in user_items.tocoo().coords)
-
-
-def top(scores: Tensor, N: int) -> tuple[Tensor, Tensor]:
-    """The N highest scores of each row (B x I) -> (ids, scores), B x min(N, I); ties by id."""
-    if N < 1:
-        raise ValueError(f"expected N of at least 1, got {N}")
-    values, ids = scores.topk(N := min(N, scores.shape[1]))
-    # topk takes any of several equal scores; the rows where that changes the set are sorted instead
-    tied = ((scores >= values[:, -1:]).sum(1) > N).nonzero()[:, 0]
-    ids[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :N]
-    ids = ids.sort(1).values
-    values, order = scores.gather(1, ids).sort(dim=1, descending=True, stable=True)
-    return ids.gather(1, order), values
-
-
-def progress(iterable: Iterable, description: str, show: bool = True) -> tqdm:
-    """The one progress bar. MFLIB_PROGRESS=0 switches it off: TQDM_DISABLE does not in a kernel."""
-    return tqdm(iterable, description, disable=not show or os.environ.get("MFLIB_PROGRESS") == "0")

@@ -1,55 +1,115 @@
-"""Every random choice: seeds, splits, negatives. Integers drawn on the CPU are the same on every machine."""
+"""Every random choice: seeds, splits, negatives.
+
+Integers drawn on the CPU are the same on every machine.
+"""
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from mflib.matrices import UserItems, as_csr, interactions
+
 INIT, ORDER, SPLIT = range(3)  # one stream per purpose: more epochs do not change the split
+Seed = int | np.random.Generator | np.random.RandomState | None
 
 
-def generator(random_state: int, stream: int) -> torch.Generator:
-    """The generator of one purpose (INIT, ORDER or SPLIT) under the seed ``random_state``."""
-    return torch.Generator().manual_seed(3 * int(random_state) + stream)
+def seed_of(random_state: Seed) -> int:
+    """A seed: ``random_state`` itself, or drawn from a numpy generator, or anew (None)."""
+    if random_state is None:
+        random_state = np.random.default_rng()
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31))
+    return int(random_state)
+
+
+def generator(seed: int, stream: int) -> torch.Generator:
+    """The generator of one purpose (INIT, ORDER or SPLIT) under ``seed``."""
+    return torch.Generator().manual_seed(3 * seed + stream)
 
 
 def train_test_split(
-    user_items: sp.spmatrix, train_percentage: float = 0.8, random_state: int = 0
+    user_items: UserItems, train_percentage: float = 0.8, random_state: Seed = 0
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """Hold out random interactions of ``user_items`` (scipy sparse, U x I) -> (train, test), CSR of shape and dtype.
+    """Hold out random interactions.
 
-    train has round(train_percentage * n) of the n interactions. ValueError unless 0 < train_percentage < 1.
+    Parameters
+    ----------
+    user_items
+        Scipy sparse matrix, U x I; as in ``fit``, a stored 0 is no interaction.
+    train_percentage
+        The share, between 0 and 1, of the n interactions that stay for training.
+    random_state
+        A seed, None or a numpy generator.
+
+    Returns
+    -------
+    train, test
+        CSR matrices, U x I, float32 or float64 (see ``as_csr``), without a common cell; train has
+        round(train_percentage * n) cells. The order of the entries that came in does not matter.
+
+    Raises
+    ------
+    ValueError
+        ``train_percentage`` is not between 0 and 1.
     """
     if not 0 < train_percentage < 1:
         raise ValueError(f"expected a train_percentage between 0 and 1, got {train_percentage}")
-    csr = sp.csr_matrix(user_items, copy=True)
-    csr.sum_duplicates()  # sorts, too: the split does not depend on the format, and no cell is in both parts
-    coo = csr.tocoo()
-    order = torch.randperm(coo.nnz, generator=generator(random_state, SPLIT)).numpy()
-    in_train = np.zeros(coo.nnz, bool)
-    in_train[order[: round(train_percentage * coo.nnz)]] = True
-    train, test = (sp.csr_matrix((coo.data[m], (coo.row[m], coo.col[m])), coo.shape) for m in (in_train, ~in_train))
-    return train, test
+    cells = as_csr(user_items).tocoo()
+    order = torch.randperm(cells.nnz, generator=generator(seed_of(random_state), SPLIT)).numpy()
+    in_train = np.zeros(cells.nnz, bool)
+    in_train[order[: round(train_percentage * cells.nnz)]] = True
+    return _part(cells, in_train), _part(cells, ~in_train)
+
+
+def _part(cells: sp.coo_matrix, chosen: np.ndarray) -> sp.csr_matrix:
+    ids = (cells.row[chosen], cells.col[chosen])
+    return sp.csr_matrix((cells.data[chosen], ids), cells.shape)
 
 
 class Unliked:
-    """Uniform draws, without rejection, from what a user does *not* have in ``user_items`` (sorted CSR, U x I).
+    """Uniform draws, without rejection, from the items that a user does *not* have.
 
-    Before a user's j-th item k_j, in order, come k_j - j items that are not the user's. So the r-th of these is
-    r + |{j: k_j - j <= r}|, and one binary search over all users finds it.
+    Before a user's j-th item k_j, in order, come k_j - j items that are not the user's. So the r-th
+    of these is r + |{j: k_j - j <= r}|, and one binary search over all users finds it.
+
+    Parameters
+    ----------
+    user_items
+        CSR matrix, U x I, with sorted indices.
+
+    Attributes
+    ----------
+    count
+        How many items each user does not have, int64 tensor of U.
     """
 
     def __init__(self, user_items: sp.csr_matrix):
         self.n_items = user_items.shape[1]
         self.start = torch.from_numpy(user_items.indptr).long()  # U + 1
-        count = self.start.diff()
-        users = torch.repeat_interleave(torch.arange(len(count)), count)
+        has = self.start.diff()  # U
+        users, items = interactions(user_items)  # n
         place = torch.arange(len(users)) - self.start.index_select(0, users)
-        self.keys = users * (self.n_items + 1) + torch.from_numpy(user_items.indices).long() - place  # n, ascending
-        self.count = self.n_items - count  # U: how many items each user does not have
+        self.keys = users * (self.n_items + 1) + items - place  # n, ascending
+        self.count = self.n_items - has
 
     def sample(self, users: Tensor, rng: torch.Generator) -> Tensor:
-        """One item for each of ``users`` (int64, B) -> int64, B. None of them may have all items."""
+        """One item for each of ``users``, none of whom may have all items.
+
+        Parameters
+        ----------
+        users
+            int64 tensor of B ids.
+        rng
+            The generator that the draws advance.
+
+        Returns
+        -------
+        int64 tensor of B ids of items.
+        """
         r = torch.randint(2**62, users.shape, generator=rng) % self.count.index_select(0, users)
-        found = torch.searchsorted(self.keys, users * (self.n_items + 1) + r, right=True)
-        return r + found - self.start.index_select(0, users)
+        keys = users * (self.n_items + 1) + r
+        place = torch.searchsorted(self.keys, keys, right=True)
+        return r + place - self.start.index_select(0, users)

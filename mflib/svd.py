@@ -1,32 +1,67 @@
 """SVD: biased matrix factorization of explicit ratings by stochastic gradient descent."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.model import Epoch, FactorModel, interactions, sgd
+from mflib.matrices import interactions
+from mflib.model import FactorModel
+from mflib.parameters import NotNegative, Positive, Size
+from mflib.sampling import ORDER, generator
+from mflib.training import Batch, epochs
 
 
 def svd_step(
-    P: Tensor, Q: Tensor, b_u: Tensor, b_i: Tensor, mu: float,
-    users: Tensor, items: Tensor, ratings: Tensor, weights: Tensor, learning_rate: float, regularization: float,
-) -> Tensor:  # fmt: skip
+    P: Tensor,
+    Q: Tensor,
+    b_u: Tensor,
+    b_i: Tensor,
+    mu: float,
+    users: Tensor,
+    items: Tensor,
+    ratings: Tensor,
+    weights: Tensor,
+    learning_rate: float,
+    regularization: float,
+) -> Tensor:
     """One step of gradient descent on a batch; updates P, Q, b_u, b_i in place.
 
     Minimises, over the rows (u, i, r, w) of the batch,
 
         sum  1/2 w (r - mu - b_u - b_i - p_u·q_i)^2 + lambda/2 (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2)
 
-    P (U x F), Q (I x F), b_u (U), b_i (I); users, items (int64, B), ratings, weights (B). Gradients are summed at the
-    values the batch started with: a batch of one row is the classical update (Koren, Bell, Volinsky 2009). Returns the
-    loss of each row without the penalty (B).
+    Gradients are summed at the values the batch started with: a batch of one row is the classical
+    update (Koren, Bell, Volinsky 2009).
+
+    Parameters
+    ----------
+    P, Q
+        Factors, U x F and I x F.
+    b_u, b_i
+        Biases, U and I.
+    mu
+        The mean of all ratings.
+    users, items
+        int64, B.
+    ratings, weights
+        r and w, of the factors' type, B.
+    learning_rate
+        The length of the step.
+    regularization
+        lambda.
+
+    Returns
+    -------
+    The loss of each row without the penalty, B.
     """
     p, q = P.index_select(0, users), Q.index_select(0, items)  # B x F
     bu, bi = b_u.index_select(0, users), b_i.index_select(0, items)  # B
     error = ratings - (mu + bu + bi + (p * q).sum(1))  # B
-    step, shrink = learning_rate * weights * error, learning_rate * regularization
+    step = learning_rate * weights * error  # B
+    shrink = learning_rate * regularization
     P.index_add_(0, users, (step[:, None] * q).sub_(p, alpha=shrink))
     Q.index_add_(0, items, (step[:, None] * p).sub_(q, alpha=shrink))
     b_u.index_add_(0, users, step - shrink * bu)
@@ -34,41 +69,78 @@ def svd_step(
     return weights * error**2 / 2
 
 
-@dataclass(eq=False, kw_only=True)
-class SVD(FactorModel):
-    """Ratings are estimated as mu + b_u + b_i + p_u·q_i: their mean, what u and i add to it, what depends on both.
+class Ratings:
+    """What an epoch visits: the known ratings, each joined by a cell drawn from all U x I.
 
-    Minimises the squared error of the known ratings with an L2 penalty (see ``svd_step``) by mini-batch SGD (Funk 2006;
-    Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009).
-
-    With ``unobserved_weight`` w > 0, each rating is joined by a cell drawn uniformly from all U x I, with the target 0
-    and the weight w U I / n, so that every cell is a zero of weight w. Then mu = 0, the ranking gains, the error grows.
+    Parameters
+    ----------
+    ratings
+        CSR matrix, U x I, with n stored cells.
+    unobserved_weight
+        The weight w of an unobserved cell. Without it no cells are drawn.
+    dtype
+        That of the factors.
     """
 
-    learning_rate: float = 0.05
-    regularization: float = 0.05
-    unobserved_weight: float = 0.0
-    decay: float = 0.86
-    iterations: int = 35
-    batch_size: int = 4096
-    init_std: float = 0.02
+    def __init__(self, ratings: sp.csr_matrix, unobserved_weight: float, dtype: torch.dtype):
+        self.shape = ratings.shape
+        self.users, self.items = interactions(ratings)  # n
+        self.values = torch.from_numpy(ratings.data).to(dtype)  # n
+        self.cell_weight = unobserved_weight * self.shape[0] * self.shape[1] / ratings.nnz
 
-    def _prepare(self, user_items: sp.csr_matrix) -> Epoch:
-        self._draw(user_items.shape, self.init_std)
-        known = (*interactions(user_items), torch.from_numpy(user_items.data).to(self.dtype))
-        cell_weight = self.unobserved_weight * user_items.shape[0] * user_items.shape[1] / user_items.nnz
-        if not cell_weight:
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, chosen: Tensor, rng: torch.Generator) -> Batch:
+        users, items = self.users.index_select(0, chosen), self.items.index_select(0, chosen)
+        ratings = self.values.index_select(0, chosen)
+        weights = torch.ones_like(ratings)
+        if self.cell_weight:
+            n_users, n_items = self.shape
+            users = torch.cat([users, torch.randint(n_users, chosen.shape, generator=rng)])
+            items = torch.cat([items, torch.randint(n_items, chosen.shape, generator=rng)])
+            ratings = torch.cat([ratings, torch.zeros_like(ratings)])
+            weights = torch.cat([weights, self.cell_weight * weights])
+        return {"users": users, "items": items, "ratings": ratings, "weights": weights}
+
+
+@dataclass(eq=False, kw_only=True)
+class SVD(FactorModel):
+    """Ratings are estimated as mu + b_u + b_i + p_u·q_i.
+
+    That is their mean, what user and item add to it, and what depends on both. Minimises the
+    squared error of the known ratings with an L2 penalty (see ``svd_step``) by mini-batch SGD (Funk
+    2006; Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE
+    Computer 2009).
+
+    With ``unobserved_weight`` w > 0, each of the n ratings is joined by a cell drawn uniformly from
+    all U x I, with the target 0 and the weight w U I / n, so that every cell is a zero of weight w.
+    Then mu = 0, the ranking gains, the error grows.
+    """
+
+    learning_rate: NotNegative = 0.05
+    regularization: NotNegative = 0.05
+    unobserved_weight: NotNegative = 0.0
+    decay: Positive = 0.86
+    iterations: Size = 35
+    batch_size: Size = 4096
+    init_std: NotNegative = 0.02
+
+    def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
+        self._initialise(user_items, self.init_std)
+        if not self.unobserved_weight:
             self.global_bias = float(user_items.data.mean(dtype="float64"))
+        ratings = Ratings(user_items, self.unobserved_weight, self.dtype)
+        return epochs(self, ratings, generator(self.seed, ORDER))
 
-        def step(rows: Tensor, learning_rate: float, rng: torch.Generator) -> Tensor:
-            users, items, ratings = (t.index_select(0, rows).to(self.device) for t in known)
-            weights = torch.ones_like(ratings)
-            if cell_weight:
-                cells = (torch.randint(n, rows.shape, generator=rng).to(self.device) for n in user_items.shape)
-                users, items = (torch.cat(pair) for pair in zip((users, items), cells, strict=True))
-                ratings = torch.cat([ratings, torch.zeros_like(ratings)])
-                weights = torch.cat([weights, cell_weight * weights])
-            model = (self.user_factors, self.item_factors, self.user_biases, self.item_biases, self.global_bias)
-            return svd_step(*model, users, items, ratings, weights, learning_rate, self.regularization)
-
-        return sgd(self, user_items.nnz, step)
+    def _step(self, batch: Batch, learning_rate: float) -> Tensor:
+        return svd_step(
+            P=self.user_factors,
+            Q=self.item_factors,
+            b_u=self.user_biases,
+            b_i=self.item_biases,
+            mu=self.global_bias,
+            learning_rate=learning_rate,
+            regularization=self.regularization,
+            **batch,
+        )

@@ -1,0 +1,133 @@
+"""What comes in from outside, checked: sparse matrices of users x items, and ids."""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+UserItems: TypeAlias = sp.spmatrix | sp.sparray
+Ids: TypeAlias = ArrayLike | Tensor
+BLOCK = 2**22  # numbers that a block of rows may hold: users x items is never held
+
+
+def as_csr(user_items: UserItems) -> sp.csr_matrix:
+    """A checked copy of a sparse matrix in canonical form.
+
+    Parameters
+    ----------
+    user_items
+        Any scipy sparse matrix or array, users x items, of real numbers or bools. Entries given
+        twice are summed; a stored 0 is an empty cell.
+
+    Returns
+    -------
+    CSR matrix, float32, or float64 where float32 does not hold every value of the type that came in
+    (float64, integers of 32 and 64 bits). Indices are sorted and no 0 is stored.
+
+    Raises
+    ------
+    TypeError
+        The matrix is not sparse, or does not hold real numbers.
+    ValueError
+        A value is NaN or infinite.
+    """
+    if not sp.issparse(user_items):
+        got = type(user_items).__name__
+        hint = "scipy.sparse.csr_matrix makes one"
+        raise TypeError(f"expected a scipy sparse matrix, users x items, got {got}; {hint}")
+    if user_items.dtype.kind not in "biuf":
+        raise TypeError(f"expected a matrix of real numbers, got {user_items.dtype}")
+    wide = np.result_type(user_items.dtype, np.float32).itemsize > 4
+    if user_items.ndim == 1:  # a row of a sparse array
+        user_items = user_items.reshape(1, -1)
+    # cast before the sum: in int8, 130 times 1 is -126
+    csr = sp.csr_matrix(user_items.astype(np.float64 if wide else np.float32), copy=True)
+    csr.sum_duplicates()
+    csr.eliminate_zeros()
+    if not np.isfinite(csr.data).all():
+        hint = "leave unknown cells out instead"
+        raise ValueError(f"expected finite values in user_items, got NaN or infinity; {hint}")
+    return csr
+
+
+def likes_of(user_items: sp.csr_matrix) -> sp.csr_matrix:
+    """The cells above 0, as bools; ValueError if there are none."""
+    likes = user_items > 0
+    if not likes.nnz:
+        got = f"{user_items.nnz} values of at most 0"
+        raise ValueError(f"expected values above 0, the likes, to learn from, got {got}")
+    return likes
+
+
+def interactions(user_items: sp.csr_matrix) -> tuple[Tensor, Tensor]:
+    """The ids of all stored cells, row by row.
+
+    Parameters
+    ----------
+    user_items
+        CSR matrix of U x I with n stored cells.
+
+    Returns
+    -------
+    users, items
+        int64 tensors of n ids.
+    """
+    cells = user_items.tocoo()
+    users, items = (torch.from_numpy(ids.astype(np.int64)) for ids in (cells.row, cells.col))
+    return users, items
+
+
+def as_ids(ids: Ids, what: str, size: int | None = None) -> np.ndarray:
+    """Checked ids.
+
+    Parameters
+    ----------
+    ids
+        One id or n of them: integers, a list, a numpy array, a torch tensor, …
+    what
+        What they number, "user" or "item", for the messages.
+    size
+        How many of these exist; without it any number will do.
+
+    Returns
+    -------
+    int64 array of n ids.
+
+    Raises
+    ------
+    TypeError
+        They are not integers in one dimension.
+    IndexError
+        An id is negative, or ``size`` or more.
+    """
+    if isinstance(ids, Tensor):
+        ids = ids.detach().cpu().numpy()
+    array = np.atleast_1d(np.asarray(ids))
+    if array.ndim > 1 or (array.size and array.dtype.kind not in "iu"):
+        got = f"{array.dtype} of shape {array.shape}"
+        raise TypeError(f"expected one {what} id or an array of them, got {got}")
+    if size is not None and array.size and (array.min() < 0 or array.max() >= size):
+        got = f"{array.min()} to {array.max()}"
+        hint = "ids are contiguous: userid() and itemid() of the data translate"
+        raise IndexError(f"expected {what} ids from 0 to {size - 1}, got {got}; {hint}")
+    return array.astype(np.int64)
+
+
+def row_blocks(rows: int, held: int) -> Iterator[slice]:
+    """Consecutive slices of ``rows`` rows, one at least; ``held``: the numbers held for a row."""
+    size = max(1, BLOCK // held)
+    return (slice(start, min(start + size, rows)) for start in range(0, max(rows, 1), size))
+
+
+def transposed(got: tuple[int, ...], expected: tuple[int, int], fitted: tuple[int, int]) -> str:
+    """A hint for a message, where the shapes show that users and items are exchanged, else "".
+
+    ``got`` and ``expected`` are the shapes of a matrix, ``fitted`` is that of the model, U x I.
+    """
+    if got == expected[::-1] or (got[-1] == fitted[0] != fitted[1]):
+        return "; it looks transposed: rows are users and columns are items, in fit, too"
+    return ""

@@ -1,0 +1,150 @@
+"""What notebooks show besides figures: tables, displayed kernels, the projector, the explorer."""
+
+import inspect
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from IPython.display import Markdown, display
+
+from mflib.data import MovieLens
+from mflib.matrices import Ids
+from mflib.metrics import bootstrap_interval
+from mflib.model import FactorModel
+from mflib.ranking import Metric
+from mflib.similarity import similarity_quality
+
+FILMS = ("Toy Story", "Blade Runner", "Aliens", "Cinema Paradiso", "Hoop Dreams")  # in both sets
+METRICS: tuple[Metric, Metric] = ("cosine", "l2")
+
+
+def source(*functions: Callable) -> Markdown:
+    """The code of functions of the package, as it is run."""
+    return Markdown("```python\n" + "\n\n".join(map(inspect.getsource, functions)) + "```")
+
+
+def judged(metrics: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The means of what ``ranking_metrics`` returned for each model, by name.
+
+    Beside NDCG stands its 95 % bootstrap interval.
+    """
+    means = {name: per_user.mean() for name, per_user in metrics.items()}
+    table = pd.DataFrame(means).T[["ndcg", "precision", "recall", "map", "auc"]].round(3)
+    intervals = [bootstrap_interval(per_user["ndcg"]) for per_user in metrics.values()]
+    table.insert(
+        1, "95 % interval of ndcg", [f"{low:.3f} to {high:.3f}" for low, high in intervals]
+    )
+    return table
+
+
+def similar_movies(
+    model: FactorModel, data: MovieLens, title: str, N: int = 10, items: Ids | None = None
+) -> pd.DataFrame:
+    """The N movies nearest to ``title``, by cosine and by Euclidean distance side by side.
+
+    With ``items`` (ids), only these movies are candidates.
+    """
+    itemid = data.itemid(title)
+    columns: dict[str, object] = {}
+    for metric in METRICS:
+        ids, values = model.similar_items(
+            itemid, N, filter_items=[itemid], items=items, metric=metric
+        )
+        columns[f"by {metric}"] = data.movies["title"].loc[ids].to_list()
+        columns[metric] = (values if metric == "cosine" else -values).round(3)
+    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(ids) + 1, name=title))
+
+
+def nearest_movies(
+    model: FactorModel,
+    data: MovieLens,
+    titles: Sequence[str] = FILMS,
+    N: int = 3,
+    items: Ids | None = None,
+) -> pd.DataFrame:
+    """The N movies nearest to each title: a row by cosine and a row by Euclidean distance."""
+    rows = {}
+    for title in titles:
+        table = similar_movies(model, data, title, N, items)
+        for metric in METRICS:
+            rows[title, metric] = table[f"by {metric}"]
+    return pd.DataFrame(rows).T
+
+
+def similarity(
+    models: dict[str, FactorModel], data: MovieLens, likes: sp.csr_matrix, least: int = 20
+) -> pd.DataFrame:
+    """``similarity_quality`` of each model for the movies with ``least`` or more likes (U x I)."""
+    items = np.flatnonzero(likes.getnnz(0) >= least)
+    rows = {name: similarity_quality(model, data.movies, items) for name, model in models.items()}
+    return pd.DataFrame(rows).T.round(3)
+
+
+def liked_movies(data: MovieLens, likes: sp.csr_matrix, userid: int, N: int = 10) -> pd.DataFrame:
+    """N of the movies that ``likes`` (U x I) holds for a user, best rated first."""
+    ids = likes[userid].indices
+    stars = data.ratings[userid, ids].toarray()[0]
+    stars = stars.astype(int) if (stars % 1 == 0).all() else stars  # half stars stay halves
+    table = data.movies.loc[ids, ["title", "genres"]].assign(stars=stars)
+    best_first = table.sort_values("stars", ascending=False, kind="stable")
+    return best_first.head(N).reset_index(drop=True)
+
+
+def recommended_movies(
+    model: FactorModel, data: MovieLens, known: sp.csr_matrix, userid: int, N: int = 10
+) -> pd.DataFrame:
+    """The N recommendations for a user who has what ``known`` (U x I) holds, with scores."""
+    ids, scores = model.recommend(userid, known[userid], N)
+    table = data.movies.loc[ids, ["title", "genres"]].assign(score=scores.round(3))
+    return table.reset_index(drop=True)
+
+
+def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathLike) -> None:
+    """Write the item factors, with titles and genres, for TensorBoard's projector.
+
+    They go into ``folder`` / class name, whole or not at all, in place of an earlier export; look
+    with ``tensorboard --logdir folder``.
+    """
+    from torch.utils.tensorboard import SummaryWriter  # a second that only this function costs
+
+    name, folder = type(model).__name__, Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as temporary:
+        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        header = ["title", "genres"]
+        with SummaryWriter(new) as writer:
+            labels = data.movies[header].to_numpy().tolist()
+            writer.add_embedding(model.item_factors, labels, metadata_header=header, tag="items")
+        if (folder / name).exists():
+            (folder / name).rename(old)
+        new.rename(folder / name)
+
+
+def explorer(
+    model: FactorModel, data: MovieLens, likes: sp.csr_matrix, least: int = 20
+) -> widgets.interactive:
+    """Type a title: the movie's neighbours. Type a user: their history and recommendations.
+
+    Neighbours are looked for among the movies with ``least`` or more ``likes`` (U x I); users have
+    the numbers of the files.
+    """
+    often = np.flatnonzero(likes.getnnz(0) >= least)
+
+    def look(movie: str, user: int) -> None:
+        try:
+            userid, nearest = data.userid(user), similar_movies(model, data, movie, items=often)
+        except KeyError as unknown:
+            print(unknown.args[0])
+        else:
+            history = liked_movies(data, likes, userid)
+            display(nearest, history, recommended_movies(model, data, likes, userid))
+
+    titles = data.movies["title"].tolist()
+    movie = widgets.Combobox(value=FILMS[0], options=titles, description="movie")
+    user = widgets.IntText(value=data.user_ids[data.example_user()], description="user")
+    return widgets.interactive(look, movie=movie, user=user)

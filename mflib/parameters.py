@@ -1,0 +1,91 @@
+"""The constructors' arguments: what kinds there are, checked and brought into one form."""
+
+import math
+import operator
+from typing import Annotated, Any, get_type_hints
+
+import numpy as np
+import torch
+
+from mflib.sampling import Seed
+
+
+def _size(name: str, value: Any) -> int:
+    try:
+        whole = int(value) if float(value).is_integer() else 0
+    except (TypeError, ValueError):
+        whole = 0
+    if whole < 1 or isinstance(value, bool):
+        raise ValueError(f"expected a whole number of at least 1 for {name}, got {value!r}")
+    return whole
+
+
+def _real(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected a number for {name}, got {value!r}") from None
+
+
+def _positive(name: str, value: Any) -> float:
+    if not 0 < (number := _real(name, value)) < math.inf:
+        raise ValueError(f"expected a finite number above 0 for {name}, got {value!r}")
+    return number
+
+
+def _not_negative(name: str, value: Any) -> float:
+    if not 0 <= (number := _real(name, value)) < math.inf:
+        raise ValueError(f"expected a finite number of at least 0 for {name}, got {value!r}")
+    return number
+
+
+def _random_state(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, np.random.Generator | np.random.RandomState):
+        return value
+    try:
+        seed = operator.index(value)
+    except TypeError:
+        seed = -1
+    if not 0 <= seed < 2**62:
+        expected = "a whole number from 0 to 2**62 - 1, None or a numpy generator"
+        raise ValueError(f"expected {expected} for {name}, got {value!r}")
+    return seed
+
+
+def _dtype(name: str, value: Any) -> torch.dtype:
+    dtype = value
+    if not isinstance(value, torch.dtype):
+        try:
+            dtype = getattr(torch, np.dtype(value).name, None)
+        except TypeError:
+            dtype = None
+    if dtype not in (torch.float32, torch.float64):
+        reason = "half precision loses the small steps of training"
+        raise ValueError(f"expected float32 or float64 for {name}, got {value!r}; {reason}")
+    return dtype
+
+
+def _device(name: str, value: Any) -> str:
+    try:
+        return str(torch.device(value))
+    except (RuntimeError, TypeError):
+        raise ValueError(f"expected a device such as 'cpu' for {name}, got {value!r}") from None
+
+
+Size = Annotated[int, _size]
+Positive = Annotated[float, _positive]
+NotNegative = Annotated[float, _not_negative]
+RandomState = Annotated[Seed, _random_state]
+Dtype = Annotated[torch.dtype, _dtype]
+Device = Annotated[str, _device]
+
+
+def check(model: object) -> None:
+    """Bring the attributes of ``model`` that are annotated with a kind of this file into its form.
+
+    ``factors=64.0`` becomes 64, ``dtype=np.float32`` torch.float32, numpy's numbers Python's.
+    ValueError: one of them has a value that its kind does not admit.
+    """
+    for name, hint in get_type_hints(type(model), include_extras=True).items():
+        for kind in getattr(hint, "__metadata__", ()):
+            setattr(model, name, kind(name, getattr(model, name)))
