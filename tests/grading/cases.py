@@ -6,7 +6,6 @@ The student's edition carries this file and, in cases.npz, what the reference ma
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import scipy.sparse as sp
@@ -49,31 +48,36 @@ class Inputs:
         triples = (self.ids(self.n_users, 40), *(self.ids(self.n_items, 40) for _ in range(2)))
         return [P, Q, self.real(self.n_items), *triples, 0.05, 0.3, 0.2]
 
-    def _side(self, width: int | None = None) -> tuple:
-        from mflib import ALS
+    def _cells(self, width: int | None = None) -> tuple:
+        """The cells of all rows in blocks of ``width`` columns, and the penalty of each row."""
+        from mflib.als import weighted_cells
 
         dense = (self.real(self.n_users, self.n_items) > 0.6).double()
         dense[1, :] = 0
         dense[:, 2] = 0
         dense[0, 0] = -1  # a dislike
-        model = ALS(self.factors, alpha=1.5, regularization=0.7, dtype=torch.float64)
-        with mock.patch("mflib.als.WIDTH", width or self.n_items):
-            return model._cells(sp.csr_matrix(dense.numpy()))
+        rows, width, blocks = sp.csr_matrix(dense.numpy()), width or self.n_items, []
+        for start in range(0, self.n_items, width):
+            columns = slice(start, start + width)
+            (cells,) = weighted_cells(rows[:, columns], alpha=1.5, dtype=torch.float64)
+            blocks.append(cells._replace(columns=columns))
+        count = torch.from_numpy(rows.getnnz(1)).double()
+        return blocks, 0.7 * count.clamp(min=1).sqrt()[:, None]
 
     def over_cells(self) -> list:
         X, Y = self.real(self.n_users, self.factors), self.real(self.n_items, self.factors)
-        return [self._side(5)[0], X, Y, lambda product, extra, target: target - extra * product**2]
+        return [self._cells(5)[0], X, Y, lambda xy, excess, preference: preference - excess * xy**2]
 
     def conjugate_gradient(self) -> list:
         return [
             self.real(self.n_users, self.factors),
             self.real(self.n_items, self.factors),
-            *self._side(5),
+            *self._cells(5),
             self.steps,
         ]
 
     def cholesky(self) -> list:
-        return [self.real(self.n_users, self.factors), self.real(self.n_items, self.factors), *self._side()]
+        return [self.real(self.n_users, self.factors), self.real(self.n_items, self.factors), *self._cells()]
 
     def first_violations(self) -> list:
         scores, rows = self.real(self.n_users, self.n_items), self.ids(self.n_users, 60)

@@ -20,12 +20,12 @@ MISTAKES = {
     "the sign of a step": ("svd", "ratings - (mu + bu + bi", "-ratings + (mu + bu + bi", "svd_step"),
     "no penalty on the user": ("svd", "(step[:, None] * q).sub_(p, alpha=shrink)", "step[:, None] * q", "svd_step"),
     "item bias forgotten": ("svd", "    b_i.index_add_(0, items, step - shrink * bi)\n", "", "svd_step"),
-    "duplicates lost": ("bpr", "b.index_add_(0, i, step - shrink * bi)", "b[i] += step - shrink * bi", "bpr_step"),
+    "duplicates lost": ("bpr", "b.index_add_(0, positives, step - shrink_q * bi)", "b[positives] += step - shrink_q * bi", "bpr_step"),
     "sigma(x) for sigma(-x)": ("bpr", "torch.sigmoid(-x)", "torch.sigmoid(x)", "bpr_step"),
     "penalty forgotten": ("als", "X @ gram - penalty * X", "X @ gram", "conjugate_gradient"),
-    "confidence forgotten": ("als", "extra, target: target)", "extra, target: target.clamp(max=1))", "cholesky"),
-    "liked items violate": ("warp", "scorer(p_block, Q, liked)\n", "scorer(p_block, Q, liked[:1])\n", "warp_step"),
-    "rank off by one": ("warp", "(len(Q) - 1) // d)", "len(Q) // d - 1)", "warp_step"),
+    "confidence forgotten": ("als", "preference: preference)", "preference: preference.clamp(max=1))", "cholesky"),
+    "liked items violate": ("warp", "scorer(p_block, Q, known)\n", "scorer(p_block, Q, known[:1])\n", "warp_step"),
+    "rank off by one": ("warp", "(len(Q) - 1) // needed_draws)", "len(Q) // needed_draws - 1)", "warp_step"),
     "draws counted from 0": ("warp", "start + 1 + first", "start + first", "first_violations"),
 }
 

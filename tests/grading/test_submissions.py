@@ -27,14 +27,14 @@ WRONG = {what: (*mistake, f"{function}: ") for what, (*mistake, function) in MIS
     "seed ignored": ("svd", "    p, q =", "    P += 1e-3 * torch.randn(P.shape).to(P)\n    p, q =", "svd_step: "),
     "the negative item stays": (
         "bpr",
-        "    Q.index_add_(0, j, torch.add(step_p, qj, alpha=shrink).neg_())\n",
+        "    Q.index_add_(0, negatives, torch.add(step_p, qj, alpha=shrink_q).neg_())\n",
         "",
         "bpr_st",
     ),
     "the user's penalty on the items": (
         "bpr",
-        "shrink = step[:, None] * p, lr * reg_i",
-        "shrink = step[:, None] * p, lr * reg_u",
+        "shrink_q = learning_rate * item_regularization",
+        "shrink_q = learning_rate * user_regularization",
         "bpr_step: ",
     ),
     "empty cells forgotten": ("als", "A = Y.T @ Y + penalty", "A = penalty", "cholesky: "),
@@ -157,7 +157,7 @@ def test_a_mistake_costs_and_is_named(what):
 
 
 def harmful(code: str) -> dict[str, str]:
-    return edited("bpr", "    p, qi, qj = P.index", f"    {code}\n    p, qi, qj = P.index")
+    return edited("bpr", "    p = P.index", f"    {code}\n    p = P.index")
 
 
 @pytest.mark.parametrize("what", REFUSED)
