@@ -60,7 +60,7 @@ class Ease(FactorModel):
         self.train, self.weights = train, weights.astype(np.float32)
         self.user_factors, self.item_factors = (torch.zeros(n, 1) for n in train.shape)
 
-    def scores(self, users: torch.Tensor, P: None = None) -> torch.Tensor:
+    def scores(self, users: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(self.train[users.numpy()] @ self.weights)
 
 

@@ -25,7 +25,8 @@ from report import section
 from tqdm import tqdm
 
 from mflib import ALS, BPR, SVD, WARP, Popularity
-from mflib.metrics import catalogue, ranking_metrics, rmse, similarity_quality
+from mflib.metrics import catalogue, ranking_metrics, rmse
+from mflib.similarity import similarity_quality
 
 QUIET = {"show_progress": False}
 MODELS = {  # train, seed of the model -> fitted model

@@ -47,10 +47,11 @@ STEPS = {
 
 
 def moves(value: float, step: str) -> Iterator[float]:
-    """``value`` one step down and one step up."""
+    """``value`` one step down and one step up, where that is above 0."""
     kind, size = step[0], float(step[1:])
     for moved in (value / size, value * size) if kind == "*" else (value - size, value + size):
-        yield type(value)(round(moved, 6))
+        if (rounded := type(value)(round(moved, 6))) > 0:
+            yield rounded
 
 
 class Judge:
