@@ -13,9 +13,10 @@ run: .venv/ready
 	$(VENV) -m mflib.data $(DATASET)
 	$(VENV) tests/notebooks/execute.py run $(DATASET)
 
-# Style, unit tests, then the notebooks against their stored outputs.
+# Style, types, unit tests, then the notebooks against their stored outputs.
 test: .venv/ready
 	$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
+	$(VENV) -m mypy
 	$(VENV) -m pytest tests
 	$(VENV) -m mflib.data ml-100k
 	MFLIB_DATASET=ml-100k MFLIB_PROGRESS=0 $(NBVAL) tests/notebooks/ml-100k

@@ -10,31 +10,31 @@ import torch
 from mflib.sampling import Seed
 
 
+def _number(value: Any) -> float:
+    """``value`` as a float, NaN if it is not a number."""
+    try:
+        return math.nan if isinstance(value, str | bool) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def _size(name: str, value: Any) -> int:
-    try:
-        whole = int(value) if float(value).is_integer() else 0
-    except (TypeError, ValueError):
-        whole = 0
-    if whole < 1 or isinstance(value, bool):
+    number = _number(value)
+    if not (number >= 1 and number.is_integer()):
         raise ValueError(f"expected a whole number of at least 1 for {name}, got {value!r}")
-    return whole
-
-
-def _real(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"expected a number for {name}, got {value!r}") from None
+    return int(number)
 
 
 def _positive(name: str, value: Any) -> float:
-    if not 0 < (number := _real(name, value)) < math.inf:
+    number = _number(value)
+    if not 0 < number < math.inf:
         raise ValueError(f"expected a finite number above 0 for {name}, got {value!r}")
     return number
 
 
 def _not_negative(name: str, value: Any) -> float:
-    if not 0 <= (number := _real(name, value)) < math.inf:
+    number = _number(value)
+    if not 0 <= number < math.inf:
         raise ValueError(f"expected a finite number of at least 0 for {name}, got {value!r}")
     return number
 
@@ -54,7 +54,7 @@ def _random_state(name: str, value: Any) -> Any:
 
 def _dtype(name: str, value: Any) -> torch.dtype:
     dtype = value
-    if not isinstance(value, torch.dtype):
+    if value is not None and not isinstance(value, torch.dtype):
         try:
             dtype = getattr(torch, np.dtype(value).name, None)
         except TypeError:

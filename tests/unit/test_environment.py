@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -39,11 +40,14 @@ def third_party(paths) -> set[str]:
     for path in paths:
         if path.suffix == ".ipynb":
             cells = json.loads(path.read_text())["cells"]
-            names |= set().union(*(imports("".join(c["source"])) for c in cells if c["cell_type"] == "code"))
+            names |= set().union(
+                *(imports("".join(c["source"])) for c in cells if c["cell_type"] == "code")
+            )
         else:
             names |= imports(path.read_text())
-    names -= {"implicit", "threadpoolctl"}  # a peer, whose tests are skipped where it is not installed
-    names -= set(sys.stdlib_module_names) | {"mflib"} | {path.stem for path in (ROOT / "tests").rglob("*.py")}
+    names -= {"implicit", "threadpoolctl"}  # a peer: its tests are skipped where it is absent
+    names -= {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"mflib"}
+    names -= set(sys.stdlib_module_names)
     distributions = metadata.packages_distributions()
     return {canonicalize_name(distributions[name][0]) for name in names}
 
@@ -63,7 +67,9 @@ def test_no_cuda():
 
 def test_the_installed_versions_are_the_pinned_ones():
     for name, pin in PINNED.items():
-        assert Version(metadata.version(name)).public in pin.specifier, f"{pin} is not what is installed"
+        assert Version(metadata.version(name)).public in pin.specifier, (
+            f"{pin} is not what is installed"
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the list of pins was made on Linux")
@@ -80,17 +86,41 @@ def test_what_the_pins_need_is_pinned():
             assert needed_name in PINNED, f"{name} needs {needed.name}, which is not pinned"
 
 
+NOTEBOOKS = {"plots.py", "notebook.py"}  # the modules that only notebooks need, an extra
+
+
 def test_what_is_imported_is_pinned_and_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
-    needed = third_party((ROOT / "mflib").glob("*.py")) | {"tensorboard"}  # which torch.utils.tensorboard imports
-    assert needed == declared
-    assert third_party((ROOT / "notebooks").glob("*.ipynb")) <= declared
-    tests = [path for path in (ROOT / "tests").rglob("*.py") if not (path.parent / "requirements.txt").exists()]
-    assert third_party([*tests, *(ROOT / "mflib").glob("*.py")]) <= set(PINNED)  # other rooms bring pins of their own
-    for line in project["dependencies"]:
-        (version,) = (specifier.version for specifier in PINNED[canonicalize_name(Requirement(line).name)].specifier)
-        assert Requirement(line).specifier.contains(version), f"the pin {version} does not satisfy {line}"
+    core, extra = project["dependencies"], project["optional-dependencies"]["notebooks"]
+    declared, notebooks = (
+        {canonicalize_name(Requirement(line).name) for line in lines} for lines in (core, extra)
+    )
+    modules = set((ROOT / "mflib").glob("*.py"))
+    for_notebooks = {module for module in modules if module.name in NOTEBOOKS}
+    assert third_party(modules - for_notebooks) == declared
+    shown = third_party(for_notebooks) | {"tensorboard"}  # which torch.utils.tensorboard imports
+    assert shown - declared == notebooks
+    assert third_party((ROOT / "notebooks").glob("*.ipynb")) <= declared | notebooks
+    tests = [
+        path
+        for path in (ROOT / "tests").rglob("*.py")
+        if not (path.parent / "requirements.txt").exists()  # these rooms bring pins of their own
+    ]
+    assert third_party(tests) <= set(PINNED)
+    for line in [*core, *extra]:
+        (pin,) = PINNED[canonicalize_name(Requirement(line).name)].specifier
+        assert Requirement(line).specifier.contains(pin.version), f"{pin} does not satisfy {line}"
+
+
+def test_the_models_need_nothing_of_the_notebooks():
+    """A user of the models has neither matplotlib nor IPython."""
+    code = (
+        "import sys\n"
+        "for name in ('matplotlib', 'IPython', 'ipywidgets', 'tensorboard'):\n"
+        "    sys.modules[name] = None\n"
+        "import mflib, mflib.data, mflib.metrics, mflib.similarity"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_conda_entry_repeats_nothing():
@@ -98,7 +128,7 @@ def test_conda_entry_repeats_nothing():
     packages = [line.removeprefix("- ") for line in lines[lines.index("dependencies:") + 1 :]]
     python, *rest = packages
     assert re.fullmatch(r"python=3\.\d+", python)
-    assert rest == ["pip", "pip:", "-r requirements.txt", "-e ."]
+    assert rest == ["pip", "pip:", "-r requirements.txt", "-e .[notebooks]"]
 
 
 def test_readme_and_makefile_name_the_same_targets():

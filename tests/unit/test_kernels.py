@@ -9,10 +9,11 @@ import torch
 from known_answers import random_ratings
 from torch.nn.functional import logsigmoid
 
-from mflib import ALS
+from mflib import ALS, WARP
+from mflib.als import cholesky, conjugate_gradient, weighted_cells
 from mflib.bpr import bpr_step
 from mflib.svd import svd_step
-from mflib.warp import first_violations, warp_step
+from mflib.warp import cut_into_rows, first_violations, harmonic_numbers, scorer, warp_step
 
 N_USERS, N_ITEMS, F, B = 7, 9, 4, 40  # more rows than users or items: every batch has duplicates
 LR, REG = 0.03, 0.2
@@ -20,13 +21,13 @@ LR, REG = 0.03, 0.2
 
 @pytest.fixture
 def ids():
-    """Random ids below n; with 40 rows and 9 items some are positive in one row and negative in another."""
+    """Random ids below n: of 9 items some are positive in one row and negative in another."""
     rng = torch.Generator().manual_seed(3)
     return lambda n, size=B: torch.randint(n, (size,), generator=rng)
 
 
 def after(params, step):
-    """Copies of the tensors ``params`` after ``step(*copies)`` has updated them in place, and its result."""
+    """Copies of ``params`` after ``step(*copies)`` has updated them in place, and its result."""
     copies = [p.clone() for p in params]
     return copies, step(*copies)
 
@@ -57,7 +58,9 @@ def test_svd_step_descends_the_written_objective(svd_case):
         penalty = b_u[u] ** 2 + b_i[i] ** 2 + (P[u] ** 2).sum(1) + (Q[i] ** 2).sum(1)
         return (w * errors**2 / 2 + REG / 2 * penalty).sum()
 
-    got, losses = after(params, lambda P, Q, bu, bi: svd_step(P, Q, bu, bi, mu, u, i, r, w, LR, REG))
+    got, losses = after(
+        params, lambda P, Q, bu, bi: svd_step(P, Q, bu, bi, mu, u, i, r, w, LR, REG)
+    )
     assert_equal(got, descend(params, objective))
     errors = r - mu - params[2][u] - params[3][i] - (params[0][u] * params[1][i]).sum(1)
     assert_equal([losses], [w * errors**2 / 2])
@@ -79,7 +82,9 @@ def test_svd_step_is_the_loop(svd_case):
 @pytest.fixture
 def bpr_case(draw, ids):
     users, i, j = ids(N_USERS), ids(N_ITEMS), ids(N_ITEMS)
-    assert set(i.tolist()) & set(j.tolist()), "an item must be positive in one row and negative in another"
+    assert set(i.tolist()) & set(j.tolist()), (
+        "an item must be positive in one row and negative in another"
+    )
     return (draw(N_USERS, F), draw(N_ITEMS, F), draw(N_ITEMS)), (users, i, j)
 
 
@@ -114,14 +119,25 @@ def test_bpr_step_is_the_loop(bpr_case):
 
 @pytest.fixture
 def warp_case(draw, ids):
-    """Four users in a block, one of them twice; each has some of the items, and fifteen draws for each."""
+    """Four users in a block, one of them twice; each has some items, with fifteen draws each."""
     users = torch.tensor([5, 0, 3, 0])
     liked = [[0, 4, 8], [2, 4], [1, 2, 3, 5, 6], [2, 4]]
     cells = torch.tensor([row * N_ITEMS + i for row, items in enumerate(liked) for i in items])
-    rows, positives = cells[1:-2] // N_ITEMS, cells[1:-2] % N_ITEMS  # not all that is liked is trained on
+    rows, positives = (
+        cells[1:-2] // N_ITEMS,
+        cells[1:-2] % N_ITEMS,
+    )  # not all that is liked is trained on
     draws = ids(N_ITEMS, 15 * len(rows)).view(15, -1)
-    weights = torch.tensor([sum(1 / k for k in range(1, r + 1)) for r in range(N_ITEMS)], dtype=torch.float64)
-    return (draw(N_USERS, F), draw(N_ITEMS, F)), users, liked, (cells, rows, positives, draws), weights
+    weights = torch.tensor(
+        [sum(1 / k for k in range(1, r + 1)) for r in range(N_ITEMS)], dtype=torch.float64
+    )
+    return (
+        (draw(N_USERS, F), draw(N_ITEMS, F)),
+        users,
+        liked,
+        (cells, rows, positives, draws),
+        weights,
+    )
 
 
 def warp_loop(params, users, liked, rows, positives, draws, weights, margin):
@@ -131,7 +147,14 @@ def warp_loop(params, users, liked, rows, positives, draws, weights, margin):
     for row, i, candidates in zip(rows.tolist(), positives.tolist(), draws.T.tolist(), strict=True):
         u = users[row]
         limit = P0[u] @ Q0[i] - margin
-        d = next((d for d, j in enumerate(candidates, 1) if j not in liked[row] and P0[u] @ Q0[j] > limit), 0)
+        d = next(
+            (
+                d
+                for d, j in enumerate(candidates, 1)
+                if j not in liked[row] and P0[u] @ Q0[j] > limit
+            ),
+            0,
+        )
         needed.append(d)
         if d == 0:
             losses.append(0.0)
@@ -149,7 +172,9 @@ def warp_loop(params, users, liked, rows, positives, draws, weights, margin):
 def test_warp_step_is_the_loop(warp_case, margin, wide, monkeypatch):
     monkeypatch.setattr("mflib.warp.WIDE", wide)
     params, users, liked, batch, weights = warp_case
-    got, (losses, needed) = after(params, lambda P, Q: warp_step(P, Q, users, *batch, weights, margin, LR, REG))
+    got, (losses, needed) = after(
+        params, lambda P, Q: warp_step(P, Q, users, *batch, weights, margin, LR, REG)
+    )
     expected, its_losses, its_draws = warp_loop(params, users, liked, *batch[1:], weights, margin)
     assert max(its_draws) > 0
     assert margin > 0 or 0 in its_draws, "the case must have a positive without violation, too"
@@ -160,11 +185,17 @@ def test_warp_step_is_the_loop(warp_case, margin, wide, monkeypatch):
 
 def test_warp_step_descends_the_written_objective(warp_case):
     params, users, _, (cells, rows, i, draws), weights = warp_case
-    got, (_, needed) = after(params, lambda P, Q: warp_step(P, Q, users, cells, rows, i, draws, weights, 0.5, LR, REG))
+    got, (_, needed) = after(
+        params, lambda P, Q: warp_step(P, Q, users, cells, rows, i, draws, weights, 0.5, LR, REG)
+    )
     k = needed.nonzero()[:, 0]
     u, i, j = users[rows[k]], i[k], draws[needed[k] - 1, k]
-    assert set(i.tolist()) & set(j.tolist()), "an item must be positive in one row and negative in another"
-    assert all(len(set(ids.tolist())) < len(ids) for ids in (u, i, j)), "users and items must occur twice"
+    assert set(i.tolist()) & set(j.tolist()), (
+        "an item must be positive in one row and negative in another"
+    )
+    assert all(len(set(ids.tolist())) < len(ids) for ids in (u, i, j)), (
+        "users and items must occur twice"
+    )
     L = weights[(N_ITEMS - 1) // needed[k]]
 
     def objective(P, Q):
@@ -175,6 +206,54 @@ def test_warp_step_descends_the_written_objective(warp_case):
     assert_equal(got, descend(params, objective))
 
 
+@pytest.mark.parametrize("wide", [0, 1000])
+def test_scorer_knows_every_cell(warp_case, wide, monkeypatch):
+    """All rows x all items at once, up to the last like of the last row and the items behind it."""
+    monkeypatch.setattr("mflib.warp.WIDE", wide)
+    (P, Q), users, liked, (cells, *_), _ = warp_case
+    rows = torch.arange(len(users)).repeat_interleave(N_ITEMS)
+    items = torch.arange(N_ITEMS).repeat(len(users))
+    expected = P[users] @ Q.T
+    for row, ids in enumerate(liked):
+        expected[row, ids] = -torch.inf
+    got = scorer(P[users], Q, cells)(rows, items).view(len(users), N_ITEMS)
+    assert torch.allclose(got, expected, rtol=1e-14, atol=1e-14)
+
+
+def test_warp_is_fitted_alike_on_many_items(monkeypatch):
+    """Where only the drawn items are scored, the same factors come out."""
+    ratings = random_ratings(40, 60, 0.4)
+    options = {"factors": 5, "iterations": 4, "batch_size": 6, "dtype": torch.float64}
+    narrow = WARP(**options).fit(ratings)
+    monkeypatch.setattr("mflib.warp.WIDE", 0)
+    wide = WARP(**options).fit(ratings)
+    assert torch.allclose(wide.user_factors, narrow.user_factors, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(wide.item_factors, narrow.item_factors, rtol=1e-9, atol=1e-12)
+
+
+def test_likes_are_cut_into_rows():
+    """The example of the docstring: four users with 3, 0, 1 and 5 likes, in rows of 2."""
+    likes = sp.csr_matrix(
+        np.array([[1, 1, 0, 0, 0, 1], [0] * 6, [0, 0, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]])
+    )
+    users, rows = cut_into_rows(likes, torch.Generator().manual_seed(0), length=2)
+    assert users.tolist() == [0, 0, 2, 3, 3, 3]
+    assert rows.getnnz(1).tolist() == [2, 1, 1, 2, 2, 1]
+    whole = sp.csr_matrix((np.ones(6), (users, np.arange(6))), (4, 6)) @ rows
+    assert (whole.toarray() == likes.toarray()).all(), "each like is in one row of its user"
+    orders = {
+        tuple(cut_into_rows(likes, torch.Generator().manual_seed(seed), 2)[1].indices.tolist())
+        for seed in range(9)
+    }
+    assert len(orders) > 1, "the order within a user is drawn"
+
+
+def test_harmonic_numbers():
+    expected = [sum(1 / k for k in range(1, r + 1)) for r in range(9)]
+    assert np.allclose(harmonic_numbers(9), expected, rtol=1e-15)
+    assert harmonic_numbers(1).tolist() == [0]
+
+
 def test_first_violations_one_by_one():
     rng = torch.Generator().manual_seed(0)
     scores = torch.randn(6, 50, generator=rng)
@@ -182,10 +261,15 @@ def test_first_violations_one_by_one():
     limits = torch.randn(300, generator=rng) + 1.5
     draws = torch.randint(50, (37, 300), generator=rng)
     expected = [
-        next((d for d, j in enumerate(draws[:, k].tolist(), 1) if scores[rows[k], j] > limits[k]), 0)
+        next(
+            (d for d, j in enumerate(draws[:, k].tolist(), 1) if scores[rows[k], j] > limits[k]), 0
+        )
         for k in range(300)
     ]
-    assert first_violations(lambda rows, items: scores[rows, items], rows, limits, draws).tolist() == expected
+    assert (
+        first_violations(lambda rows, items: scores[rows, items], rows, limits, draws).tolist()
+        == expected
+    )
     assert expected.count(0) > 10
     assert max(expected) > 24, "the case must reach the third round"
 
@@ -196,7 +280,9 @@ def test_rank_estimate_has_the_expectation_of_the_docstring():
     draws = torch.randint(items, (1000, n), generator=torch.Generator().manual_seed(1))
     for v in (2, 10, 100):
         rows, limits = torch.zeros(n, dtype=torch.long), torch.full((n,), 0.5)
-        needed = first_violations(lambda _, items, v=v: (items < v).double(), rows, limits, draws).double()
+        needed = first_violations(
+            lambda _, items, v=v: (items < v).double(), rows, limits, draws
+        ).double()
         estimate = (items - 1) / needed[needed > 0]
         expected = (items - 1) * v / (items - v) * math.log(items / v)
         assert abs(estimate.mean() - expected) < 4 * estimate.std() / math.sqrt(n)
@@ -226,16 +312,32 @@ def signed():
 
 
 def fitted(signed, **kw):
-    options = {"alpha": 0.7, "regularization": 0.9, "frequency_scaling": 0.4, "iterations": 1, "dtype": torch.float64}
+    options = {
+        "alpha": 0.7,
+        "regularization": 0.9,
+        "frequency_scaling": 0.4,
+        "iterations": 1,
+        "dtype": torch.float64,
+    }
     model = ALS(5, **options | kw).fit(sp.csr_matrix(signed))
     return model, model.user_factors.numpy(), model.item_factors.numpy()
+
+
+def start_of(signed):
+    """The factors that the models of ``fitted`` start from."""
+    model = ALS(5, dtype=torch.float64)
+    model.seed = 0
+    model._initialise(sp.csr_matrix(signed), model.init_std)
+    return model.user_factors.numpy(), model.item_factors.numpy()
 
 
 def test_als_loss_is_the_dense_objective(signed):
     for use_cg in (True, False):
         for dtype, rel in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
             model, X, Y = fitted(signed, use_cg=use_cg, dtype=dtype)
-            assert model.history[-1]["loss"] == pytest.approx(dense_objective(X, Y, signed), rel=rel)
+            assert model.history[-1]["loss"] == pytest.approx(
+                dense_objective(X, Y, signed), rel=rel
+            )
 
 
 def test_als_half_step_is_stationary(signed):
@@ -248,12 +350,14 @@ def test_als_half_step_is_stationary(signed):
 
 
 def test_als_rows_are_the_normal_equations(signed):
-    """Solving the users for the final items gives x_u = (Y'C_u Y + lambda_u)^-1 Y'C_u p_u, row by row."""
+    """Solved for the final items, x_u = (Y'C_u Y + lambda_u)^-1 Y'C_u p_u, row by row."""
     model, _, Y = fitted(signed, use_cg=False)
-    folded = model._fold_in(sp.csr_matrix(signed)).numpy()
+    folded = model._fold_in(sp.csr_matrix(signed), "user").numpy()
     for row, x, reg in zip(signed, folded, next(penalties(signed)), strict=True):
         C = np.diag(1 + 0.7 * np.abs(row))
-        assert np.allclose(x, np.linalg.solve(Y.T @ C @ Y + reg * np.eye(5), Y.T @ C @ (row > 0)), atol=1e-12)
+        assert np.allclose(
+            x, np.linalg.solve(Y.T @ C @ Y + reg * np.eye(5), Y.T @ C @ (row > 0)), atol=1e-12
+        )
 
 
 def conjugate_gradient_loop(X, Y, R, reg, steps):
@@ -274,16 +378,15 @@ def conjugate_gradient_loop(X, Y, R, reg, steps):
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_conjugate_gradients_are_the_loop(signed, steps):
-    """An iteration of ALS is that many steps for each user, then for each item, from where they stand."""
-    model, X, Y = fitted(signed, cg_steps=steps)
-    start = ALS(5, dtype=torch.float64)
-    start._draw(signed.shape, model.init_std)
-    start._clear_empty(sp.csr_matrix(signed))
-    X0, Y0 = start.user_factors.numpy(), start.item_factors.numpy()
+    """An iteration is that many steps for each user, then each item, from where they stand."""
+    _, X, Y = fitted(signed, cg_steps=steps)
+    X0, Y0 = start_of(signed)
     reg_u, reg_i = penalties(signed)
     expected = conjugate_gradient_loop(X0, Y0, signed, reg_u, steps)
     assert np.allclose(X, expected, rtol=1e-10, atol=1e-12)
-    assert np.allclose(Y, conjugate_gradient_loop(Y0, expected, signed.T, reg_i, steps), rtol=1e-10, atol=1e-12)
+    assert np.allclose(
+        Y, conjugate_gradient_loop(Y0, expected, signed.T, reg_i, steps), rtol=1e-10, atol=1e-12
+    )
 
 
 def test_enough_conjugate_gradient_steps_are_exact(signed):
@@ -302,21 +405,83 @@ def test_als_loss_never_rises(signed, options):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_als_extrapolation_starts_ahead_of_the_items(signed):
-    """The users of the second iteration are solved for Y + .5 (Y - Y before it)."""
-    options = {"use_cg": False, "extrapolation": 0.5}
-    model, _, Y = fitted(signed, **options)
-    start = ALS(5, dtype=torch.float64)
-    start._draw(signed.shape, model.init_std)
-    start = start.item_factors * torch.from_numpy(signed.any(0))[:, None]
-    model.item_factors = torch.from_numpy(Y) + 0.5 * (torch.from_numpy(Y) - start)
-    assert np.allclose(fitted(signed, iterations=2, **options)[1], model._fold_in(sp.csr_matrix(signed)), atol=1e-12)
+def exact(Y, R, reg):
+    """The rows that minimise the objective given Y, by dense algebra."""
+    rows = []
+    for r, reg_u in zip(R, reg, strict=True):
+        C = np.diag(1 + 0.7 * np.abs(r))
+        rows.append(np.linalg.solve(Y.T @ C @ Y + reg_u * np.eye(Y.shape[1]), Y.T @ C @ (r > 0)))
+    return np.array(rows)
+
+
+def test_als_extrapolation_is_the_loop(signed):
+    """Each iteration but the first starts from Y + .5 times what its last sweep has moved it."""
+    reg_u, reg_i = penalties(signed)
+    _, Y = start_of(signed)
+    change = np.zeros_like(Y)
+    for iterations in (1, 2, 3, 4):
+        start = Y + 0.5 * change
+        X = exact(start, signed, reg_u)
+        Y = exact(X, signed.T, reg_i)
+        change = Y - start
+        got = fitted(signed, iterations=iterations, use_cg=False, extrapolation=0.5)
+        assert np.allclose(got[1], X, atol=1e-9), f"users after {iterations} iterations"
+        assert np.allclose(got[2], Y, atol=1e-9), f"items after {iterations} iterations"
 
 
 @pytest.mark.parametrize("use_cg", [True, False])
-def test_als_blocks_do_not_matter(signed, monkeypatch, use_cg):
+@pytest.mark.parametrize("width", [1, 7, 29])
+def test_als_blocks_do_not_matter(signed, monkeypatch, use_cg, width):
+    """The columns in blocks, the last of them smaller, and exact solves a few rows at a time."""
     whole = fitted(signed, use_cg=use_cg)
-    monkeypatch.setattr("mflib.als.WIDTH", 7)
+    monkeypatch.setattr("mflib.als.WIDTH", width)
+    monkeypatch.setattr("mflib.matrices.BLOCK", 11 * 5**2)
     blocks = fitted(signed, use_cg=use_cg)
+    assert np.allclose(blocks[1], whole[1], atol=1e-12)
     assert np.allclose(blocks[2], whole[2], atol=1e-12)
-    assert blocks[0].history[-1]["loss"] == pytest.approx(whole[0].history[-1]["loss"], rel=1e-12)
+    loss = whole[0].history[-1]["loss"]
+    assert blocks[0].history[-1]["loss"] == pytest.approx(loss, rel=1e-12)
+
+
+def test_exact_solves_hold_a_bounded_number_of_systems(signed, monkeypatch):
+    """Training, folding in and the sides of users and items: never rows x F^2 for all rows."""
+    held = []
+
+    def spy(X, Y, blocks, penalty):
+        held.append(len(X))
+        cholesky(X, Y, blocks, penalty)
+
+    monkeypatch.setattr("mflib.als.cholesky", spy)
+    monkeypatch.setattr("mflib.matrices.BLOCK", 11 * 5**2)
+    model, *_ = fitted(signed, use_cg=False)
+    assert held == [11, 11, 11, 7, 11, 11, 8]
+    held.clear()
+    matrix = sp.csr_matrix(signed)
+    model.recommend(np.arange(40), matrix, recalculate_user=True)
+    assert sum(held) == 40
+    assert max(held) <= 11
+
+
+def test_weighted_cells_are_the_confidences(signed, monkeypatch):
+    """c - 1 = alpha |r| and c p at the stored cells, block by block."""
+    monkeypatch.setattr("mflib.als.WIDTH", 7)
+    blocks = weighted_cells(sp.csr_matrix(signed), alpha=0.7, dtype=torch.float64)
+    assert [block.columns.start for block in blocks] == [0, 7, 14, 21, 28]
+    excess = torch.cat([block.excess.to_dense() for block in blocks], dim=1)
+    assert np.allclose(excess, 0.7 * np.abs(signed))
+    for columns, excess, preference in blocks:
+        r = signed[:, columns]
+        cells = r[r != 0]
+        assert np.allclose(preference, (cells > 0) * (1 + 0.7 * np.abs(cells)))
+        assert excess.values().numel() == len(cells)
+
+
+def test_a_row_that_is_solved_stays(signed):
+    """Where nothing is left to be done, conjugate gradients divide nothing by nothing."""
+    blocks = weighted_cells(sp.csr_matrix(signed), 0.7, torch.float64)
+    penalty = torch.ones(40, 1, dtype=torch.float64)
+    Y = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 5)))
+    X = torch.zeros(40, 5, dtype=torch.float64)
+    conjugate_gradient(X, Y, blocks, penalty, steps=3)
+    assert (X[4] == 0).all(), "a user without interactions"
+    assert X.isfinite().all()

@@ -1,4 +1,4 @@
-"""Agreement with the library implicit, where it is installed (tests/benchmarks/requirements.txt)."""
+"""Agreement with the library implicit, where it is installed."""
 
 import numpy as np
 import pytest
@@ -23,17 +23,19 @@ def peer(likes, **options):
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, "blas"):
-        model = AlternatingLeastSquares(8, regularization=0.7, alpha=3.0, random_state=0, num_threads=1, **options)
+        model = AlternatingLeastSquares(
+            8, regularization=0.7, alpha=3.0, random_state=0, num_threads=1, **options
+        )
         model.fit(likes, show_progress=False)
     return model
 
 
 def test_one_exact_iteration_agrees_with_implicit(likes):
-    """From the same items, one iteration gives the same users and items; implicit's alpha is ours + 1."""
+    """From the same items, one iteration gives the same factors; implicit's alpha is ours + 1."""
     theirs = peer(likes, use_cg=False, iterations=1)
     start = peer(likes, use_cg=False, iterations=0)
     ours = ALS(8, regularization=0.7, alpha=2.0, frequency_scaling=0.0, use_cg=False, iterations=1)
-    ours._draw = lambda shape, std: vars(ours).update(
+    ours._initialise = lambda matrix, std: vars(ours).update(
         user_factors=torch.from_numpy(start.user_factors.copy()),
         item_factors=torch.from_numpy(start.item_factors.copy()),
         user_biases=torch.zeros(80),
@@ -52,7 +54,10 @@ def test_ranking_metrics_agree_with_implicit(likes):
     train, test = train_test_split(likes, 0.7)
     model = ALS(8).fit(train)
     theirs = peer(train, iterations=1)
-    theirs.user_factors, theirs.item_factors = model.user_factors.numpy(), model.item_factors.numpy()
+    theirs.user_factors, theirs.item_factors = (
+        model.user_factors.numpy(),
+        model.item_factors.numpy(),
+    )
     expected = ranking_metrics_at_k(theirs, train, test, K=5, show_progress=False, num_threads=1)
     got = ranking_metrics(model, train, test, N=5)
     assert got["ndcg"].mean() == pytest.approx(expected["ndcg"], abs=1e-6)

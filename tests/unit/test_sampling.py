@@ -1,15 +1,13 @@
 """Splits, minibatches and negatives."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 from known_answers import random_ratings
 
-from mflib.model import sgd
-from mflib.sampling import ORDER, SPLIT, Unliked, generator, train_test_split
+from mflib.sampling import ORDER, SPLIT, Unliked, generator, seed_of, train_test_split
+from mflib.training import epochs
 
 
 def test_split_is_a_partition(ratings):
@@ -28,28 +26,105 @@ def test_split_depends_on_the_seed_only(ratings):
     assert (train != other).nnz > 0
 
 
+def test_split_rounds_to_the_nearest(ratings):
+    """Ten likes of twelve, where a share of .8 is 9.6."""
+    train, test = train_test_split(sp.csr_matrix(np.ones((3, 4))), 0.8)
+    assert (train.nnz, test.nnz) == (10, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, bool, np.int64, np.float32])
+@pytest.mark.parametrize("form", [sp.coo_matrix, sp.csr_matrix, sp.csc_array])
+def test_split_sums_what_is_given_twice_without_overflow(dtype, form):
+    """A song that was played 130 times is in one part, 130 times."""
+    ids = np.zeros(130, int), np.zeros(130, int)
+    cells = sp.coo_matrix((np.ones(130, dtype), ids), (1, 5))
+    if form is not sp.coo_matrix:  # converting would sum them
+        indices, pointers = np.zeros(130, np.int32), [0, 130]
+        pointers = pointers if form is sp.csr_matrix else [0, 130, 130, 130, 130, 130]
+        cells = form((np.ones(130, dtype), indices, pointers), (1, 5))
+    train, test = train_test_split(cells, 0.5)
+    assert (train + test).toarray().tolist() == [[130, 0, 0, 0, 0]]
+
+
+def test_a_stored_zero_is_no_interaction():
+    matrix = sp.csr_matrix((np.array([1.0, 0, 0, 2]), ([0, 0, 1, 1], [0, 1, 0, 1])), (2, 2))
+    train, test = train_test_split(matrix, 0.5)
+    assert train.nnz == test.nnz == 1
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.5, 80])
 def test_split_refuses(ratings, share):
     with pytest.raises(ValueError, match="between 0 and 1"):
         train_test_split(ratings, share)
 
 
+class Recorded:
+    """Rows 0 … 102 and the model that is trained on them: what came in is kept."""
+
+    learning_rate, decay, iterations, batch_size, device = 0.5, 0.8, 3, 10, "cpu"
+
+    def __init__(self):
+        self.batches, self.rates = [], []
+
+    def __len__(self):
+        return 103
+
+    def batch(self, chosen, rng):
+        return {"chosen": chosen}
+
+    def _step(self, batch, learning_rate):
+        self.batches.append(batch["chosen"])
+        self.rates.append(learning_rate)
+        return batch["chosen"] + 1.0
+
+
 def test_an_epoch_visits_every_row_once():
-    batches, model = [], SimpleNamespace(random_state=0, learning_rate=0.5, decay=1, batch_size=10)
-
-    def step(rows, learning_rate, rng):
-        batches.append(rows)
-        return rows + 1.0
-
-    assert sgd(model, 103, step)(0) == 52, "the mean of what the steps return"
-    assert [len(b) for b in batches] == [10] * 10 + [3]
+    recorded = Recorded()
+    training = epochs(recorded, recorded, generator(0, ORDER))
+    assert next(training) == 52, "the mean of what the steps return"
+    batches = recorded.batches.copy()
+    assert [len(batch) for batch in batches] == [10] * 10 + [3]
     assert torch.cat(batches).sort().values.tolist() == list(range(103))
     assert torch.cat(batches).tolist() != list(range(103))
+    next(training)
+    assert torch.cat(recorded.batches[11:]).tolist() != torch.cat(batches).tolist(), "a new order"
+
+
+def test_the_learning_rate_decays_after_each_epoch():
+    recorded = Recorded()
+    assert len(list(epochs(recorded, recorded, generator(0, ORDER)))) == 3
+    expected = np.repeat([0.5, 0.4, 0.32], 11)
+    assert np.allclose(recorded.rates, expected)
 
 
 def test_streams_differ():
     streams = [generator(seed, stream) for seed in range(9) for stream in (ORDER, SPLIT)]
     assert len({torch.randint(10**9, (1,), generator=rng).item() for rng in streams}) == 18
+
+
+def test_seeds():
+    assert seed_of(np.int64(7)) == 7
+    assert seed_of(np.random.default_rng(5)) == seed_of(np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    assert seed_of(rng) != seed_of(rng), "a generator is advanced"
+    assert seed_of(np.random.RandomState(5)) == seed_of(np.random.RandomState(5))
+    assert seed_of(None) != seed_of(None)
+
+
+def test_splits_take_what_numpy_takes(ratings):
+    expected, _ = train_test_split(ratings, random_state=np.random.default_rng(5))
+    again, _ = train_test_split(ratings, random_state=np.random.default_rng(5))
+    other, _ = train_test_split(ratings, random_state=None)
+    assert (expected != again).nnz == 0
+    assert (expected != other).nnz > 0
+
+
+def test_negatives_of_very_many_items_are_uniform():
+    """The lower half of 48,000 items comes half of the time: a draw modulo 2**16 would not do."""
+    nothing = sp.csr_matrix((1, 48_000), dtype=bool)
+    drawn = Unliked(nothing).sample(torch.zeros(100_000, dtype=torch.long), generator(0, ORDER))
+    assert abs((drawn < 24_000).double().mean().item() - 0.5) < 4 * 0.5 / np.sqrt(100_000)
+    assert abs((drawn < 17_536).double().mean().item() - 17_536 / 48_000) < 0.01
 
 
 def test_negatives_are_uniform_over_what_is_not_liked():
@@ -68,5 +143,9 @@ def test_negatives_are_uniform_over_what_is_not_liked():
 def test_negatives_at_the_edges():
     """First, last, all but one, none liked."""
     likes = sp.csr_matrix(np.array([[1, 0, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]]))
-    drawn = Unliked(likes).sample(torch.arange(4).repeat_interleave(200), generator(1, ORDER)).view(4, 200)
+    drawn = (
+        Unliked(likes)
+        .sample(torch.arange(4).repeat_interleave(200), generator(1, ORDER))
+        .view(4, 200)
+    )
     assert [sorted(set(row.tolist())) for row in drawn] == [[1, 2], [0, 1], [2], [0, 1, 2]]
