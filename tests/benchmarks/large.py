@@ -1,7 +1,8 @@
-"""Growth: a generated set of MovieLens-32M's shape, beside MovieLens-1M; a table into build/bench.md.
+"""Growth: a generated set of MovieLens-32M's shape, beside MovieLens-1M.
 
-One epoch of each model and the evaluation of 2,000 users; cost per interaction, as a multiple of that on MovieLens-1M.
-Each row runs in a process of its own, so that its peak of resident memory is its own.
+One epoch of each model and the evaluation of 2,000 users; cost per interaction, as a multiple of
+that on MovieLens-1M, in a table into build/bench.md. Each row runs in a process of its own, so that
+its peak of resident memory is its own.
 """
 
 import argparse
@@ -31,26 +32,34 @@ def generated(seed: int = 0) -> sp.csr_matrix:
     """U x I with long tails on both sides, values 1 … 5, float32; built block by block of users."""
     rng = np.random.default_rng(seed)
     activity = rng.lognormal(sigma=1.2, size=USERS)
-    counts = np.clip(np.round(activity * INTERACTIONS / activity.sum()), 1, ITEMS // 4).astype(np.int64)
+    counts = np.round(activity * INTERACTIONS / activity.sum())
+    counts = np.clip(counts, 1, ITEMS // 4).astype(np.int64)
     popularity = np.cumsum((1.0 + np.arange(ITEMS)) ** -0.8)
     parts = []
-    for block in tqdm(np.array_split(np.arange(USERS), 64), "generating", disable=not sys.stderr.isatty()):
+    blocks = np.array_split(np.arange(USERS), 64)
+    for block in tqdm(blocks, "generating", disable=not sys.stderr.isatty()):
         count, users = counts[block], np.arange(len(block))
-        rows = np.repeat(users, 2 * count)  # half of the draws may fall on an item that the user already has
+        # half of the draws may fall on an item that the user already has
+        rows = np.repeat(users, 2 * count)
         items = np.searchsorted(popularity, rng.random(len(rows)) * popularity[-1])
         keys, first = np.unique(rows * ITEMS + items, return_index=True)
-        keys = keys[np.argsort(first)]  # in the order of the draws: popular items come no earlier than others
+        # in the order of the draws: popular items come no earlier than others
+        keys = keys[np.argsort(first)]
         keys = keys[np.argsort(keys // ITEMS, kind="stable")]
         place = np.arange(len(keys)) - np.searchsorted(keys // ITEMS, users)[keys // ITEMS]
         keys = np.sort(keys[place < count[keys // ITEMS]])
         starts = np.searchsorted(keys, np.arange(len(block) + 1) * ITEMS)
         stars = rng.integers(1, 6, len(keys)).astype(np.float32)
-        parts.append(sp.csr_matrix((stars, (keys % ITEMS).astype(np.int32), starts), (len(block), ITEMS)))
+        cells = (stars, (keys % ITEMS).astype(np.int32), starts)
+        parts.append(sp.csr_matrix(cells, (len(block), ITEMS)))
     return sp.vstack(parts, format="csr")
 
 
 def measure(name: str, large: bool) -> dict[str, float]:
-    """Seconds of an epoch (the best of three on MovieLens-1M) and of the evaluation, and the peak in GB."""
+    """Seconds of an epoch and of the evaluation, and the peak in GB.
+
+    On MovieLens-1M the epoch is the best of three.
+    """
     torch.set_num_threads(2)
     ratings = generated() if large else load_movielens("ml-1m").ratings
     train, test = train_test_split(ratings, 0.9)
@@ -75,7 +84,8 @@ def measure(name: str, large: bool) -> dict[str, float]:
 
 def apart(name: str, size: str) -> dict[str, float]:
     """``measure`` in a process of its own."""
-    run = subprocess.run([sys.executable, __file__, name, size], check=True, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, __file__, name, size]
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -96,10 +106,10 @@ def main() -> None:
                 "peak, GB": f"{large['peak']:.1f}",
             }
         )
-    shape = f"{USERS:,} users, {ITEMS:,} items, {large['interactions'] / 0.9 / 1e6:.1f} M interactions"
-    section(
-        f"Growth: {shape}, {EVALUATED:,} users evaluated", f"```\n{pd.DataFrame(rows).set_index('').to_string()}\n```"
-    )
+    millions = large["interactions"] / 0.9 / 1e6
+    shape = f"{USERS:,} users, {ITEMS:,} items, {millions:.1f} M interactions"
+    table = pd.DataFrame(rows).set_index("").to_string()
+    section(f"Growth: {shape}, {EVALUATED:,} users evaluated", f"```\n{table}\n```")
 
 
 if __name__ == "__main__":

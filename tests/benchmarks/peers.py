@@ -1,6 +1,7 @@
-"""The peers in the settings that a small search found good, and everything in one shape for one evaluation.
+"""The peers in the settings that a small search found good, in one shape for one evaluation.
 
-Run with OPENBLAS_NUM_THREADS=1, as ``make bench`` does and implicit advises: its solvers thread themselves.
+Run with OPENBLAS_NUM_THREADS=1, as ``make bench`` does and implicit advises: its solvers thread
+themselves.
 """
 
 import time
@@ -43,13 +44,16 @@ class Given(FactorModel):
     def __init__(self, P, Q, b_i=None, b_u=None, mu: float = 0.0):
         super().__init__(factors=P.shape[1])
         b_u, b_i = (np.zeros(len(W), W.dtype) if b is None else b for W, b in ((P, b_u), (Q, b_i)))
-        self.user_factors, self.item_factors, self.global_bias = torch.as_tensor(P), torch.as_tensor(Q), mu
+        self.user_factors, self.item_factors = torch.as_tensor(P), torch.as_tensor(Q)
         self.user_biases, self.item_biases = torch.as_tensor(b_u), torch.as_tensor(b_i)
+        self.global_bias = mu
 
 
 class Ease(FactorModel):
-    """The dense linear model of Steck 2019: a weight for each pair of items, I x I, in closed form. The ceiling of the
-    table; quadratic in the items, so it is no part of the package."""
+    """The dense linear model of Steck 2019: a weight for each pair of items, in closed form.
+
+    The ceiling of the table; quadratic in the items, so it is no part of the package.
+    """
 
     def __init__(self, train: sp.csr_matrix, regularization: float = 500.0):
         super().__init__()
@@ -65,25 +69,31 @@ class Ease(FactorModel):
 
 
 def implicit_als(train: sp.csr_matrix, callback: Callback = None, **options) -> Given:
-    options = {"regularization": 50, "alpha": 3, "iterations": 15, "random_state": 0} | options
-    return _implicit(AlternatingLeastSquares(64, num_threads=THREADS, **options), train, callback)
+    defaults = {"regularization": 50, "alpha": 3, "iterations": 15, "random_state": 0}
+    peer = AlternatingLeastSquares(64, num_threads=THREADS, **defaults | options)
+    return _implicit(peer, train, callback)
 
 
 def implicit_bpr(train: sp.csr_matrix, callback: Callback = None, **options) -> Given:
-    options = {"learning_rate": 0.01, "regularization": 0.01, "iterations": 100, "random_state": 0} | options
-    return _implicit(BayesianPersonalizedRanking(64, num_threads=THREADS, **options), train, callback)
+    defaults = {"learning_rate": 0.01, "regularization": 0.01, "iterations": 100, "random_state": 0}
+    peer = BayesianPersonalizedRanking(64, num_threads=THREADS, **defaults | options)
+    return _implicit(peer, train, callback)
 
 
 def _implicit(peer, train: sp.csr_matrix, callback: Callback) -> Given:
     def model() -> Given:
         return Given(peer.user_factors, peer.item_factors)
 
-    peer.fit(train, show_progress=False, callback=(lambda *_: callback(model())) if callback else None)
+    told = (lambda *_: callback(model())) if callback else None
+    peer.fit(train, show_progress=False, callback=told)
     return model()
 
 
-def lightfm(train: sp.csr_matrix, loss: str, epochs: int, callback: Callback = None, random_state: int = 0) -> Given:
-    peer, matrix = LightFM(64, loss=loss, learning_rate=0.05, random_state=random_state), train.tocoo()
+def lightfm(
+    train: sp.csr_matrix, loss: str, epochs: int, callback: Callback = None, random_state: int = 0
+) -> Given:
+    peer = LightFM(64, loss=loss, learning_rate=0.05, random_state=random_state)
+    matrix = train.tocoo()
     for _ in range(epochs):
         peer.fit_partial(matrix, num_threads=THREADS)
         model = Given(peer.user_embeddings, peer.item_embeddings, peer.item_biases)
@@ -92,16 +102,25 @@ def lightfm(train: sp.csr_matrix, loss: str, epochs: int, callback: Callback = N
     return model
 
 
-def surprise_svd(train: sp.csr_matrix, epochs: int = 40, random_state: int = 0) -> tuple[float, Given]:
-    """The seconds of its fit, and the model; users and items without ratings have zeros, as they have there."""
+def surprise_svd(
+    train: sp.csr_matrix, epochs: int = 40, random_state: int = 0
+) -> tuple[float, Given]:
+    """The seconds of its fit, and the model.
+
+    Users and items without ratings have zeros, as they have there.
+    """
     coo = train.tocoo()
     table = pd.DataFrame({"user": coo.row, "item": coo.col, "rating": coo.data.astype(float)})
-    trainset = surprise.Dataset.load_from_df(table, surprise.Reader(rating_scale=(1, 5))).build_full_trainset()
-    peer = surprise.SVD(n_factors=64, n_epochs=epochs, lr_all=0.005, reg_all=0.05, random_state=random_state)
+    reader = surprise.Reader(rating_scale=(1, 5))
+    trainset = surprise.Dataset.load_from_df(table, reader).build_full_trainset()
+    peer = surprise.SVD(
+        n_factors=64, n_epochs=epochs, lr_all=0.005, reg_all=0.05, random_state=random_state
+    )
     start = time.perf_counter()
     peer.fit(trainset)
     seconds = time.perf_counter() - start
-    P, Q, b_u, b_i = np.zeros((train.shape[0], 64)), np.zeros((train.shape[1], 64)), *map(np.zeros, train.shape)
+    P, Q = (np.zeros((n, 64)) for n in train.shape)
+    b_u, b_i = map(np.zeros, train.shape)
     users = [trainset.to_raw_uid(user) for user in range(trainset.n_users)]
     items = [trainset.to_raw_iid(item) for item in range(trainset.n_items)]
     P[users], Q[items], b_u[users], b_i[items] = peer.pu, peer.qi, peer.bu, peer.bi

@@ -1,12 +1,14 @@
 """Quality on MovieLens-1M, ours and the peers' on the same splits: two tables into build/bench.md.
 
-Explicit: 90/10 of the ratings, RMSE. Implicit: 80/20 of the likes, all items ranked, items of the training part
-excluded, mean over users. 64 factors, float32, defaults. Means over the split seeds 0, 1, 2 ± their standard deviation.
-Similar items: factors of all likes (SVD: of all ratings), means over the models' seeds 0, 1, 2.
+Explicit: 90/10 of the ratings, RMSE. Implicit: 80/20 of the likes, all items ranked, items of the
+training part excluded, mean over users. 64 factors, float32, defaults. Means over the split seeds
+0, 1, 2 ± their standard deviation. Similar items: factors of all likes (SVD: of all ratings), means
+over the models' seeds 0, 1, 2.
 """
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from peers import (
     SEEDS,
     Ease,
@@ -40,19 +42,38 @@ MODELS = {  # train, seed of the model -> fitted model
     "LightFM WARP": lambda train, seed=0: lightfm(train, "warp", epochs=20, random_state=seed),
     "WARP": lambda train, seed=0: WARP(random_state=seed).fit(train, **QUIET),
 }
-# For similar items, in their own table. What is best for a ranking is not best there: small penalties pay.
+NO_FACTORS = ("popularity", "EASE (dense, the ceiling)")
+
+
+def random(train: sp.csr_matrix, seed: int) -> Given:
+    rng = np.random.default_rng(seed)
+    return Given(np.zeros((1, 64)), rng.normal(size=(train.shape[1], 64)))
+
+
+def columns(train: sp.csr_matrix, seed: int) -> Given:
+    return Given(np.zeros((1, train.shape[0]), np.float32), train.T.toarray())
+
+
+# For similar items, in their own table. What is best for a ranking is not best there: small
+# penalties pay.
 SIMILAR = {
-    "random": lambda _, seed: Given(np.zeros((1, 64)), np.random.default_rng(seed).normal(size=(likes.shape[1], 64))),
-    "columns of likes": lambda train, _: Given(np.zeros((1, train.shape[0]), np.float32), train.T.toarray()),
+    "random": random,
+    "columns of likes": columns,
     "Surprise SVD": lambda _, seed: surprise_svd(data.ratings, random_state=seed)[1],
     "SVD": lambda _, seed: SVD(random_state=seed).fit(data.ratings, **QUIET),
-    **{name: fit for name, fit in MODELS.items() if name not in ("popularity", "EASE (dense, the ceiling)")},
+    **{name: fit for name, fit in MODELS.items() if name not in NO_FACTORS},
     "ALS, implicit's objective": lambda train, seed: ALS(
         alpha=2, regularization=50, frequency_scaling=0, random_state=seed
     ).fit(train, **QUIET),
-    "WARP, λ .05": lambda train, seed: WARP(regularization=0.05, random_state=seed).fit(train, **QUIET),
+    "WARP, λ .05": lambda train, seed: WARP(regularization=0.05, random_state=seed).fit(
+        train, **QUIET
+    ),
     "BPR, for similar items": lambda train, seed: BPR(
-        user_regularization=0.03, item_regularization=0.0003, iterations=100, decay=0.96, random_state=seed
+        user_regularization=0.03,
+        item_regularization=0.0003,
+        iterations=100,
+        decay=0.96,
+        random_state=seed,
     ).fit(train, **QUIET),
 }
 PAIRS = [("ALS", "implicit ALS"), ("BPR", "implicit BPR"), ("WARP", "LightFM WARP")]
@@ -73,7 +94,8 @@ def explicit() -> str:
         held_out, model = test.tocoo(), SVD().fit(train, **QUIET)
         errors["Surprise SVD"].append(surprise_rmse(surprise_svd(train)[1], test))
         errors["SVD"].append(rmse(model.predict(held_out.row, held_out.col), held_out.data))
-    errors["SVD - Surprise SVD"] = [a - b for a, b in zip(errors["SVD"], errors["Surprise SVD"], strict=True)]
+    pairs = zip(errors["SVD"], errors["Surprise SVD"], strict=True)
+    errors["SVD - Surprise SVD"] = [ours - theirs for ours, theirs in pairs]
     return text({name: {"RMSE": spread(values, 4)} for name, values in errors.items()})
 
 
@@ -83,12 +105,13 @@ def implicit() -> str:
         train, test = implicit_split(seed)
         for name, fit in tqdm(MODELS.items(), f"likes, split {seed}"):
             model = fit(train)
-            figures[name].append(ranking_metrics(model, train, test).mean().to_dict() | catalogue(model, train))
+            means = ranking_metrics(model, train, test).mean().to_dict()
+            figures[name].append(means | catalogue(model, train))
     for ours, theirs in PAIRS:
-        figures[f"{ours} - {theirs}"] = [
-            {key: a[key] - b[key] for key in a} for a, b in zip(figures[ours], figures[theirs], strict=True)
-        ]
-    digits = {"precision": 3, "recall": 3, "ndcg": 4, "map": 3, "auc": 4, "coverage": 3, "popularity": 0}
+        pairs = zip(figures[ours], figures[theirs], strict=True)
+        figures[f"{ours} - {theirs}"] = [{key: a[key] - b[key] for key in a} for a, b in pairs]
+    digits = dict.fromkeys(("precision", "recall", "map", "coverage"), 3)
+    digits |= {"ndcg": 4, "auc": 4, "popularity": 0}
     return text(
         {
             name: {key: spread([run[key] for run in runs], digits[key]) for key in runs[0]}
@@ -100,7 +123,8 @@ def implicit() -> str:
 def similar() -> str:
     items, rows = np.flatnonzero(np.diff(likes.tocsc().indptr) >= 20), {}
     for name, fit in tqdm(SIMILAR.items(), "similar items"):
-        metrics = ("cosine",) if name == "columns of likes" else ("cosine", "l2")  # which are too long for l2
+        # which are too long for l2
+        metrics = ("cosine",) if name == "columns of likes" else ("cosine", "l2")
         runs = [similarity_quality(fit(likes, seed), data.movies, items, metrics) for seed in SEEDS]
         rows[name] = {what: spread([run[what] for run in runs], 3) for what in runs[0]}
     return text(rows)
@@ -109,7 +133,8 @@ def similar() -> str:
 def main() -> None:
     section("SVD against Surprise: RMSE, 90/10 of the ratings", explicit())
     section("Ranking: 80/20 of the likes, N = 10", implicit())
-    section("Similar items: factors of all likes (SVD: of all ratings), movies with at least 20, N = 10", similar())
+    what = "factors of all likes (SVD: of all ratings), movies with at least 20, N = 10"
+    section(f"Similar items: {what}", similar())
 
 
 if __name__ == "__main__":

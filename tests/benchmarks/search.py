@@ -1,11 +1,13 @@
 """The search behind the default hyperparameters, on MovieLens-1M: tables into build/bench.md.
 
-The training part of each split is split again, 90/10: models learn from nine tenths of it and are judged on the rest
-(RMSE for SVD, NDCG@10 for the others). The test part is never looked at. From the defaults, one hyperparameter at a
-time is moved down and up by a step; a move that gains more than its standard error over the splits is kept, and the
-search goes on from there until no move does.
+The training part of each split is split again, 90/10: models learn from nine tenths of it and are
+judged on the rest (RMSE for SVD, NDCG@10 for the others). The test part is never looked at. From
+the defaults, one hyperparameter at a time is moved down and up by a step; a move that gains more
+than its standard error over the splits is kept, and the search goes on from there until no move
+does.
 
-    python tests/benchmarks/search.py [SVD ALS BPR WARP] [--seeds 0 1 2] [--start '{"regularization": 1.0}']
+    python tests/benchmarks/search.py [SVD ALS BPR WARP] [--seeds 0 1 2]
+        [--start '{"regularization": 1.0}']
 """
 
 import argparse
@@ -27,7 +29,12 @@ from mflib.sampling import train_test_split
 # How far a step goes: a factor, or for an exponent, a decay and a margin a difference.
 STEPS = {
     SVD: {"learning_rate": "*1.5", "regularization": "*1.25", "decay": "+0.03", "init_std": "*2"},
-    ALS: {"regularization": "*1.5", "alpha": "*1.5", "frequency_scaling": "+0.15", "cg_steps": "+1"},
+    ALS: {
+        "regularization": "*1.5",
+        "alpha": "*1.5",
+        "frequency_scaling": "+0.15",
+        "cg_steps": "+1",
+    },
     BPR: {
         "learning_rate": "*1.5",
         "user_regularization": "*1.5",
@@ -55,18 +62,25 @@ def moves(value: float, step: str) -> Iterator[float]:
 
 
 class Judge:
-    """The scores of a model on the validation part of each split, larger is better; remembered by its settings."""
+    """The scores of a model on the validation part of each split, larger is better.
+
+    They are remembered by its settings.
+    """
 
     def __init__(self, model_class: type[FactorModel], seeds: list[int]):
         data = load_movielens("ml-1m")
         self.explicit = model_class is SVD
         matrix, share = (data.ratings, 0.9) if self.explicit else (data.likes(), 0.8)
-        self.splits = [train_test_split(train_test_split(matrix, share, seed)[0], 0.9, seed) for seed in seeds]
+        parts = [train_test_split(matrix, share, seed)[0] for seed in seeds]
+        self.splits = [
+            train_test_split(part, 0.9, seed) for part, seed in zip(parts, seeds, strict=True)
+        ]
         self.known: dict[str, np.ndarray] = {}
 
     def __call__(self, model: FactorModel) -> np.ndarray:
         if repr(model) not in self.known:
-            self.known[repr(model)] = np.array([self.score(model, *split) for split in self.splits])
+            scores = [self.score(model, *split) for split in self.splits]
+            self.known[repr(model)] = np.array(scores)
         return self.known[repr(model)]
 
     def score(self, model: FactorModel, train, validation) -> float:
@@ -88,17 +102,22 @@ def climb(model_class: type[FactorModel], seeds: list[int], settings: dict[str, 
         better = False
         for name in tqdm(steps, f"{model_class.__name__} {settings}"):
             for value in moves(settings[name], steps[name]):
-                here, there = judge(model_class(**settings)), judge(model_class(**settings | {name: value}))
-                gain, error = (there - here).mean(), (there - here).std(ddof=1) / len(seeds) ** 0.5 if seeds[1:] else 0
-                rows.append({**settings, "move": f"{name} = {value:g}", "gain": f"{gain:+.4f} ± {error:.4f}"})
+                moved = settings | {name: value}
+                gains = judge(model_class(**moved)) - judge(model_class(**settings))
+                gain = gains.mean()
+                error = gains.std(ddof=1) / len(seeds) ** 0.5 if seeds[1:] else 0
+                move = {"move": f"{name} = {value:g}", "gain": f"{gain:+.4f} ± {error:.4f}"}
+                rows.append(settings | move)
                 if gain > max(error, 0.0002):
-                    settings, better = settings | {name: value}, True
+                    settings, better = moved, True
     final = f"{abs(judge(model_class(**settings)).mean()):.4f}"
     return f"```\n{pd.DataFrame(rows).to_string(index=False)}\n```\n\nThe end: {settings}, {final}."
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     classes = {model_class.__name__: model_class for model_class in STEPS}
     parser.add_argument("models", nargs="*", default=list(classes), choices=classes)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

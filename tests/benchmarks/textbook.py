@@ -1,7 +1,7 @@
-"""The textbook formulation over a dense matrix: one user or one sample at a time, in a Python loop over torch tensors.
+"""The textbook formulation over a dense matrix: a Python loop over torch tensors.
 
-For comparison only. Each function runs a slice of an iteration over a dense matrix (U x I) and returns the seconds that
-the whole iteration would take.
+One user or one sample at a time, for comparison only. Each function runs a slice of an iteration
+over a dense matrix (U x I) and returns the seconds that the whole iteration would take.
 """
 
 import time
@@ -22,18 +22,22 @@ def factors_of(dense: Tensor) -> tuple[Tensor, Tensor]:
 def some_cells(dense: Tensor, n: int) -> tuple[list[tuple[int, int]], int]:
     """n of the cells that are not zero, at random, and how many there are."""
     cells = dense.nonzero()
-    return cells[torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))[:n]].tolist(), len(cells)
+    order = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))
+    return cells[order[:n]].tolist(), len(cells)
 
 
 def als(dense: Tensor, rows: int = 20, alpha: float = 2.0, reg: float = 50.0) -> float:
-    """A linear system for each user and each item, with the diagonal matrix of confidences, as in the formula."""
+    """A linear system for each user and each item.
+
+    With the diagonal matrix of confidences, as in the formula.
+    """
     X, Y = factors_of(dense)
     total = 0.0
     for W, V, matrix in ((X, Y, dense), (Y, X, dense.T)):
         start = time.perf_counter()
         for row in range(rows):
-            C = torch.diag(1 + alpha * matrix[row])
-            W[row] = torch.linalg.solve(V.T @ C @ V + reg * torch.eye(64), V.T @ C @ (matrix[row] > 0).float())
+            C, p = torch.diag(1 + alpha * matrix[row]), (matrix[row] > 0).float()
+            W[row] = torch.linalg.solve(V.T @ C @ V + reg * torch.eye(64), V.T @ C @ p)
         total += scaled(rows, len(W), start)
     return total
 
@@ -47,7 +51,9 @@ def svd(dense: Tensor, samples: int = 5000, lr: float = 0.005, reg: float = 0.05
         error = dense[u, i] - mu - b_u[u] - b_i[i] - P[u] @ Q[i]
         b_u[u] += lr * (error - reg * b_u[u])
         b_i[i] += lr * (error - reg * b_i[i])
-        P[u], Q[i] = P[u] + lr * (error * Q[i] - reg * P[u]), Q[i] + lr * (error * P[u] - reg * Q[i])
+        new_p = P[u] + lr * (error * Q[i] - reg * P[u])
+        Q[i] = Q[i] + lr * (error * P[u] - reg * Q[i])
+        P[u] = new_p
     return scaled(samples, n, start)
 
 

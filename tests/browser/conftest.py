@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +21,8 @@ def screenshots() -> Path:
 def browser() -> Iterator[object]:
     if CHROMIUM is None:
         pytest.skip("no browser: install Chromium, on Debian as root: apt-get install chromium")
-    reason = "no Playwright: .venv/bin/python -m pip install -c requirements.txt -r tests/browser/requirements.txt"
+    install = "pip install -c requirements.txt -r tests/browser/requirements.txt"
+    reason = f"no Playwright: .venv/bin/python -m {install}"
     api = pytest.importorskip("playwright.sync_api", reason=reason)
     with api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -30,14 +32,17 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture
 def show(browser):
-    """Opens an address in a window of a width -> the page, and lists to which console errors and requests are added."""
+    """Opens an address in a window of a width.
+
+    Returns the page, and lists to which errors of the console and requests are added.
+    """
     contexts = []
 
     def show(address: str, width: int = 1280, height: int = 900):
         context = browser.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
         page, errors, requests = context.new_page(), [], []
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
         page.goto(address)

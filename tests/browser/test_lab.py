@@ -1,4 +1,4 @@
-"""The notebooks in JupyterLab, as a student uses them: Run All, the explorer, a change, an error."""
+"""The notebooks in JupyterLab as a student uses them: Run All, the explorer, a change, an error."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from mflib.data import data_dir
 pytestmark = pytest.mark.browser
 NAMES = sorted(file.stem for file in STORED["ml-100k"].glob("*.ipynb"))
 MINUTES = 60_000  # in milliseconds
+TROUBLE = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']"
 # All cells are in the page, not only those in view; no announcement covers it.
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -28,7 +29,10 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory):
-    """JupyterLab on a free port with a token, on a copy of the notebooks -> its address and the folder."""
+    """JupyterLab on a free port with a token, on a copy of the notebooks.
+
+    Yields its address and the folder.
+    """
     if not (data_dir() / "ml-100k").is_dir():
         pytest.skip("no data: python -m mflib.data ml-100k")
     home = tmp_path_factory.mktemp("lab")
@@ -40,11 +44,17 @@ def lab(browser, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {"JUPYTERLAB_SETTINGS_DIR": home / "settings", "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces"}
-    own |= {"MFLIB_DATA": data_dir().resolve(), "MFLIB_DATASET": "ml-100k", "JUPYTER_CONFIG_DIR": home / "config"}
+    own = {
+        "JUPYTERLAB_SETTINGS_DIR": home / "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
+        "JUPYTER_CONFIG_DIR": home / "config",
+        "MFLIB_DATA": data_dir().resolve(),
+        "MFLIB_DATASET": "ml-100k",
+    }
     environment = {key: value for key, value in os.environ.items() if key != "MFLIB_PROGRESS"}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.port={port}", "--allow-root"]
-    command += ["--IdentityProvider.token=secret", f"--ServerApp.root_dir={home}", "--ServerApp.port_retries=0"]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    command += ["--IdentityProvider.token=secret", f"--ServerApp.root_dir={home}"]
     with (home / "log").open("w") as log:
         server = subprocess.Popen(
             command,
@@ -72,10 +82,12 @@ def opened(lab, show):
     def opened(name: str, cells: list[str] | None = None):
         address, home = lab
         if cells is not None:
-            new = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-            new.metadata = nbformat.read(ROOT / "notebooks" / f"{NAMES[0]}.ipynb", as_version=4).metadata
+            new = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+            like = nbformat.read(ROOT / "notebooks" / f"{NAMES[0]}.ipynb", as_version=4)
+            new.metadata = like.metadata
             nbformat.write(new, home / "notebooks" / f"{name}.ipynb")
-        page, _, _ = show(f"{address}/lab/tree/notebooks/{name}.ipynb?token=secret&reset", 1280, 1000)
+        place = f"lab/tree/notebooks/{name}.ipynb?token=secret&reset"
+        page, _, _ = show(f"{address}/{place}", 1280, 1000)
         page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=MINUTES)
         idle(page)
         return page
@@ -109,17 +121,22 @@ def all_done(page) -> None:
 
 
 def saved(page, lab, name: str) -> nbformat.NotebookNode:
+    def stored(response) -> bool:
+        return response.request.method == "PUT" and f"{name}.ipynb" in response.url
+
     page.keyboard.press("Escape")
-    with page.expect_response(lambda response: response.request.method == "PUT" and f"{name}.ipynb" in response.url):
+    with page.expect_response(stored):
         menu(page, "File", "Save Notebook")
     return nbformat.read(lab[1] / "notebooks" / f"{name}.ipynb", as_version=4)
 
 
 def printed(notebook: nbformat.NotebookNode) -> dict[str, list]:
     """Texts and tables, by cell; not the progress bars, which are widgets here."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and "skip-execution" not in tags(cell)]
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells = [cell for cell in cells if "skip-execution" not in tags(cell)]
+    widget = "application/vnd.jupyter.widget-view+json"
     for cell in cells:
-        cell.outputs = [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+        cell.outputs = [o for o in cell.outputs if widget not in o.get("data", {})]
     return {cell.id: texts(cell) for cell in cells}
 
 
@@ -130,14 +147,14 @@ def test_run_all(lab, opened, screenshots, name):
     run_all(page)
     page.locator(bars).first.wait_for(timeout=3 * MINUTES)
     all_done(page)
-    assert page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']").count() == 0
+    assert page.locator(TROUBLE).count() == 0
     assert page.locator(bars).count() > 0
-    ended = page.locator(bars).evaluate_all(
-        "bars => bars.every(b => b.querySelector('.progress-bar-success, .bar-success') !== null)"
-    )
+    done = "b => b.querySelector('.progress-bar-success, .bar-success') !== null"
+    ended = page.locator(bars).evaluate_all(f"bars => bars.every({done})")
     assert ended, "every progress bar must have come to its end"
     stored = nbformat.read(STORED["ml-100k"] / f"{name}.ipynb", as_version=4)
-    pictures = sum("image/png" in o.get("data", {}) for c in stored.cells if c.cell_type == "code" for o in c.outputs)
+    outputs = [o for c in stored.cells if c.cell_type == "code" for o in c.outputs]
+    pictures = sum("image/png" in o.get("data", {}) for o in outputs)
     assert page.locator(".jp-RenderedImage img").count() == pictures
     tables = page.locator(".jp-OutputArea .jp-RenderedHTMLCommon table").first
     assert tables.bounding_box()["width"] > 200
@@ -205,16 +222,24 @@ def test_a_changed_hyperparameter_changes_the_numbers(lab, opened):
 @pytest.mark.parametrize(
     ("name", "code", "says"),
     [
-        ("dense", "model.fit(data.ratings.toarray())", "TypeError: expected a scipy sparse matrix, users x items"),
+        (
+            "dense",
+            "model.fit(data.ratings.toarray())",
+            "TypeError: expected a scipy sparse matrix, users x items",
+        ),
         ("unknown", "data.itemid('Toy Storey')", "look it up in the table movies"),
-        ("missing", "%env MFLIB_DATA=nowhere\nload_movielens('ml-1m')", "run: python -m mflib.data ml-1m"),
+        (
+            "missing",
+            "%env MFLIB_DATA=nowhere\nload_movielens('ml-1m')",
+            "run: python -m mflib.data ml-1m",
+        ),
     ],
 )
 def test_an_error_says_what_to_do(lab, opened, screenshots, name, code, says):
     page = opened(name, [*TRAINING, code])
     run_all(page)
     all_done(page)
-    error = page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']").last
+    error = page.locator(TROUBLE).last
     assert says in error.inner_text()
     assert "site-packages/torch" not in error.inner_text(), "not an error from inside torch"
     error.scroll_into_view_if_needed()

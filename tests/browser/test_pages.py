@@ -11,7 +11,8 @@ WIDTHS = (1280, 390)
 UNRENDERED = r"""() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
   for (let node; (node = walker.nextNode());)
-    if (!node.parentElement.closest('pre, code, script, style, math, .jp-OutputArea') && /\$|\\[a-z]+/.test(node.data))
+    if (!node.parentElement.closest('pre, code, script, style, math, .jp-OutputArea') &&
+        /\$|\\[a-z]+/.test(node.data))
       found.push(node.data.trim());
   return found;
 }"""
@@ -31,7 +32,9 @@ def folder(tmp_path_factory):
 def test_a_page_fits_and_is_complete(show, folder, screenshots, name, width):
     window, errors, requests = show((folder / f"{name}.html").as_uri(), width)
     window.screenshot(path=screenshots / f"{name}-{width}.png", full_page=True)
-    assert window.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    assert window.evaluate("document.documentElement.scrollWidth") <= width, (
+        "the page scrolls sideways"
+    )
     wide = """() => [...document.querySelectorAll('body *')].filter(e => {
       for (let p = e.parentElement; p && p !== document.body; p = p.parentElement)
         if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX)) return false;
@@ -42,8 +45,8 @@ def test_a_page_fits_and_is_complete(show, folder, screenshots, name, width):
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
     assert window.locator("math").count() > 10
     assert window.evaluate(UNRENDERED) == []
-    sizes = "images => images.map(i => [i.alt.length > 20, i.naturalWidth > 0, i.getBoundingClientRect().width > 100])"
-    images = window.locator("img").evaluate_all(sizes)
+    size = "[i.alt.length > 20, i.naturalWidth > 0, i.getBoundingClientRect().width > 100]"
+    images = window.locator("img").evaluate_all(f"images => images.map(i => {size})")
     assert len(images) >= 2
     assert all(all(image) for image in images), "each figure is there and has an alternative text"
 
@@ -51,14 +54,17 @@ def test_a_page_fits_and_is_complete(show, folder, screenshots, name, width):
 def test_a_formula_left_as_tex_is_found(show, tmp_path, monkeypatch):
     monkeypatch.setattr("execute.mathml", lambda formula: formula[0])
     file = tmp_path / "raw.html"
-    file.write_text(page(nbformat.read(STORED["ml-100k"] / f"{NAMES[0]}.ipynb", as_version=4), "raw"), encoding="utf-8")
+    notebook = nbformat.read(STORED["ml-100k"] / f"{NAMES[0]}.ipynb", as_version=4)
+    file.write_text(page(notebook, "raw"), encoding="utf-8")
     assert len(show(file.as_uri())[0].evaluate(UNRENDERED)) > 10
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_is_accessible(show, folder, name, width):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-playwright-python").Axe()
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="no axe-playwright-python"
+    ).Axe()
     window, _, _ = show((folder / f"{name}.html").as_uri(), width)
     findings = axe.run(window).response["violations"]
     serious = [
@@ -72,7 +78,7 @@ def test_a_page_is_accessible(show, folder, name, width):
 def test_keyboard_focus_is_visible(show, folder):
     window, _, _ = show((folder / f"{NAMES[0]}.html").as_uri())
     window.keyboard.press("Tab")
-    focused = "[document.activeElement].map(e => [e.tagName, getComputedStyle(e)]).map(([t, s]) => [t, s.outlineStyle])"
+    focused = "[document.activeElement].map(e => [e.tagName, getComputedStyle(e).outlineStyle])"
     ((tag, style),) = window.evaluate(focused)
     assert tag != "BODY", "nothing takes the focus"
     assert style != "none"

@@ -1,6 +1,7 @@
-"""Inputs for the functions that a student writes, made from a seed, and what a function makes of them.
+"""Inputs for the functions that a student writes, made from a seed, and what comes out of them.
 
-The student's edition carries this file and, in cases.npz, what the reference makes of the same inputs.
+The student's edition carries this file and, in cases.npz, what the reference makes of the same
+inputs.
 """
 
 import tomllib
@@ -40,7 +41,8 @@ class Inputs:
 
     def svd_step(self) -> list:
         P, Q = self.real(self.n_users, self.factors), self.real(self.n_items, self.factors)
-        batch = (self.ids(self.n_users, 40), self.ids(self.n_items, 40), self.real(40) + 3, self.real(40).abs())
+        users, items = self.ids(self.n_users, 40), self.ids(self.n_items, 40)
+        batch = (users, items, self.real(40) + 3, self.real(40).abs())
         return [P, Q, self.real(self.n_users), self.real(self.n_items), 3.1, *batch, 0.02, 0.3]
 
     def bpr_step(self) -> list:
@@ -77,7 +79,11 @@ class Inputs:
         ]
 
     def cholesky(self) -> list:
-        return [self.real(self.n_users, self.factors), self.real(self.n_items, self.factors), *self._cells()]
+        return [
+            self.real(self.n_users, self.factors),
+            self.real(self.n_items, self.factors),
+            *self._cells(),
+        ]
 
     def first_violations(self) -> list:
         scores, rows = self.real(self.n_users, self.n_items), self.ids(self.n_users, 60)
@@ -99,7 +105,8 @@ def outputs(function: Callable, name: str, seed: int) -> list[np.ndarray]:
     arguments = getattr(Inputs(seed), name)()
     returned = function(*arguments)
     changed = [a for a in arguments if isinstance(a, torch.Tensor) and a.is_floating_point()]
-    changed = changed[: sum(len(n) <= 3 for n in NAMES[name])]  # names of one to three letters are arguments
+    # names of one to three letters are arguments
+    changed = changed[: sum(len(n) <= 3 for n in NAMES[name])]
     returned = returned if isinstance(returned, tuple) else () if returned is None else (returned,)
     return [np.asarray(tensor) for tensor in (*changed, *returned)]
 

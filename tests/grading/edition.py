@@ -1,7 +1,8 @@
-"""The student edition: the suite without the answers, as build/assignment/ and build/assignment.zip.
+"""The student edition: the suite without the answers, in build/assignment/ and as a zip beside it.
 
-The functions that rubric.toml lists lose their bodies, the cells tagged "solution" theirs, the notebooks their outputs.
-Signatures, docstrings and everything else stay. The checks compare with arrays that the reference computes here.
+The functions that rubric.toml lists lose their bodies, the cells tagged "solution" theirs, the
+notebooks their outputs. Signatures, docstrings and everything else stay. The checks compare with
+arrays that the reference computes here.
 """
 
 import ast
@@ -19,7 +20,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TARGET = ROOT / "build" / "assignment"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
-CHECKS = [HERE / name for name in ("cases.py", "rules.py", "rubric.toml", "student/check.py", "student/submit.py")]
+CHECKS = [
+    HERE / name
+    for name in ("cases.py", "rules.py", "rubric.toml", "student/check.py", "student/submit.py")
+]
 
 
 def blank(source: str, hints: dict[str, str]) -> str:
@@ -38,7 +42,8 @@ def blank(source: str, hints: dict[str, str]) -> str:
         has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
         start = first.end_lineno if has_docstring else first.lineno - 1
         indent = " " * first.col_offset
-        lines[start : node.end_lineno] = [f"{indent}raise NotImplementedError({json.dumps(hints[name])})"]
+        stub = f"{indent}raise NotImplementedError({json.dumps(hints[name])})"
+        lines[start : node.end_lineno] = [stub]
     return "\n".join(lines) + "\n"
 
 
@@ -75,9 +80,13 @@ def build(target: Path) -> None:
         arrays, cells = {}, {}
         for entry in RUBRIC.values():
             module = new / "mflib" / f"{entry['module']}.py"
-            module.write_text(blank(module.read_text(encoding="utf-8"), entry["functions"]), encoding="utf-8")
-            notebook = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
-            nbformat.write(blank_notebook(notebook), new / "notebooks" / f"{entry['notebook']}.ipynb")
+            source = module.read_text(encoding="utf-8")
+            module.write_text(blank(source, entry["functions"]), encoding="utf-8")
+            notebook = nbformat.read(
+                ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4
+            )
+            file = new / "notebooks" / f"{entry['notebook']}.ipynb"
+            nbformat.write(blank_notebook(notebook), file)
             cells[entry["notebook"]] = [cell.id for cell in notebook.cells]
             reference = importlib.import_module(f"mflib.{entry['module']}")
             for name in entry["functions"]:
@@ -95,4 +104,5 @@ def build(target: Path) -> None:
 
 if __name__ == "__main__":
     build(TARGET)
-    print(f"The student edition is in {TARGET.relative_to(ROOT)} and {TARGET.relative_to(ROOT)}.zip")
+    place = TARGET.relative_to(ROOT)
+    print(f"The student edition is in {place} and {place}.zip")

@@ -1,9 +1,9 @@
 """Run a command that strangers have written, under limits, seeing nothing but what it is given.
 
-bubblewrap makes a world of its own: the system read-only, a private /tmp, no network, no other processes, and of the
-rest of the machine only the folders that are named. prlimit bounds memory, processor time, processes and the size of
-files; a clock out here bounds the whole. Root's processes are not counted by those limits, so root becomes another
-user before it enters.
+bubblewrap makes a world of its own: the system read-only, a private /tmp, no network, no other
+processes, and of the rest of the machine only the folders that are named. prlimit bounds memory,
+processor time, processes and the size of files; a clock out here bounds the whole. Root's processes
+are not counted by those limits, so root becomes another user before it enters.
 """
 
 import os
@@ -23,7 +23,8 @@ from pathlib import Path
 import psutil
 
 TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
-STRANGER = 61_000  # the user id that root becomes, plus a number, so that two runs are not counted together
+# The user id that root becomes, plus a number, so that two runs are not counted together.
+STRANGER = 61_000
 RUNS = count()
 # One thread each: several runs share a machine.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
@@ -47,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a run ended: its exit code, or None where it was ended, and why; the end of what it printed."""
+    """The exit code of a run, or None where it was ended, and why; the end of what it printed."""
 
     code: int | None
     output: str
@@ -71,18 +72,22 @@ def ready(trust: bool) -> None:
     missing = [tool for tool, there in protections().items() if not there]
     if missing and not trust:
         raise UnprotectedError(
-            f"expected bubblewrap and util-linux to run the code of strangers, missing: {missing}; install the package "
-            "bubblewrap, or pass --trust if you know who wrote it"
+            f"expected bubblewrap and util-linux to run the code of strangers, missing: {missing}; "
+            "install the package bubblewrap, or pass --trust if you know who wrote it"
         )
 
 
 def run(
-    command: list[str], work: Path, visible: list[Path], limits: Limits = Limits(), trust: bool = False
+    command: list[str],
+    work: Path,
+    visible: list[Path],
+    limits: Limits = Limits(),
+    trust: bool = False,
 ) -> Finished:
-    """Run ``command`` in the folder ``work``, the only one that it may write to; ``visible`` it may read.
+    """Run ``command`` in the folder ``work``, the only one that it may write to.
 
-    The interpreter and its packages are visible, too. With ``trust`` only the clock protects. Raises UnprotectedError
-    where a protection is missing and ``trust`` is not given.
+    It may read ``visible``, the interpreter and its packages. With ``trust`` only the clock
+    protects. Raises UnprotectedError where a protection is missing and ``trust`` is not given.
     """
     ready(trust)
     prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
@@ -103,17 +108,20 @@ def run(
             ended = _watch(process, work, limits)
         finally:  # the first process of the sandbox takes all others with it
             _end(process)
-        return Finished(None if ended else process.returncode, _tail(path), time.monotonic() - start, ended)
+        code = None if ended else process.returncode
+        return Finished(code, _tail(path), time.monotonic() - start, ended)
 
 
 def came_out(file: Path, most: int = 2**28) -> Path:
-    """``file``, which strangers had in their hands, if it is a plain one of at most ``most`` bytes; else ValueError.
+    """``file``, which strangers had in their hands; ValueError if it is not plain or too large.
 
-    A link would show the grader's own files to the grader, and the reading of a pipe would never end.
+    A link would show the grader's own files to the grader, and the reading of a pipe would never
+    end. ``most``: bytes.
     """
     found = file.lstat()
     if not stat.S_ISREG(found.st_mode) or found.st_size > most:
-        raise ValueError(f"expected {file.name} to be a file of at most {most} bytes, got something else")
+        expected = f"expected {file.name} to be a file of at most {most} bytes"
+        raise ValueError(f"{expected}, got something else")
     return file
 
 
@@ -134,7 +142,10 @@ def _watch(process: subprocess.Popen, work: Path, limits: Limits) -> str:
 
 
 def _resident(pid: int) -> int:
-    """Bytes in memory of a process and all that have come of it: the sandbox's first process adopts its orphans."""
+    """Bytes in memory of a process and all that have come of it.
+
+    The sandbox's first process adopts its orphans.
+    """
     found = 0
     with suppress(psutil.NoSuchProcess):
         for one in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
@@ -153,41 +164,37 @@ def _weight(folder: Path) -> int:
     return found
 
 
-def _sealed(command: list[str], work: Path, visible: list[Path], user: int | None, limits: Limits) -> list[str]:
-    bwrap = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev"]
-    bwrap += [
-        "--size",
-        str(2**28),
-        "--tmpfs",
-        "/dev/shm",
-        "--size",
-        str(2**30),
-        "--tmpfs",
-        "/tmp",
-        "--ro-bind",
-        "/usr",
-        "/usr",
-    ]
+def _sealed(
+    command: list[str], work: Path, visible: list[Path], user: int | None, limits: Limits
+) -> list[str]:
+    bwrap = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
+    bwrap += ["--proc", "/proc", "--dev", "/dev"]
+    bwrap += ["--size", str(2**28), "--tmpfs", "/dev/shm"]
+    bwrap += ["--size", str(2**30), "--tmpfs", "/tmp"]
+    bwrap += ["--ro-bind", "/usr", "/usr"]
     for name in ("lib", "lib64", "bin", "sbin"):
         bwrap += ["--symlink", f"usr/{name}", f"/{name}"]
-    bwrap += ["--ro-bind-try", "/etc/fonts", "/etc/fonts", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    for place in ("/etc/fonts", "/etc/ld.so.cache"):
+        bwrap += ["--ro-bind-try", place, place]
     places = {folder.resolve(): folder.resolve() for folder in [*visible, work]}
     mounts = []
-    if user is not None:  # root can read what the other user cannot: bind it where that user may look
+    # root can read what the other user cannot: bind it where that user may look
+    if user is not None:
         places = {folder: Path("/mnt") / str(n) for n, folder in enumerate(places)}
         mounts = ["mount -t tmpfs none /mnt", *(f"mkdir {place}" for place in places.values())]
         mounts += [f"mount --bind '{folder}' {place}" for folder, place in places.items()]
     for folder, place in places.items():
         bwrap += ["--bind" if folder == work.resolve() else "--ro-bind", str(place), str(folder)]
     bwrap += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(work.resolve()), "--"]
-    bounds = ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu_seconds}", f"--nproc={limits.processes}"]
-    bounds += [f"--fsize={limits.file_size}", "--core=0"]
+    bounds = ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu_seconds}", "--core=0"]
+    bounds += [f"--nproc={limits.processes}", f"--fsize={limits.file_size}"]
     whole = [*bounds, *bwrap, *command]
     if user is None:
         return whole
     other = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
     script = " && ".join([*mounts, 'exec "$@"'])
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *other, *whole]
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    return [*apart, "sh", "-c", script, "sh", *other, *whole]
 
 
 @contextmanager

@@ -17,15 +17,50 @@ from edition import ROOT, blank, blank_cell, build
 
 # Plausible mistakes: module, right, wrong, the function in which it must be found.
 MISTAKES = {
-    "the sign of a step": ("svd", "ratings - (mu + bu + bi", "-ratings + (mu + bu + bi", "svd_step"),
-    "no penalty on the user": ("svd", "(step[:, None] * q).sub_(p, alpha=shrink)", "step[:, None] * q", "svd_step"),
-    "item bias forgotten": ("svd", "    b_i.index_add_(0, items, step - shrink * bi)\n", "", "svd_step"),
-    "duplicates lost": ("bpr", "b.index_add_(0, positives, step - shrink_q * bi)", "b[positives] += step - shrink_q * bi", "bpr_step"),
+    "the sign of a step": (
+        "svd",
+        "ratings - (mu + bu + bi",
+        "-ratings + (mu + bu + bi",
+        "svd_step",
+    ),
+    "no penalty on the user": (
+        "svd",
+        "(step[:, None] * q).sub_(p, alpha=shrink)",
+        "step[:, None] * q",
+        "svd_step",
+    ),
+    "item bias forgotten": (
+        "svd",
+        "    b_i.index_add_(0, items, step - shrink * bi)\n",
+        "",
+        "svd_step",
+    ),
+    "duplicates lost": (
+        "bpr",
+        "b.index_add_(0, positives, step - shrink_q * bi)",
+        "b[positives] += step - shrink_q * bi",
+        "bpr_step",
+    ),
     "sigma(x) for sigma(-x)": ("bpr", "torch.sigmoid(-x)", "torch.sigmoid(x)", "bpr_step"),
     "penalty forgotten": ("als", "X @ gram - penalty * X", "X @ gram", "conjugate_gradient"),
-    "confidence forgotten": ("als", "preference: preference)", "preference: preference.clamp(max=1))", "cholesky"),
-    "liked items violate": ("warp", "scorer(p_block, Q, known)\n", "scorer(p_block, Q, known[:1])\n", "warp_step"),
-    "rank off by one": ("warp", "(len(Q) - 1) // needed_draws)", "len(Q) // needed_draws - 1)", "warp_step"),
+    "confidence forgotten": (
+        "als",
+        "preference: preference)",
+        "preference: preference.clamp(max=1))",
+        "cholesky",
+    ),
+    "liked items violate": (
+        "warp",
+        "scorer(p_block, Q, known)\n",
+        "scorer(p_block, Q, known[:1])\n",
+        "warp_step",
+    ),
+    "rank off by one": (
+        "warp",
+        "(len(Q) - 1) // needed_draws)",
+        "len(Q) // needed_draws - 1)",
+        "warp_step",
+    ),
     "draws counted from 0": ("warp", "start + 1 + first", "start + first", "first_violations"),
 }
 
@@ -38,14 +73,18 @@ def edition(tmp_path_factory):
 
 
 def check(edition: Path) -> tuple[int, str]:
-    environment = os.environ | {"PYTHONPATH": str(edition), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(edition), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     command = [sys.executable, "checks/check.py"]
     run = subprocess.run(command, cwd=edition, env=environment, capture_output=True, text=True)
     return run.returncode, run.stdout + run.stderr
 
 
 def answers() -> set[str]:
-    """The lines that stand in the blanked bodies and nowhere else, without their indentation, if they say something."""
+    """The lines, without indentation, that stand in the blanked bodies and nowhere else.
+
+    Short ones say nothing and are left out.
+    """
     inside, everywhere = Counter(), Counter()
     for entry in RUBRIC.values():
         source = (ROOT / "mflib" / f"{entry['module']}.py").read_text(encoding="utf-8")
@@ -56,7 +95,10 @@ def answers() -> set[str]:
             for node in ast.parse(text).body:
                 if isinstance(node, ast.FunctionDef) and (names is None or node.name in names):
                     first = node.body[1 if ast.get_docstring(node) else 0]
-                    inside.update(line.strip() for line in text.splitlines()[first.lineno - 1 : node.end_lineno])
+                    inside.update(
+                        line.strip()
+                        for line in text.splitlines()[first.lineno - 1 : node.end_lineno]
+                    )
     return {line for line, times in inside.items() if len(line) > 24 and times == everywhere[line]}
 
 
@@ -75,12 +117,16 @@ def test_nothing_of_the_answers_is_left(edition):
     assert not [path for path in edition.rglob("*") if path.suffix in (".pyc", ".html")]
     with zipfile.ZipFile(edition.with_suffix(".zip")) as archive:
         packed = {name.partition("/")[2] for name in archive.namelist() if not name.endswith("/")}
-    assert packed == {str(path.relative_to(edition)) for path in edition.rglob("*") if path.is_file()}
+    assert packed == {
+        str(path.relative_to(edition)) for path in edition.rglob("*") if path.is_file()
+    }
 
 
 def test_notebooks_are_cleared_and_complete(edition):
     for file in sorted((edition / "notebooks").glob("*.ipynb")):
-        mine, whole = (nbformat.read(path, as_version=4) for path in (file, ROOT / "notebooks" / file.name))
+        mine, whole = (
+            nbformat.read(path, as_version=4) for path in (file, ROOT / "notebooks" / file.name)
+        )
         assert [cell.id for cell in mine.cells] == [cell.id for cell in whole.cells]
         assert not any(cell.get("outputs") for cell in mine.cells)
         stubs = [cell for cell in mine.cells if "NotImplementedError" in cell.source]
@@ -94,7 +140,10 @@ def test_as_handed_out_everything_is_not_attempted(edition):
 
 
 def test_the_reference_is_done_and_mistakes_are_named(edition, tmp_path):
-    """In each folder at most one mistake for each module: a process for each mistake would take half a minute."""
+    """In each folder at most one mistake for each module.
+
+    A process for each mistake would take half a minute.
+    """
     folders, left = {tmp_path / "reference": {}}, dict(MISTAKES)
     while left:
         together = {module: what for what, (module, *_) in left.items()}
@@ -122,14 +171,15 @@ def test_the_reference_is_done_and_mistakes_are_named(edition, tmp_path):
 
 
 def test_blank_keeps_signature_and_docstring():
-    source = 'def f(a: int) -> int:\n    """Doc."""\n    b = a\n    return b\n\n\ndef g():\n    return 1\n'
-    blanked = blank(source, {"f": "think"})
-    assert blanked == (
-        'def f(a: int) -> int:\n    """Doc."""\n    raise NotImplementedError("think")\n\n\ndef g():\n    return 1\n'
-    )
+    head, tail = 'def f(a: int) -> int:\n    """Doc."""\n', "\n\ndef g():\n    return 1\n"
+    blanked = blank(f"{head}    b = a\n    return b\n{tail}", {"f": "think"})
+    assert blanked == f'{head}    raise NotImplementedError("think")\n{tail}'
     with pytest.raises(ValueError, match="found no"):
-        blank(source, {"h": "?"})
-    assert blank_cell("def f(x):\n    return x") == 'def f(x):\n    raise NotImplementedError("yours to write")'
+        blank(head + tail, {"h": "?"})
+    assert (
+        blank_cell("def f(x):\n    return x")
+        == 'def f(x):\n    raise NotImplementedError("yours to write")'
+    )
 
 
 def test_submission_must_have_the_cells_that_were_handed_out(monkeypatch):

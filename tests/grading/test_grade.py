@@ -1,4 +1,4 @@
-"""What is taken from a submission, how it is put in place, and what an array that comes out is worth."""
+"""What is taken of a submission, how it is put in place, and what the results are worth."""
 
 import ast
 import json
@@ -63,7 +63,9 @@ def test_a_zip_may_hold_its_folder_and_a_mark_of_the_encoding(tmp_path):
     assert trouble == []
 
 
-@pytest.mark.parametrize("damage", ["bomb", "link", "many", "corrupt", "deflate", "missing", "binary"])
+@pytest.mark.parametrize(
+    "damage", ["bomb", "link", "many", "corrupt", "deflate", "missing", "binary"]
+)
 def test_a_bad_zip_gives_a_reason(tmp_path, damage):
     files = dict.fromkeys(NAMES, "1")
     if damage == "bomb":
@@ -136,17 +138,23 @@ def test_ndcg_and_shares_by_hand():
     wanted = sp.csr_matrix(np.array([[0, 1, 1, 0], [0, 0, 0, 0]]))
     ids = np.array([[1, 0, 2], [0, 1, 2]])
     assert ndcg(ids, wanted) == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3)))
-    assert ndcg(np.array([[1, 1, 1], [0, 1, 2]]), wanted) == pytest.approx(1 / (1 + 1 / np.log2(3))), (
-        "no item counts twice"
-    )
+    repeated = np.array([[1, 1, 1], [0, 1, 2]])
+    once = pytest.approx(1 / (1 + 1 / np.log2(3)))
+    assert ndcg(repeated, wanted) == once, "no item counts twice"
     assert [share(value, 0.1, 0.3) for value in (0.05, 0.1, 0.3, 0.4)] == [0, 0, 1, 1]
     assert 0 < share(1.0, 1.04, 0.92) < 1, "smaller may be better"
+
+
+def right_arrays() -> dict[str, np.ndarray]:
+    """What the sandbox would bring out for the reference's bpr_step."""
+    made = {seed: outputs(bpr_step, "bpr_step", seed) for seed in SEEDS}
+    return {f"{seed}/{n}": a for seed, arrays in made.items() for n, a in enumerate(arrays)}
 
 
 def test_results_are_compared_with_the_reference_and_pickles_refused(tmp_path):
     file = tmp_path / "bpr_step.npz"
     assert judge_function("bpr", "bpr_step", file) == "no results came out"
-    arrays = {f"{seed}/{n}": a for seed in SEEDS for n, a in enumerate(outputs(bpr_step, "bpr_step", seed))}
+    arrays = right_arrays()
     np.savez(file, **arrays)
     assert judge_function("bpr", "bpr_step", file) is None
     np.savez(file, **{key: a[:3] for key, a in arrays.items()})
@@ -160,13 +168,15 @@ def test_results_are_compared_with_the_reference_and_pickles_refused(tmp_path):
 def test_lists_are_judged_where_no_estimates_come(monkeypatch):
     movies = pd.DataFrame({"genres": ["A", "A|B", "B", "C"]})
     test, arrays = sp.csr_matrix([[0, 5.0, 0, 0], [4.0, 0, 0, 1]]), {"shape": np.array([2, 4])}
-    monkeypatch.setattr(grade, "hidden", lambda dataset: (arrays, test, movies, np.array([20, 20, 20, 20])))
+    count = np.array([20, 20, 20, 20])
+    monkeypatch.setattr(grade, "hidden", lambda dataset: (arrays, test, movies, count))
     ids, similar = np.tile(np.arange(10) % 4, (2, 1)), np.tile(np.arange(11) % 4, (4, 1))
     found = grade.figures("bpr", "any", ids, similar, np.empty(0))
     assert found["recommendations"] == pytest.approx((1 / np.log2(3) + 1) / 2)
     assert 0 < found["similar movies"] < 1
     estimates = test.tocoo().data + 1
-    assert grade.figures("svd", "any", ids, similar, estimates)["recommendations"] == pytest.approx(1)
+    found = grade.figures("svd", "any", ids, similar, estimates)
+    assert found["recommendations"] == pytest.approx(1)
     with pytest.raises(ValueError, match="expected lists"):
         grade.figures("bpr", "any", ids[:1], similar, np.empty(0))
 
@@ -176,13 +186,16 @@ def test_late_submissions(tmp_path, monkeypatch):
         report.marks[task], report.reasons[task] = {"correctness": 100.0}, []
 
     monkeypatch.setattr(grade, "grade_task", full)
-    path, deadlines = packed(tmp_path, {}), {"soft": grade.deadline("2026-01-31"), "hard": grade.deadline("2026-02-14")}
+    path = packed(tmp_path, {})
+    deadlines = {"soft": grade.deadline("2026-01-31"), "hard": grade.deadline("2026-02-14")}
     totals = {}
     for day in ("2026-01-31T23:00", "2026-02-01T01:00", "2026-02-14T23:00", "2026-02-15T01:00"):
         os.utime(path, (0, datetime.fromisoformat(day).timestamp()))
         report = grade.grade(path, "ml-100k", False, deadlines)
         totals[day] = report.total
-        assert bool(report.late) == any("deadline" in reason for reason in report.reasons["submission"])
+        assert bool(report.late) == any(
+            "deadline" in reason for reason in report.reasons["submission"]
+        )
     assert list(totals.values()) == [100, 80, 80, 0]
 
 
@@ -213,7 +226,7 @@ def test_a_class_is_found_and_each_has_its_own_name(tmp_path):
 @pytest.mark.parametrize("kind", ["link", "pipe", "large", "folder"])
 def test_only_plain_files_come_out(tmp_path, kind):
     file, other = tmp_path / "bpr_step.npz", tmp_path / "elsewhere.npz"
-    np.savez(other, **{f"{seed}/{n}": a for seed in SEEDS for n, a in enumerate(outputs(bpr_step, "bpr_step", seed))})
+    np.savez(other, **right_arrays())
     assert judge_function("bpr", "bpr_step", other) is None
     if kind == "link":
         file.symlink_to(other)
@@ -233,7 +246,7 @@ def test_only_plain_files_come_out(tmp_path, kind):
 
 def test_arrays_of_other_kinds_and_bombs_are_wrong_results(tmp_path):
     file = tmp_path / "bpr_step.npz"
-    right = {f"{seed}/{n}": a for seed in SEEDS for n, a in enumerate(outputs(bpr_step, "bpr_step", seed))}
+    right = right_arrays()
     np.savez(file, **{key: a.astype(str) for key, a in right.items()})
     assert "expected numbers" in judge_function("bpr", "bpr_step", file)
     np.savez(file, **{key: a + np.nan for key, a in right.items()})
@@ -244,8 +257,12 @@ def test_arrays_of_other_kinds_and_bombs_are_wrong_results(tmp_path):
 
 
 def test_what_is_checked_is_what_runs():
-    """A form feed ends a line for str.splitlines, not for Python: a slice of lines would bring along the import."""
-    hidden = "QQQ\x0c\x0c\x0c\x0c\x0cimport pickle\nQQQ\n\n\ndef f(a, b):\n    return a - b\n".replace("QQQ", '"' * 3)
+    """A form feed ends a line for str.splitlines, not for Python.
+
+    A slice of its lines would bring along the import.
+    """
+    hidden = "QQQ\x0c\x0c\x0c\x0c\x0cimport pickle\nQQQ\n\n\ndef f(a, b):\n    return a - b\n"
+    hidden = hidden.replace("QQQ", '"' * 3)
     code, trouble = transplant(REFERENCE, hidden, ["f"])
     assert trouble == []
     assert code == REFERENCE.replace("a + b", "a - b")
@@ -278,7 +295,9 @@ def test_without_ids_answers_are_known_by_their_functions():
 
 
 def executed(reference):
-    cells = {cell.id: nbformat.v4.new_code_cell(cell.source, id=cell.id) for cell in reference.cells}
+    cells = {
+        cell.id: nbformat.v4.new_code_cell(cell.source, id=cell.id) for cell in reference.cells
+    }
     for cell in cells.values():
         cell.execution_count = 1
     return cells
@@ -310,14 +329,19 @@ def test_stored_outputs_are_compared_cell_by_cell():
     assert "not executed" in grade._change(cell("0.5"), None)
     large = b64encode(b"0" * 16 + (10**5).to_bytes(4, "big") * 2).decode()
     assert "too large" in grade._change(cell(large, kind="image/png"), cell("0.5"))
-    assert "cannot be read" in grade._change(cell("no base64!", kind="image/png"), cell("neither", kind="image/png"))
+    assert "cannot be read" in grade._change(
+        cell("no base64!", kind="image/png"), cell("neither", kind="image/png")
+    )
 
 
 def test_the_page_shows_reasons_and_changes_and_runs_nothing(tmp_path):
     marks = {task: dict.fromkeys(grade.POINTS, 5.0) for task in RUBRIC}
     reasons = {"svd": ["svd_step: expected 1 & got <2>", "the second"]}
     html = grade.page(Report("<b>", marks, reasons, {"svd": {"loop": "- <script>\n+ 2"}}))
-    assert "<p class=first>svd_step: expected 1 &amp; got &lt;2&gt;</p><ul><li>the second</li></ul>" in html
+    assert (
+        "<p class=first>svd_step: expected 1 &amp; got &lt;2&gt;</p><ul><li>the second</li></ul>"
+        in html
+    )
     assert "<dt>loop</dt><dd><pre>- &lt;script&gt;\n+ 2</pre></dd>" in html
     assert "<script" not in html
     grade.write([Report("a", marks, {"svd": ["no encoding has \ud800"]})], tmp_path)
@@ -367,9 +391,11 @@ def test_answers_that_reach_for_more_are_refused(answer, says):
         "import numpy\ndef f(x):\n    list = 1\n    return numpy.exp(x)",
         "import numpy as np",
         "import bisect, heapq, random, time",
-        "P.data += 1; P.grad = None; x = np.random.default_rng(0); y = P.trace() + np.array([1]).copy()",
+        "P.data += 1; P.grad = None; x = np.random.default_rng(0)",
+        "y = P.trace() + np.array([1]).copy()",
         "for id in range(3): pass",
-        "def f(input):\n    count = 0\n    def g():\n        nonlocal count\n        count += input\n    return g",
+        "def f(input):\n    count = 0\n"
+        "    def g():\n        nonlocal count\n        count += input\n    return g",
     ],
 )
 def test_honest_answers_are_not(answer):
@@ -407,11 +433,15 @@ def test_the_reference_is_not_refused(entry):
 
 
 def test_helpers_of_a_student_come_along():
-    submitted = "import os\nimport math\nimport pickle\n\nTINY = 1e-9\ng = 5\n\n\ndef half(x):\n    return x / 2\n\n\n"
-    submitted += "def f(a, b):\n    return half(a) + math.sqrt(b)\n\n\nclass A: pass\n\n\ndef g():\n    return 0\n"
+    submitted = "import os\nimport math\nimport pickle\n\nTINY = 1e-9\ng = 5\n\n\n"
+    submitted += "def half(x):\n    return x / 2\n\n\n"
+    submitted += "def f(a, b):\n    return half(a) + math.sqrt(b)\n\n\n"
+    submitted += "class A: pass\n\n\ndef g():\n    return 0\n"
     code, trouble = transplant(REFERENCE, "\ufeff".strip("\ufeff") + submitted, ["f"])
     space = {}
     exec(code, space)
-    assert space["g"]() == 0.5 + 2**0.5, "the function is the student's, with its helper; the rest is ours"
+    assert space["g"]() == 0.5 + 2**0.5, (
+        "the function is the student's, with its helper; the rest is ours"
+    )
     assert "A" not in space
     assert trouble == ["line 3 imports ['pickle'], of which an answer has no use"]

@@ -46,7 +46,8 @@ def test_memory_is_bounded(execute):
 
 def test_many_processes_share_one_bound_of_memory(execute):
     hogs = "import os, time\nfor n in range(4):\n    if os.fork() == 0: break\n"
-    hogs += "if os.fork() == 0: held = b'x' * 2**28; time.sleep(60)\ntime.sleep(60)"  # orphans of orphans count, too
+    # orphans of orphans count, too
+    hogs += "if os.fork() == 0: held = b'x' * 2**28; time.sleep(60)\ntime.sleep(60)"
     finished, _ = execute(hogs)
     assert finished.code is None
     assert "many processes" in finished.ended
@@ -74,7 +75,12 @@ def test_no_network(execute):
 
 def test_nothing_else_is_seen(execute, tmp_path):
     (tmp_path / "secret").write_text("the answer")
-    for path in (tmp_path / "secret", __file__, "/etc/passwd", Path("/proc/1/root") / "etc" / "passwd"):
+    for path in (
+        tmp_path / "secret",
+        __file__,
+        "/etc/passwd",
+        Path("/proc/1/root") / "etc" / "passwd",
+    ):
         finished, _ = execute(f"print(open({str(path)!r}).read())")
         assert finished.code == 1, path
         assert "No such file" in finished.output or "denied" in finished.output

@@ -1,6 +1,7 @@
-"""Whole submissions of one task each, graded: right ones, wrong ones, and those that mean harm (`make submissions`).
+"""Whole submissions of one task each, graded: right ones, wrong ones, and those that mean harm.
 
-Takes up to an hour, so `make test` leaves it out. What was given and why is written to build/submissions.md.
+Takes up to an hour, so `make test` leaves it to `make submissions`. What was given and why is
+written to build/submissions.md.
 """
 
 import re
@@ -18,13 +19,21 @@ from test_edition import MISTAKES
 MISSING = [tool for tool, there in protections().items() if not there]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"needs bubblewrap and util-linux; missing: {MISSING}"),
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"needs bubblewrap and util-linux; missing: {MISSING}"
+    ),
 ]
 TABLE = ROOT / "build" / "submissions.md"
 
-# Mistakes beside those that the student's checks are tried with: task, right, wrong, what the reasons must say.
+# Mistakes beside those that the student's checks are tried with: task, right, wrong, what the
+# reasons must say.
 WRONG = {what: (*mistake, f"{function}: ") for what, (*mistake, function) in MISTAKES.items()} | {
-    "seed ignored": ("svd", "    p, q =", "    P += 1e-3 * torch.randn(P.shape).to(P)\n    p, q =", "svd_step: "),
+    "seed ignored": (
+        "svd",
+        "    p, q =",
+        "    P += 1e-3 * torch.randn(P.shape).to(P)\n    p, q =",
+        "svd_step: ",
+    ),
     "the negative item stays": (
         "bpr",
         "    Q.index_add_(0, negatives, torch.add(step_p, qj, alpha=shrink_q).neg_())\n",
@@ -41,7 +50,9 @@ WRONG = {what: (*mistake, f"{function}: ") for what, (*mistake, function) in MIS
     "right, but a loop over the batch": (
         "svd",
         "    p, q =",
-        "    for n in range(20 * len(users)):\n        float(P[users[n % len(users)]].sum())\n    p, q =",
+        "    for n in range(20 * len(users)):\n"
+        "        float(P[users[n % len(users)]].sum())\n"
+        "    p, q =",
         "by the clock",
     ),
 }
@@ -50,13 +61,17 @@ REFUSED = {
     "os._exit": ("import os; os._exit(0)", "imports"),
     "reading for the reference": ("P += float(open('cases.py').read()[0] == 'x')", "uses open"),
     "reading for the test items": ("import numpy; numpy.load('train.npz')", "attribute 'load'"),
-    "a metric replaced": ("import mflib.metrics; mflib.metrics.ranking_metrics = None", "by its attribute"),
+    "a metric replaced": (
+        "import mflib.metrics; mflib.metrics.ranking_metrics = None",
+        "by its attribute",
+    ),
     "network": ("import urllib.request", "imports"),
     "a process left behind": ("import subprocess; subprocess.Popen(['sleep', '999'])", "imports"),
     "the system, through a module": ("import mflib.data; mflib.data.os._exit(0)", "attribute 'os'"),
 }
 AT_EXIT = "import atexit, pathlib, numpy, os; here = pathlib.Path('bpr_step.npz'); atexit.register"
-# The same with the refusal out of the way: what the sandbox, or the reading of what comes out of it, makes of them.
+# The same with the refusal out of the way: what the sandbox, or the reading of what comes out of
+# it, makes of them.
 HARM = {
     "os._exit": ("import os; os._exit(0)", "no results came out"),
     "sys.exit(0)": ("raise SystemExit(0)", "no results came out"),
@@ -67,7 +82,10 @@ HARM = {
         "import subprocess; subprocess.Popen(['sleep', '999']); raise SystemExit",
         "no results came out",
     ),
-    "a fork bomb": ("import os\n    while True: os.fork()", "many processes|by the clock|ended with|raises"),
+    "a fork bomb": (
+        "import os\n    while True: os.fork()",
+        "many processes|by the clock|ended with|raises",
+    ),
     "killed": ("import os; os.kill(os.getpid(), 9)", "exit code|no results"),
     "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|by the clock|raises"),
     "gigabytes of files": (
@@ -92,14 +110,18 @@ HARM = {
         "import os; os.symlink('/tmp', 'tests'); os.symlink('/tmp', 'data')",
         "raises FileExistsError",
     ),
-    "the grader detected": ("import sys\n    if 'worker.py' in sys.argv[0]: return users", "bpr_step: "),
+    "the grader detected": (
+        "import sys\n    if 'worker.py' in sys.argv[0]: return users",
+        "bpr_step: ",
+    ),
 }
 
 
 def submitted(task: str) -> dict[str, str]:
     texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in grade.NAMES}
     name = f"notebooks/{RUBRIC[task]['notebook']}.ipynb"
-    stored = ROOT / "tests" / "notebooks" / "ml-100k" / Path(name).name  # what the student has seen on this data set
+    # what the student has seen on this data set
+    stored = ROOT / "tests" / "notebooks" / "ml-100k" / Path(name).name
     return texts | {name: stored.read_text(encoding="utf-8")}
 
 
@@ -109,7 +131,8 @@ def graded(what: str, task: str, texts: dict[str, str]) -> tuple[float, str, dic
     total, reasons = sum(report.marks[task].values()), " ; ".join(report.reasons[task])
     TABLE.parent.mkdir(exist_ok=True)
     with TABLE.open("a", encoding="utf-8") as file:
-        file.write(f"| {what} | {task} | {total:.1f} | {reasons[:160].replace('|', '/')} |\n".replace("\n", " ") + "\n")
+        line = f"| {what} | {task} | {total:.1f} | {reasons[:160].replace('|', '/')} |"
+        file.write(line.replace("\n", " ") + "\n")
     return total, reasons, report.marks[task]
 
 
@@ -203,7 +226,10 @@ def without_cells(notebook):
 
 NOTEBOOKS = {
     "a check made to pass": (
-        answer("exercise-1", "import numpy as np\nnp.allclose = lambda *a, **k: True\ndef auc(*a): return 0.5"),
+        answer(
+            "exercise-1",
+            "import numpy as np\nnp.allclose = lambda *a, **k: True\ndef auc(*a): return 0.5",
+        ),
         "exercise-1 changes an object by its attribute",
     ),
     "a builtin replaced": (
@@ -211,14 +237,23 @@ NOTEBOOKS = {
         "binds \\['int'\\]",
     ),
     "a fake that equals everything": (
-        answer("exercise-1", "class Yes:\n    def __eq__(self, other): return True\ndef auc(*a): return Yes()"),
+        answer(
+            "exercise-1",
+            "class Yes:\n    def __eq__(self, other): return True\ndef auc(*a): return Yes()",
+        ),
         "uses ClassDef",
     ),
     "a check replaced through a dictionary": (
-        answer("exercise-1", "getattr(np, '__dict__').update(allclose=lambda *a: True)\ndef auc(*a): return 0.5"),
+        answer(
+            "exercise-1",
+            "getattr(np, '__dict__').update(allclose=lambda *a: True)\ndef auc(*a): return 0.5",
+        ),
         "uses getattr",
     ),
-    "a cell that never ends": (answer("exercise-2", "while True: pass"), "by the clock|not executed"),
+    "a cell that never ends": (
+        answer("exercise-2", "while True: pass"),
+        "by the clock|not executed",
+    ),
     "cells removed": (without_cells, "is missing"),
     "cells in another order": (reorder, "another order"),
 }
@@ -241,7 +276,9 @@ def test_a_cell_that_kills_its_kernel_costs_what_comes_after(monkeypatch):
     assert 75 <= total < 95
 
 
-@pytest.mark.parametrize(("what", "content"), [("no notebook, or renamed", None), ("a corrupt notebook", "{cells:")])
+@pytest.mark.parametrize(
+    ("what", "content"), [("no notebook, or renamed", None), ("a corrupt notebook", "{cells:")]
+)
 def test_without_a_notebook_the_kernel_still_counts(what, content):
     texts = submitted("bpr")
     del texts["notebooks/03_bpr.ipynb"]

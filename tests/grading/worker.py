@@ -1,10 +1,11 @@
-"""What runs inside the sandbox: the student's functions on hidden inputs, a task at a time; arrays come out.
+"""What runs inside the sandbox: the functions of a task on hidden inputs; arrays come out.
 
     python worker.py TASK
     python worker.py notebook DATASET
 
-In the folder: mflib (the grader's, with the student's functions), cases.py, rubric.toml, seeds.json, train.npz (a split
-with permuted ids). Written: a file for each function, one for the recommendations, and errors.json, after each step.
+In the folder: mflib (the grader's, with the student's functions), cases.py, rubric.toml,
+seeds.json, train.npz (a split with permuted ids). Written: a file for each function, one for the
+recommendations, and errors.json, after each step.
 """
 
 import importlib
@@ -42,13 +43,15 @@ def attempt(errors: dict[str, str], name: str, step) -> None:
 
 def recommend(task: str) -> None:
     with np.load("train.npz", allow_pickle=False) as stored:
-        train = sp.csr_matrix((stored["data"], stored["indices"], stored["indptr"]), tuple(stored["shape"]))
-        cells = (stored["users"], stored["items"]) if task == "svd" else ([], [])
+        cells = (stored["data"], stored["indices"], stored["indptr"])
+        train = sp.csr_matrix(cells, tuple(stored["shape"]))
+        pairs = (stored["users"], stored["items"]) if task == "svd" else ([], [])
     train = train if task == "svd" else sp.csr_matrix(train >= 4, dtype=np.float64)
-    model = getattr(mflib, task.upper())(dtype=torch.float64, **FIT[task]).fit(train, show_progress=False)
+    model = getattr(mflib, task.upper())(dtype=torch.float64, **FIT[task])
+    model.fit(train, show_progress=False)
     ids, _ = model.recommend(np.arange(train.shape[0]), train, 10)
     similar, _ = model.similar_items(np.arange(train.shape[1]), 11)
-    np.savez("recommended.npz", ids=ids, similar=similar, estimates=model.predict(*cells))
+    np.savez("recommended.npz", ids=ids, similar=similar, estimates=model.predict(*pairs))
 
 
 def execute_notebook(dataset: str) -> None:
@@ -72,7 +75,10 @@ def main() -> None:
         function = getattr(importlib.import_module(f"mflib.{RUBRIC[task]['module']}"), name)
 
         def step(name=name, function=function) -> None:
-            arrays = {f"{seed}/{n}": a for seed in seeds for n, a in enumerate(outputs(function, name, seed))}
+            arrays = {}
+            for seed in seeds:
+                for n, array in enumerate(outputs(function, name, seed)):
+                    arrays[f"{seed}/{n}"] = array
             np.savez(f"{name}.npz", **arrays)
 
         attempt(errors, name, step)

@@ -1,4 +1,4 @@
-"""How far are you? What is done, what is wrong and how, for each task; on generated data, in a minute.
+"""How far are you? What is done and what is wrong, for each task; on generated data, in a minute.
 
 python checks/check.py
 """
@@ -20,7 +20,8 @@ def check_function(module: str, name: str, hint: str) -> str:
     """ "done", "not attempted" or what is wrong."""
     with np.load(HERE / "cases.npz", allow_pickle=False) as stored:
         expected = {
-            seed: [stored[key] for key in sorted(stored) if key.startswith(f"{name}/{seed}/")] for seed in SEEDS
+            seed: [stored[key] for key in sorted(stored) if key.startswith(f"{name}/{seed}/")]
+            for seed in SEEDS
         }
     for seed in SEEDS:
         try:
@@ -54,9 +55,15 @@ def check_exercise(cells: dict[str, str], exercise: int, names: dict[str, str]) 
 def main() -> None:
     found = []
     for task, entry in RUBRIC.items():
-        rows = [(name, check_function(entry["module"], name, hint)) for name, hint in entry["functions"].items()]
+        rows = [
+            (name, check_function(entry["module"], name, hint))
+            for name, hint in entry["functions"].items()
+        ]
         source = (ROOT / "mflib" / f"{entry['module']}.py").read_text(encoding="utf-8")
-        rows += [("for the grader", f"wrong: {why}") for why in transplant(source, source, list(entry["functions"]))[1]]
+        rows += [
+            ("for the grader", f"wrong: {why}")
+            for why in transplant(source, source, list(entry["functions"]))[1]
+        ]
         notebook = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
         cells, names = {cell.id: cell.source for cell in notebook.cells}, taken(notebook)
         rows += [(f"exercise {n}", check_exercise(cells, n, names)) for n in (1, 2, 3)]

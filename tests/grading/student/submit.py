@@ -37,20 +37,32 @@ def main() -> None:
         notebook, error = execute(ROOT / name, dataset, go_on=True)
         if reason := incomplete(notebook, handed_out[entry["notebook"]]):
             trouble.append(f"{name}: {reason}")
-        failed = [c.id for c in notebook.cells if any(o.output_type == "error" for o in c.get("outputs", []))]
+        failed = [
+            c.id
+            for c in notebook.cells
+            if any(o.output_type == "error" for o in c.get("outputs", []))
+        ]
         if failed or error:
-            failing.append(f"{name}: the cells {failed} fail{f' ({error})' if error else ''}; they will earn nothing")
+            why = f" ({error})" if error else ""
+            failing.append(f"{name}: the cells {failed} fail{why}; they will earn nothing")
         write(nbformat.writes(notebook) + "\n", ROOT / name)
         files[name] = (ROOT / name).read_bytes()
-        files[f"mflib/{entry['module']}.py"] = (ROOT / "mflib" / f"{entry['module']}.py").read_bytes()
-    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+        files[f"mflib/{entry['module']}.py"] = (
+            ROOT / "mflib" / f"{entry['module']}.py"
+        ).read_bytes()
+    manifest = {
+        name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())
+    }
     temporary = ROOT / ".submission.zip"
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
-        archive.writestr("manifest.json", json.dumps({"dataset": dataset, "sha256": manifest}, indent=1))
+        archive.writestr(
+            "manifest.json", json.dumps({"dataset": dataset, "sha256": manifest}, indent=1)
+        )
     temporary.replace(ROOT / "submission.zip")
-    print("\n".join(["", *trouble, *failing, f"submission.zip is packed: {len(files)} files, executed on {dataset}"]))
+    packed = f"submission.zip is packed: {len(files)} files, executed on {dataset}"
+    print("\n".join(["", *trouble, *failing, packed]))
     sys.exit(bool(trouble))
 
 
