@@ -71,6 +71,8 @@ class FactorModel:
     ) -> Self:
         """Learn from interactions, anew at each call.
 
+        After an error or an interruption the model is as it was before the call.
+
         Parameters
         ----------
         user_items
@@ -90,8 +92,6 @@ class FactorModel:
             There is nothing to learn from, or an attribute has no admitted value.
         FloatingPointError
             The training diverged.
-
-        After an error or an interruption the model is as it was before the call.
         """
         check(self)
         matrix = as_csr(user_items)

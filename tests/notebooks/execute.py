@@ -63,13 +63,20 @@ DISTURBANCES = {
     "under load": {},
     "cells run twice": {},
 }
-COMBINED = {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default", "PYTHONHASHSEED": "7", "LC_ALL": "C"}
+COMBINED = {
+    "OMP_NUM_THREADS": "1",
+    "ATEN_CPU_CAPABILITY": "default",
+    "PYTHONHASHSEED": "7",
+    "LC_ALL": "C",
+}
 # What scrolls sideways on a narrow screen: the keyboard must reach it.
 SCROLLS = re.compile(
     r'<(?=div class="(?:jp-CodeMirrorEditor|jp-RenderedHTMLCommon)|math display="block"|pre>)(div|math|pre)'
 )
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$`]+?)\$", re.DOTALL)
-HEADLINE = re.compile(r"(?P<metric>\S+): (?P<model>\w+) (?P<value>[\d.]+), (?P<baseline>.+) (?P<theirs>[\d.]+)")
+HEADLINE = re.compile(
+    r"(?P<metric>\S+): (?P<model>\w+) (?P<value>[\d.]+), (?P<baseline>.+) (?P<theirs>[\d.]+)"
+)
 
 
 def sources() -> list[Path]:
@@ -81,7 +88,11 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
 
 
 def execute(
-    file: Path, dataset: str, environment: dict[str, str] | None = None, go_on: bool = False, twice: bool = False
+    file: Path,
+    dataset: str,
+    environment: dict[str, str] | None = None,
+    go_on: bool = False,
+    twice: bool = False,
 ) -> tuple[nbformat.NotebookNode, str | None]:
     """The notebook with new outputs, run from its own folder on ``dataset``, and what failed or None.
 
@@ -93,17 +104,26 @@ def execute(
             cell.outputs, cell.execution_count = [], None
     if twice:
         once = [
-            nbformat.v4.new_code_cell(c.source, metadata=c.metadata) for c in notebook.cells if c.cell_type == "code"
+            nbformat.v4.new_code_cell(c.source, metadata=c.metadata)
+            for c in notebook.cells
+            if c.cell_type == "code"
         ]
         notebook.cells = once + notebook.cells
-    bar = tqdm(total=len(notebook.cells), desc=file.stem, unit="cell", bar_format="{desc:8} {bar:30} {elapsed}")
+    bar = tqdm(
+        total=len(notebook.cells),
+        desc=file.stem,
+        unit="cell",
+        bar_format="{desc:8} {bar:30} {elapsed}",
+    )
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
         kernel_name="python3",
         allow_errors=go_on,
         record_timing=False,
-        extra_arguments=["--IPKernelApp.log_level=40"],  # no warning that local connections are not encrypted
+        extra_arguments=[
+            "--IPKernelApp.log_level=40"
+        ],  # no warning that local connections are not encrypted
         resources={"metadata": {"path": str(file.parent)}},
         on_cell_complete=lambda cell, cell_index: bar.update(cell_index + 1 - bar.n),
     )
@@ -118,7 +138,11 @@ def execute(
     if twice:
         notebook.cells = notebook.cells[len(once) :]
     notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "kernelspec": {
+            "display_name": "Python 3 (ipykernel)",
+            "language": "python",
+            "name": "python3",
+        },
         "language_info": {"name": "python"},  # without the version: the outputs do not depend on it
     }
     return notebook, error
@@ -147,13 +171,20 @@ def page(notebook: nbformat.NotebookNode, name: str) -> str:
 def mathml(formula: re.Match) -> str:
     """A formula between dollars as MathML, on one line, so that Markdown leaves it alone."""
     kind = "block" if formula[1] else "inline"
-    return " ".join(latex_to_mathml((formula[1] or formula[2]).replace("\n", " "), display=kind).split())
+    return " ".join(
+        latex_to_mathml((formula[1] or formula[2]).replace("\n", " "), display=kind).split()
+    )
 
 
 def headlines(notebook: nbformat.NotebookNode) -> list[re.Match]:
     """What the cell tagged ``headline`` prints: a metric of the model and of the baseline, a line each."""
     cells = [cell for cell in notebook.cells if "headline" in tags(cell)]
-    lines = [line for cell in cells for output in cell.outputs for line in output.get("text", "").splitlines()]
+    lines = [
+        line
+        for cell in cells
+        for output in cell.outputs
+        for line in output.get("text", "").splitlines()
+    ]
     return [match for line in lines if (match := HEADLINE.fullmatch(line))]
 
 
@@ -178,7 +209,9 @@ def run(dataset: str) -> list[str]:
         if error:
             rows.append((file.stem, f"{seconds:.0f}", "failed", "", ""))
     show([("notebook", "seconds", "metric", "model", "baseline"), *rows])
-    print(f"\nNotebooks and pages are in build/{dataset}/; open one of the .html files in a browser.")
+    print(
+        f"\nNotebooks and pages are in build/{dataset}/; open one of the .html files in a browser."
+    )
     return errors
 
 
@@ -205,7 +238,11 @@ def texts(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:
         elif output.output_type == "error":
             found.append(("error", f"{output.ename}: {output.evalue}"))
         else:
-            found += [(kind, text) for kind, text in sorted(output.data.items()) if kind.startswith("text/")]
+            found += [
+                (kind, text)
+                for kind, text in sorted(output.data.items())
+                if kind.startswith("text/")
+            ]
     return found
 
 
@@ -213,7 +250,9 @@ def alike(one: str, other: str) -> bool:
     """Whether two base64-encoded PNGs look the same: another machine may round a pixel differently."""
     if one == other:
         return True
-    a, b = (imread(BytesIO(base64.b64decode(png))) for png in (one, other))  # height x width x channels, 0 … 1
+    a, b = (
+        imread(BytesIO(base64.b64decode(png))) for png in (one, other)
+    )  # height x width x channels, 0 … 1
     return a.shape == b.shape and float(np.sqrt(((a - b) ** 2).mean())) < 5 / 255
 
 
@@ -224,13 +263,27 @@ def differences(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> di
         if cell.cell_type == "code" and "skip-execution" not in tags(cell):
             was, came = texts(old), texts(cell)
             pairs = [(a, b) for a, b in zip_longest(was, came, fillvalue=("nothing", "")) if a != b]
-            pairs.sort(key=lambda pair: pair[0][0] == "text/html")  # of a table, its plain text is easier to read
-            lines = [pair for a, b in pairs[:1] for pair in zip_longest(a[1].splitlines(), b[1].splitlines())]
+            pairs.sort(
+                key=lambda pair: pair[0][0] == "text/html"
+            )  # of a table, its plain text is easier to read
+            lines = [
+                pair
+                for a, b in pairs[:1]
+                for pair in zip_longest(a[1].splitlines(), b[1].splitlines())
+            ]
             changed = [pair for pair in lines if pair[0] != pair[1]][:2]
-            shown = [f"{sign} {line}" for pair in changed for sign, line in zip("-+", pair, strict=True) if line]
-            found[cell.id] = "\n".join(shown) or (f"{pairs[0][0][0]} became {pairs[0][1][0]}" if pairs else "")
+            shown = [
+                f"{sign} {line}"
+                for pair in changed
+                for sign, line in zip("-+", pair, strict=True)
+                if line
+            ]
+            found[cell.id] = "\n".join(shown) or (
+                f"{pairs[0][0][0]} became {pairs[0][1][0]}" if pairs else ""
+            )
             figures = [
-                [o.data["image/png"] for o in c.outputs if "image/png" in o.get("data", {})] for c in (old, cell)
+                [o.data["image/png"] for o in c.outputs if "image/png" in o.get("data", {})]
+                for c in (old, cell)
             ]
             if len(figures[0]) != len(figures[1]) or not all(map(alike, *figures)):
                 found[cell.id] += "the figure looks different"
@@ -245,11 +298,19 @@ def verify(dataset: str, environment: dict[str, str] | None = None) -> list[str]
         stored = nbformat.read(file, as_version=4)
         new, error = execute(file, dataset, environment, go_on=True)
         found = differences(stored, new)
-        checks = [c for c in new.cells if c.id in found and re.search(r"^\s*assert ", c.source, re.MULTILINE)]
-        passed = [c for c in checks if c.execution_count and "error" not in (kind for kind, _ in texts(c))]
+        checks = [
+            c
+            for c in new.cells
+            if c.id in found and re.search(r"^\s*assert ", c.source, re.MULTILINE)
+        ]
+        passed = [
+            c for c in checks if c.execution_count and "error" not in (kind for kind, _ in texts(c))
+        ]
         same = sum(not difference for difference in found.values())
         seconds = f"{time.perf_counter() - start:.0f}"
-        rows.append((file.stem, f"{same} / {len(found)}", f"{len(passed)} / {len(checks)}", seconds))
+        rows.append(
+            (file.stem, f"{same} / {len(found)}", f"{len(passed)} / {len(checks)}", seconds)
+        )
         errors += [error] if error else []
         errors += [f"{file.stem}, cell {cell}:\n{text}" for cell, text in found.items() if text]
     show(rows)
@@ -266,9 +327,13 @@ def reproduce(dataset: str, names: list[str] | None = None) -> list[str]:
         for file in sorted(STORED[dataset].glob("*.ipynb")):
             stored = nbformat.read(file, as_version=4)
             with disturbed(name, file, dataset) as (place, environment):
-                new, error = execute(place, dataset, environment, go_on=True, twice=name == "cells run twice")
+                new, error = execute(
+                    place, dataset, environment, go_on=True, twice=name == "cells run twice"
+                )
             found = differences(stored, new)
-            wrong = [f"{cell}: {text}" for cell, text in found.items() if text] + ([error] if error else [])
+            wrong = [f"{cell}: {text}" for cell, text in found.items() if text] + (
+                [error] if error else []
+            )
             first = wrong[0].replace("\n", " ")[:80] if wrong else ""
             rows.append((name, file.stem, str(len(found)), str(len(wrong)), first))
             errors += [f"{name}, {file.stem}, {text}" for text in wrong]
@@ -290,7 +355,11 @@ def disturbed(name: str, file: Path, dataset: str) -> Iterator[tuple[Path, dict[
             shuffle(data_dir() / dataset, folder / dataset, SOURCES_OF_DATA[dataset])
             environment = {"MFLIB_DATA": temporary}
         busy = [sys.executable, "-c", "while True: pass"]
-        load = [subprocess.Popen(busy) for _ in range(os.cpu_count() or 1)] if name == "under load" else []
+        load = (
+            [subprocess.Popen(busy) for _ in range(os.cpu_count() or 1)]
+            if name == "under load"
+            else []
+        )
         try:
             yield file, environment
         finally:
@@ -306,7 +375,10 @@ def shuffle(source: Path, target: Path, layout: Source) -> None:
     lines = file.read_text(layout.encoding).splitlines()
     header, rows = lines[: layout.header], lines[layout.header :]
     random.Random(0).shuffle(rows)
-    moved = [layout.separator.join([*row.split(layout.separator)[:3], str(n)]) for n, row in enumerate(rows)]
+    moved = [
+        layout.separator.join([*row.split(layout.separator)[:3], str(n)])
+        for n, row in enumerate(rows)
+    ]
     file.write_text("\n".join(header + moved) + "\n", layout.encoding)
 
 
@@ -314,15 +386,23 @@ def show(rows: list[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print()
     for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=["run", "store", "verify", "reproduce"])
     parser.add_argument("dataset", choices=sorted(STORED))
-    parser.add_argument("--combined", action="store_true", help="verify under several disturbances at once")
-    parser.add_argument("--only", nargs="+", choices=DISTURBANCES, help="of the disturbances, these")
+    parser.add_argument(
+        "--combined", action="store_true", help="verify under several disturbances at once"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=DISTURBANCES, help="of the disturbances, these"
+    )
     arguments = parser.parse_args()
     if arguments.command == "verify":
         errors = verify(arguments.dataset, COMBINED if arguments.combined else None)

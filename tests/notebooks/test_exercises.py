@@ -91,7 +91,9 @@ WRONG = {
         "def expected_estimate(v, n_items):\n    return v * np.log(n_items / v)",
     ],
 }
-NOTEBOOKS = {file.stem: {cell.id: cell.source for cell in nbformat.read(file, 4).cells} for file in sources()}
+NOTEBOOKS = {
+    file.stem: {cell.id: cell.source for cell in nbformat.read(file, 4).cells} for file in sources()
+}
 
 
 @pytest.fixture(scope="module", params=sorted(NOTEBOOKS))
@@ -102,7 +104,9 @@ def imported(request):
 
 
 def test_every_notebook_has_three_exercises_with_wrong_answers():
-    assert sorted(WRONG) == [(notebook, exercise) for notebook in sorted(NOTEBOOKS) for exercise in (1, 2, 3)]
+    assert sorted(WRONG) == [
+        (notebook, exercise) for notebook in sorted(NOTEBOOKS) for exercise in (1, 2, 3)
+    ]
 
 
 @pytest.mark.parametrize("exercise", [1, 2, 3])

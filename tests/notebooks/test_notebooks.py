@@ -36,13 +36,17 @@ def check(notebook) -> None:
     """
     code = [c for c in notebook.cells if c.cell_type == "code" and "skip-execution" not in tags(c)]
     counts = [c.execution_count for c in code]
-    assert counts == list(range(1, len(code) + 1)), f"expected execution counts 1 to {len(code)}, got {counts}"
+    assert counts == list(range(1, len(code) + 1)), (
+        f"expected execution counts 1 to {len(code)}, got {counts}"
+    )
     assert any(c.outputs for c in code), "no cell has an output"
     for cell in code:
         for output in cell.outputs:
             assert output.output_type != "error", f"cell {cell.id} stores an error"
             assert output.get("name") != "stderr", f"cell {cell.id} stores output to stderr"
-            assert not any("widget" in kind for kind in output.get("data", {})), f"cell {cell.id} stores a widget"
+            assert not any("widget" in kind for kind in output.get("data", {})), (
+                f"cell {cell.id} stores a widget"
+            )
     assert notebook.metadata.kernelspec.name == "python3"
     assert headlines(notebook), "no cell tagged 'headline' prints a headline"
 
@@ -57,20 +61,26 @@ def test_stored_outputs_are_whole(file):
 def test_cells_for_people_only_carry_both_tags():
     for file in sources():
         for cell in nbformat.read(file, as_version=4).cells:
-            assert ("nbval-skip" in tags(cell)) == ("skip-execution" in tags(cell)), f"{file.name}, cell {cell.id}"
+            assert ("nbval-skip" in tags(cell)) == ("skip-execution" in tags(cell)), (
+                f"{file.name}, cell {cell.id}"
+            )
 
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: file.stem)
 def test_both_data_sets_have_the_same_sources(file):
     def cells(path):
-        return [(c.id, c.cell_type, c.source, tags(c)) for c in nbformat.read(path, as_version=4).cells]
+        return [
+            (c.id, c.cell_type, c.source, tags(c)) for c in nbformat.read(path, as_version=4).cells
+        ]
 
     assert cells(STORED["ml-100k"] / file.name) == cells(SOURCES / file.name)
 
 
 def test_the_four_notebooks():
     assert [file.stem for file in sources()] == ["01_svd", "02_als", "03_bpr", "04_warp"]
-    assert {file.name for file in STORED["ml-100k"].glob("*.ipynb")} == {file.name for file in sources()}
+    assert {file.name for file in STORED["ml-100k"].glob("*.ipynb")} == {
+        file.name for file in sources()
+    }
 
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: file.stem)
@@ -85,9 +95,18 @@ def test_shape_of_a_lesson(file):
     figures = [cell for cell in code if any("image/png" in o.get("data", {}) for o in cell.outputs)]
     assert 2 <= len(figures) <= 4
     for cell in code:
-        assert (cell in figures) == ("alt" in cell.metadata), f"cell {cell.id}: a figure and only a figure has an alt"
-    assert [c.id for c in code if "solution" in tags(c)] == ["loop", "exercise-1", "exercise-2", "exercise-3"]
-    assert {"by-hand", "kernel", "equality", "curve", "similar", "similar-five", "history"} <= {c.id for c in code}
+        assert (cell in figures) == ("alt" in cell.metadata), (
+            f"cell {cell.id}: a figure and only a figure has an alt"
+        )
+    assert [c.id for c in code if "solution" in tags(c)] == [
+        "loop",
+        "exercise-1",
+        "exercise-2",
+        "exercise-3",
+    ]
+    assert {"by-hand", "kernel", "equality", "curve", "similar", "similar-five", "history"} <= {
+        c.id for c in code
+    }
 
 
 def test_tables_are_short():
@@ -100,11 +119,17 @@ def test_tables_are_short():
 def test_readme_states_the_stored_results():
     """Each figure of the table of results, and of the example of ``make run``, is what a notebook has printed."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(0\d_\w+)` \|.*\| (RMSE|NDCG@10) ([\d.]+) \| ([\d.]+), ([\w ]+) \|$", readme, re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(0\d_\w+)` \|.*\| (RMSE|NDCG@10) ([\d.]+) \| ([\d.]+), ([\w ]+) \|$",
+        readme,
+        re.MULTILINE,
+    )
     assert [row[0] for row in rows] == [file.stem for file in sources()]
     for stem, *figures in rows:
         printed = headlines(nbformat.read(STORED["ml-1m"] / f"{stem}.ipynb", as_version=4))
-        assert tuple(figures) in [(h["metric"], h["value"], h["theirs"], h["baseline"]) for h in printed], stem
+        assert tuple(figures) in [
+            (h["metric"], h["value"], h["theirs"], h["baseline"]) for h in printed
+        ], stem
     example = re.findall(r"(RMSE|NDCG@10) +SVD ([\d.]+) +([a-z ]+) ([\d.]+)$", readme, re.MULTILINE)
     printed = headlines(nbformat.read(STORED["ml-100k"] / "01_svd.ipynb", as_version=4))
     assert example == [(h["metric"], h["value"], h["baseline"], h["theirs"]) for h in printed]
@@ -143,7 +168,9 @@ def test_differences_are_found():
         elif change == "missing":
             del cell.outputs[-1]
         elif change == "error":
-            cell.outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]
+            cell.outputs = [
+                nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
+            ]
         else:
             cell.outputs.append(nbformat.v4.new_output("stream", name="stderr", text="warning"))
         found = differences(notebook, other)
@@ -182,7 +209,9 @@ def test_figures_must_look_the_same():
         assert differences(notebook, other)["curve"].endswith("the figure looks different")
 
 
-@pytest.mark.parametrize("damage", ["cleared", "reordered", "unexecuted", "error", "stderr", "widget", "no headline"])
+@pytest.mark.parametrize(
+    "damage", ["cleared", "reordered", "unexecuted", "error", "stderr", "widget", "no headline"]
+)
 def test_damaged_notebooks_are_refused(damage):
     notebook = nbformat.read(sources()[1], as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -191,11 +220,16 @@ def test_damaged_notebooks_are_refused(damage):
         for cell in code:
             cell.outputs, cell.execution_count = [], None
     elif damage == "reordered":
-        code[2].execution_count, code[3].execution_count = code[3].execution_count, code[2].execution_count
+        code[2].execution_count, code[3].execution_count = (
+            code[3].execution_count,
+            code[2].execution_count,
+        )
     elif damage == "unexecuted":
         next(c for c in reversed(code) if "skip-execution" not in tags(c)).execution_count = None
     elif damage == "error":
-        code[1].outputs.append(nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[]))
+        code[1].outputs.append(
+            nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])
+        )
     elif damage == "stderr":
         code[1].outputs.append(nbformat.v4.new_output("stream", name="stderr", text="warning"))
     elif damage == "widget":

@@ -34,12 +34,16 @@ print(sorted({"a", "b"}))"""
 def runs(tmp_path_factory):
     """The cells, executed plainly and under all disturbances at once."""
     sources = UNSTABLE | {"stable": STABLE}
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s.strip()) for s in sources.values()])
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(s.strip()) for s in sources.values()]
+    )
     for what, cell in zip(sources, notebook.cells, strict=True):
         cell.id = what.replace(" ", "-")
     file = tmp_path_factory.mktemp("cells") / "cells.ipynb"
     nbformat.write(notebook, file)
-    results = [execute(file, "ml-100k", settings) for settings in ({"OMP_NUM_THREADS": "2"}, COMBINED)]
+    results = [
+        execute(file, "ml-100k", settings) for settings in ({"OMP_NUM_THREADS": "2"}, COMBINED)
+    ]
     assert [error for _, error in results] == [None, None]
     return [executed for executed, _ in results]
 
@@ -61,16 +65,22 @@ def safe_operations() -> dict[str, torch.Tensor]:
     results = {}
     for dtype in (torch.float32, torch.float64):
         rng = torch.Generator().manual_seed(0)
-        W, rows = (torch.randn(n, 64, generator=rng, dtype=torch.float64).to(dtype) for n in (300, 40_000))
+        W, rows = (
+            torch.randn(n, 64, generator=rng, dtype=torch.float64).to(dtype) for n in (300, 40_000)
+        )
         ids = torch.randint(300, (40_000,), generator=rng)
         start, columns = torch.arange(0, 40_001, 20), torch.randint(300, (40_000,), generator=rng)
-        csr = torch.sparse_csr_tensor(start, columns, rows[:, 0].contiguous(), (2000, 300), check_invariants=False)
+        csr = torch.sparse_csr_tensor(
+            start, columns, rows[:, 0].contiguous(), (2000, 300), check_invariants=False
+        )
         results |= {
             f"index_add_ {dtype}": torch.zeros(300, 64, dtype=dtype).index_add_(0, ids, rows),
             f"scatter_add_ {dtype}": torch.zeros(300, dtype=dtype).scatter_add_(0, ids, rows[:, 1]),
             f"index_select {dtype}": W.index_select(0, ids),
             f"sum of rows {dtype}": (W.index_select(0, ids) * rows).sum(1),
-            f"sampled_addmm {dtype}": torch.sparse.sampled_addmm(csr, rows[:2000], W.T.contiguous(), beta=0).values(),
+            f"sampled_addmm {dtype}": torch.sparse.sampled_addmm(
+                csr, rows[:2000], W.T.contiguous(), beta=0
+            ).values(),
             f"sparse product {dtype}": csr @ W,
         }
     return results
@@ -84,6 +94,8 @@ def test_safe_operations_do_not_depend_on_threads():
         for repetition in range(12):
             torch.set_num_threads((1, 2, 4)[repetition % 3])
             for name, result in safe_operations().items():
-                assert torch.equal(result, first[name]), f"{name} with {torch.get_num_threads()} threads"
+                assert torch.equal(result, first[name]), (
+                    f"{name} with {torch.get_num_threads()} threads"
+                )
     finally:
         torch.set_num_threads(threads)
