@@ -1,12 +1,12 @@
 """Execute the notebooks in fresh kernels: the one place that does.
 
-    python tests/notebooks/execute.py run ml-100k         into build/ml-100k, as notebooks and pages, and a table
-    python tests/notebooks/execute.py store ml-1m         into the folder that holds the outputs on that data set
+    python tests/notebooks/execute.py run ml-100k         into build/ml-100k, with pages and a table
+    python tests/notebooks/execute.py store ml-1m         into the folder of stored outputs
     python tests/notebooks/execute.py verify ml-100k      against the stored outputs
-    python tests/notebooks/execute.py reproduce ml-100k   the same, under each of the disturbances of DISTURBANCES
+    python tests/notebooks/execute.py reproduce ml-100k   the same under each of DISTURBANCES
 
-Outputs on MovieLens-1M are stored in notebooks/, those on MovieLens-100K, of the same sources, in ml-100k/ beside this
-file.
+Outputs on MovieLens-1M are stored in notebooks/, those on MovieLens-100K, of the same sources, in
+ml-100k/ beside this file.
 """
 
 import argparse
@@ -44,7 +44,7 @@ ROOT = HERE.parent.parent
 SOURCES = ROOT / "notebooks"
 STORED = {"ml-1m": SOURCES, "ml-100k": HERE / "ml-100k"}
 CELL_SECONDS = 600
-# What must not change any text or table; environment variables, or what a function here does besides.
+# What must not change any text or table: environment variables, or what ``disturbed`` does.
 DISTURBANCES = {
     "plain": {},
     "1 thread": {"OMP_NUM_THREADS": "1"},
@@ -71,7 +71,8 @@ COMBINED = {
 }
 # What scrolls sideways on a narrow screen: the keyboard must reach it.
 SCROLLS = re.compile(
-    r'<(?=div class="(?:jp-CodeMirrorEditor|jp-RenderedHTMLCommon)|math display="block"|pre>)(div|math|pre)'
+    r'<(?=div class="(?:jp-CodeMirrorEditor|jp-RenderedHTMLCommon)|math display="block"|pre>)'
+    r"(div|math|pre)"
 )
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$`]+?)\$", re.DOTALL)
 HEADLINE = re.compile(
@@ -94,9 +95,10 @@ def execute(
     go_on: bool = False,
     twice: bool = False,
 ) -> tuple[nbformat.NotebookNode, str | None]:
-    """The notebook with new outputs, run from its own folder on ``dataset``, and what failed or None.
+    """The notebook with new outputs, run from its own folder, and what failed or None.
 
-    ``environment``: more variables for the kernel; ``go_on`` after a cell that fails; ``twice``: run all cells twice.
+    ``environment``: more variables for the kernel; ``go_on`` after a cell that fails; ``twice``:
+    run all cells twice.
     """
     notebook = nbformat.read(file, as_version=4)
     for cell in notebook.cells:
@@ -177,7 +179,7 @@ def mathml(formula: re.Match) -> str:
 
 
 def headlines(notebook: nbformat.NotebookNode) -> list[re.Match]:
-    """What the cell tagged ``headline`` prints: a metric of the model and of the baseline, a line each."""
+    """What the cell tagged ``headline`` prints: a metric of model and baseline, a line each."""
     cells = [cell for cell in notebook.cells if "headline" in tags(cell)]
     lines = [
         line
@@ -200,7 +202,8 @@ def run(dataset: str) -> list[str]:
         write(page(notebook, file.stem), target.with_suffix(".html"))
         found = headlines(notebook)
         if error is None and not found:
-            error = f"{file.name}: expected a cell tagged 'headline' to print 'METRIC: MODEL x, BASELINE y'"
+            expected = "a cell tagged 'headline' to print 'METRIC: MODEL x, BASELINE y'"
+            error = f"{file.name}: expected {expected}"
         errors += [error] if error else []
         for place, line in enumerate(found):
             first = (file.stem, f"{seconds:.0f}") if place == 0 else ("", "")
@@ -228,7 +231,7 @@ def store(dataset: str) -> list[str]:
 
 
 def texts(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:
-    """What a cell has put out, pictures aside: (kind, text) of each stream, each error, each text of a result."""
+    """What a cell has put out, pictures aside: (kind, text) of streams, errors and results."""
     found = []
     for output in cell.outputs:
         if output.output_type == "stream":
@@ -247,7 +250,7 @@ def texts(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two base64-encoded PNGs look the same: another machine may round a pixel differently."""
+    """Whether two PNGs (base64) look the same: another machine may round a pixel differently."""
     if one == other:
         return True
     a, b = (
@@ -257,7 +260,7 @@ def alike(one: str, other: str) -> bool:
 
 
 def differences(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> dict[str, str]:
-    """By the id of each executed cell, what differs in its texts and figures; "" where nothing does."""
+    """By the id of each executed cell, what differs in its texts and figures, or ""."""
     found = {}
     for old, cell in zip(stored.cells, new.cells, strict=True):
         if cell.cell_type == "code" and "skip-execution" not in tags(cell):
@@ -291,7 +294,7 @@ def differences(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> di
 
 
 def verify(dataset: str, environment: dict[str, str] | None = None) -> list[str]:
-    """Execute all against the stored outputs, print a line for each notebook; returns what differs."""
+    """Execute all against the stored outputs, a line for each; returns what differs."""
     rows, errors = [("notebook", "cells reproduced", "checks passed", "seconds")], []
     for file in sorted(STORED[dataset].glob("*.ipynb")):
         start = time.perf_counter()
@@ -318,7 +321,7 @@ def verify(dataset: str, environment: dict[str, str] | None = None) -> list[str]
 
 
 def reproduce(dataset: str, names: list[str] | None = None) -> list[str]:
-    """Verify under each disturbance (or those of ``names``), print a table; returns what differs."""
+    """Verify under each disturbance (or those of ``names``), as a table; returns what differs."""
     rows, errors = [("disturbance", "notebook", "cells", "differ", "first difference")], []
     for name in names or DISTURBANCES:
         if "avx512" in name and torch.backends.cpu.get_cpu_capability() != "AVX512":
@@ -343,7 +346,7 @@ def reproduce(dataset: str, names: list[str] | None = None) -> list[str]:
 
 @contextmanager
 def disturbed(name: str, file: Path, dataset: str) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The notebook to be executed and the variables to be set for the disturbance called ``name``."""
+    """The notebook to be executed and the variables to be set under a disturbance."""
     environment = DISTURBANCES[name]
     with tempfile.TemporaryDirectory(prefix="mflib ünïcode ") as temporary:
         folder = Path(temporary)

@@ -1,4 +1,4 @@
-"""The stored notebooks: executed whole and in order, clean, and the same sources for both data sets."""
+"""The stored notebooks: executed whole and in order, clean, the same for both data sets."""
 
 import copy
 import re
@@ -30,7 +30,7 @@ ALL = [folder / file.name for folder in STORED.values() for file in sources()]
 
 
 def check(notebook) -> None:
-    """Raise AssertionError unless all cells meant to run were run from top to bottom and left clean outputs.
+    """Raise AssertionError unless all cells meant to run were run in order, with clean outputs.
 
     nbval compares what is stored: a cleared notebook passes it with nothing compared.
     """
@@ -85,7 +85,7 @@ def test_the_four_notebooks():
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: file.stem)
 def test_shape_of_a_lesson(file):
-    """Short cells, few figures, each with a text for those who do not see it; what a student writes is tagged."""
+    """Short cells, few figures, each with a text; what a student writes is tagged."""
     notebook = nbformat.read(file, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     lines = [len(cell.source.splitlines()) for cell in code]
@@ -117,7 +117,7 @@ def test_tables_are_short():
 
 
 def test_readme_states_the_stored_results():
-    """Each figure of the table of results, and of the example of ``make run``, is what a notebook has printed."""
+    """Each figure of its table of results, and of its example, is what a notebook has printed."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(
         r"^\| `(0\d_\w+)` \|.*\| (RMSE|NDCG@10) ([\d.]+) \| ([\d.]+), ([\w ]+) \|$",

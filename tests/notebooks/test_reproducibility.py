@@ -17,7 +17,7 @@ import torch
 A = torch.arange(250_000, dtype=torch.float64).sin().view(500, 500).float()
 print((A @ A).sum().item())""",
     "a draw without a seed": "import random\nprint(random.random())",
-    "the order of a set of strings": "print(list(set('the order of a set is that of its hashes'.split())))",
+    "the order of a set of strings": "print(list(set('the order of a set is of its hashes'.split())))",
 }
 STABLE = """
 import matplotlib.pyplot as plt
@@ -25,7 +25,8 @@ import pandas as pd
 from mflib import BPR, plots
 model = BPR()
 model.history = [{"iteration": n, "loss": 1 / (1 + n)} for n in range(9)]
-plots.learning_curve(model, pd.DataFrame({"NDCG@10": [0.1, 0.2, 0.25]}, index=[1, 4, 9]), 0.15, "popularity")
+curve = pd.DataFrame({"NDCG@10": [0.1, 0.2, 0.25]}, index=[1, 4, 9])
+plots.learning_curve(model, curve, 0.15, "popularity")
 plt.show()
 print(sorted({"a", "b"}))"""
 
@@ -61,7 +62,7 @@ def test_a_stable_cell_is_not_and_its_figure_is_equal_byte_for_byte(runs):
 
 
 def safe_operations() -> dict[str, torch.Tensor]:
-    """The operations that the kernels are made of, on enough data for several threads, float32 and float64."""
+    """The operations that the kernels are made of, on enough data for several threads."""
     results = {}
     for dtype in (torch.float32, torch.float64):
         rng = torch.Generator().manual_seed(0)
