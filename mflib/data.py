@@ -295,10 +295,11 @@ def _table(
     file: Path, source: Source, numbers: list[str], texts: tuple[str, ...] = ()
 ) -> pd.DataFrame:
     """The columns of a file: integers, then texts. A ValueError says where they are not."""
-    text, names = (
-        file.read_text(source.encoding).replace(source.separator, "\t"),
-        [*numbers, *texts],
-    )
+    try:
+        text = file.read_text(source.encoding).replace(source.separator, "\t")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected text in {source.encoding}, got: {error}") from error
+    names = [*numbers, *texts]
     expected = f"expected {', '.join(names)} between {source.separator!r}, got"
     try:
         table = pd.read_csv(
@@ -313,12 +314,13 @@ def _table(
         )
     except pd.errors.ParserError as error:  # a line with more columns
         raise ValueError(f"{file}: {expected}: {error}") from error
-    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
+    values = table[numbers].apply(pd.to_numeric, errors="coerce")
+    table[numbers] = values.where((values % 1 == 0) & (values.abs() < 2**31))  # int32, as hashed
     wrong = (table.isna() | table.eq("")).any(axis=1)
     if wrong.any():
         line, lines = source.header + int(wrong.argmax()), text.split("\n")
         raise ValueError(f"{file}, line {line + 1}: {expected} {lines[line]!r}")
-    return table
+    return table.astype(dict.fromkeys(numbers, np.int64))
 
 
 def main() -> None:
