@@ -17,7 +17,7 @@ import torch
 A = torch.arange(250_000, dtype=torch.float64).sin().view(500, 500).float()
 print((A @ A).sum().item())""",
     "a draw without a seed": "import random\nprint(random.random())",
-    "the order of a set of strings": "print(list(set('the order of a set is of its hashes'.split())))",
+    "the order of a set of strings": "print(list(set('the order is that of hashes'.split())))",
 }
 STABLE = """
 import matplotlib.pyplot as plt

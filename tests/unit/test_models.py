@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 from known_answers import ALL, IMPLICIT, checkerboard, random_ratings
 
-from mflib import ALS, BPR, SVD, WARP, Popularity
+from mflib import ALS, SVD, WARP, Popularity
 from mflib.sampling import generator
 from mflib.svd import Ratings, svd_step
 from mflib.training import ensure_finite

@@ -18,8 +18,8 @@ quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCh
 
 @st.composite
 def matrices(draw) -> sp.csr_matrix:
-    """Any sparse matrix with at least one positive entry: one user, one item, all or nothing liked, explicit zeros,
-    entries out of order or given twice, integers, bools or floats."""
+    """Any sparse matrix with a positive entry: one user, one item, all or nothing liked, explicit
+    zeros, entries out of order or given twice, integers, bools or floats."""
     users, items = draw(st.integers(1, 8)), draw(st.integers(1, 8))
     n = draw(st.integers(1, 40))
     cells = [
