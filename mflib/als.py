@@ -1,5 +1,6 @@
 """ALS: alternating least squares on implicit feedback, with confidences in place of negatives."""
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from mflib.parameters import NotNegative, Size
 
 WIDTH = 2**13  # columns of a block: their factors stay in the cache while all rows pass by
 
-with warnings.catch_warnings():  # here, where no other thread runs: torch says it once a process
+# Torch warns of this once per process. It does so here, where it is not heard and no other thread
+# runs: filters of warnings are not made for threads.
+with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1), check_invariants=True)
 
@@ -87,14 +90,15 @@ def conjugate_gradient(
     """
     gram, tiny = Y.T @ Y, torch.finfo(X.dtype).tiny  # F x F
     # b and A x_u need the same products, so the residual takes one
-    residual = over_cells(blocks, X, Y, lambda xy, excess, preference: preference - excess * xy)
+    residual = over_cells(blocks, X, Y, lambda xy, excess, cp: cp - excess * xy)
     residual = residual - X @ gram - penalty * X  # rows x F
     direction = residual
     rr = (residual * residual).sum(1, keepdim=True)  # rows x 1
     for step in range(steps):
         curved = over_cells(blocks, direction, Y, lambda xy, excess, _: excess * xy)
         curved = direction @ gram + penalty * direction + curved  # A times the direction
-        length = rr / (direction * curved).sum(1, keepdim=True).clamp_min(tiny)  # 0: row is solved
+        # a solved row has no direction left, and 0 / 0 would be NaN
+        length = rr / (direction * curved).sum(1, keepdim=True).clamp_min(tiny)
         X += length * direction
         if step < steps - 1:
             residual = residual - length * curved
@@ -105,8 +109,8 @@ def conjugate_gradient(
 def cholesky(X: Tensor, Y: Tensor, blocks: list[Cells], penalty: Tensor) -> None:
     """Set all rows of X to their least-squares solution given Y, in place.
 
-    The systems are those of ``conjugate_gradient``, held all at once: rows x F^2 numbers. A sparse
-    product finds row f of all A from the diagonal on.
+    The systems are those of ``conjugate_gradient``. They are held all at once, rows x F^2 numbers:
+    ``ALS`` gives few rows at a time. A sparse product finds row f of all A from the diagonal on.
 
     Parameters
     ----------
@@ -118,12 +122,13 @@ def cholesky(X: Tensor, Y: Tensor, blocks: list[Cells], penalty: Tensor) -> None
     FloatingPointError
         A system is singular.
     """
-    unit = torch.eye(Y.shape[1], dtype=Y.dtype, device=Y.device)
-    A = Y.T @ Y + penalty[:, :, None] * unit  # rows x F x F
+    identity = torch.eye(Y.shape[1], dtype=Y.dtype, device=Y.device)
+    A = Y.T @ Y + penalty[:, :, None] * identity  # rows x F x F
     for columns, excess, _ in blocks:
         for f, y_f in enumerate(Y[columns].T):
             A[:, f, f:] += excess @ (y_f[:, None] * Y[columns, f:])
-    b = over_cells(blocks, X, Y, lambda xy, excess, preference: preference)  # rows x F
+    b = over_cells(blocks, X, Y, lambda xy, excess, cp: cp)  # rows x F
+    # the lower triangles lack the cells, and are not read
     R, failed = torch.linalg.cholesky_ex(A, upper=True)
     if failed.any():
         hint = "raise the regularization"
@@ -173,11 +178,24 @@ class ALS(FactorModel):
     rise.
 
     lambda_u is ``regularization`` times n_u^v for the n_u stored cells of u and v =
-    ``frequency_scaling``; likewise lambda_i. v = 0 is the paper of 2008, and the library implicit,
-    if its alpha (c = alpha r) is this alpha + 1. A penalty that grows with the row was proposed for
-    implicit feedback by Rendle, Krichene, Zhang, Koren ("Revisiting the Performance of iALS on Item
-    Recommendation Benchmarks", RecSys 2022); theirs is lambda (n_u + alpha_0 I)^v, which counts the
-    empty cells, too, with their weight alpha_0. To leave these out is ours.
+    ``frequency_scaling``; likewise lambda_i. v = 0 is the paper of 2008, and on ones the library
+    implicit, if its alpha (c = alpha r) is this alpha + 1. A penalty that grows with the row was
+    proposed for implicit feedback by Rendle, Krichene, Zhang, Koren ("Revisiting the Performance of
+    iALS on Item Recommendation Benchmarks", RecSys 2022); theirs is lambda (n_u + alpha_0 I)^v,
+    which counts the empty cells, too, with their weight alpha_0. To leave these out is ours.
+
+    Parameters
+    ----------
+    regularization, frequency_scaling
+        lambda and v of the penalty.
+    alpha
+        How much more a stored value counts than an empty cell.
+    use_cg, cg_steps
+        Whether to solve by conjugate gradients, and by how many steps.
+    extrapolation
+        w, how far the items run ahead.
+    init_std
+        Standard deviation of the first factors.
     """
 
     regularization: NotNegative = 5.0
@@ -190,7 +208,7 @@ class ALS(FactorModel):
     init_std: NotNegative = 0.1
 
     def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
-        likes_of(user_items)
+        likes_of(user_items)  # there must be some; dislikes are learned from, too
         self._initialise(user_items, self.init_std)
         users = self._rows_to_solve(user_items, exact=not self.use_cg)
         items = self._rows_to_solve(user_items.T.tocsr(), exact=not self.use_cg)
@@ -198,7 +216,7 @@ class ALS(FactorModel):
 
     def _sweeps(self, users: list[RowsToSolve], items: list[RowsToSolve]) -> Iterator[float]:
         change = torch.zeros_like(self.item_factors)  # by the last sweep over the items
-        for _ in range(self.iterations):
+        for _ in itertools.count():
             self.item_factors.add_(change, alpha=self.extrapolation)
             before = self.item_factors.clone()
             self._solve(self.user_factors, self.item_factors, users)
@@ -225,7 +243,7 @@ class ALS(FactorModel):
                 weighted_cells(user_items[rows], self.alpha, self.dtype, self.device),
                 penalty[rows],
             )
-            for rows in (row_blocks(n, held=self.factors**2) if exact else [slice(0, n)])
+            for rows in (row_blocks(n, self.factors**2) if exact else [slice(0, n)])
         ]
 
     def _penalty(self, user_items: sp.csr_matrix) -> Tensor:
@@ -244,10 +262,10 @@ class ALS(FactorModel):
             for rows, _, penalty in parts:
                 loss += (penalty * W[rows] ** 2).sum(dtype=torch.float64)
         for rows, blocks, _ in items:
-            for columns, excess, preference in blocks:
+            for columns, excess, cp in blocks:
                 xy = torch.sparse.sampled_addmm(excess, Y[rows], X[columns].T, beta=0).values()
-                cells = preference - 2 * preference * xy + excess.values() * xy**2
-                loss += cells.sum(dtype=torch.float64)
+                losses = cp - 2 * cp * xy + excess.values() * xy**2  # c (p - xy)^2 - xy^2
+                loss += losses.sum(dtype=torch.float64)
         return float(loss)
 
     def _fold_in(self, rows: sp.csr_matrix, side: Side) -> Tensor:
@@ -269,9 +287,9 @@ class ALS(FactorModel):
         Parameters
         ----------
         userid, itemid
-            One id each.
+            One id each; that of a new user may be any.
         user_items
-            Scipy sparse matrix, what the user has: a row, 1 x I.
+            Scipy sparse matrix, what the user has: one row, 1 x I.
         N
             How many contributions to return.
 
@@ -282,7 +300,7 @@ class ALS(FactorModel):
         """
         self._ids(userid, "user", new=True)
         (item,) = self._ids(itemid, "item")
-        row, Y = self._rows(user_items, 1, "user"), self.item_factors
+        row, Y = self._checked_rows(user_items, 1, "user"), self.item_factors
         ids, r = (torch.from_numpy(part).to(self.device) for part in (row.indices, row.data))
         y, excess = Y.index_select(0, ids), self.alpha * r.abs().to(Y)
         A = Y.T @ Y + self._penalty(row) * torch.eye(self.factors).to(Y) + (y.T * excess) @ y

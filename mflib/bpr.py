@@ -10,7 +10,7 @@ from torch import Tensor
 from mflib.matrices import interactions, likes_of
 from mflib.model import FactorModel
 from mflib.parameters import NotNegative, Positive, Size
-from mflib.sampling import ORDER, Unliked, generator
+from mflib.sampling import TRAINING, Unliked, generator
 from mflib.training import Batch, epochs
 
 
@@ -60,7 +60,8 @@ def bpr_step(
     step_p = step[:, None] * p  # B x F
     shrink_p = learning_rate * user_regularization
     shrink_q = learning_rate * item_regularization
-    P.index_add_(0, users, difference.mul_(step[:, None]).sub_(p, alpha=shrink_p))
+    step_difference = difference.mul_(step[:, None])  # difference is not needed again
+    P.index_add_(0, users, step_difference.sub_(p, alpha=shrink_p))
     Q.index_add_(0, positives, torch.sub(step_p, qi, alpha=shrink_q))
     Q.index_add_(0, negatives, torch.add(step_p, qj, alpha=shrink_q).neg_())
     b.index_add_(0, positives, step - shrink_q * bi)
@@ -104,6 +105,19 @@ class BPR(FactorModel):
     uniformly from what the user has not liked (Rendle, Freudenthaler, Gantner, Schmidt-Thieme,
     "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009). Values above 0 are
     likes; all others are not.
+
+    Parameters
+    ----------
+    learning_rate
+        That of the first iteration.
+    user_regularization, item_regularization
+        lambda_U and lambda_I, the weights of the penalty.
+    decay
+        What the learning rate is multiplied by after each iteration.
+    batch_size
+        Triples in a step.
+    init_std
+        Standard deviation of the first factors.
     """
 
     learning_rate: NotNegative = 0.3
@@ -121,7 +135,7 @@ class BPR(FactorModel):
             got = f"only users who like all {likes.shape[1]} items, or none"
             raise ValueError(f"expected users who like some items, got {got}")
         self._initialise(likes, self.init_std)
-        return epochs(self, triples, generator(self.seed, ORDER))
+        return epochs(self, triples, generator(self.seed, TRAINING))
 
     def _step(self, batch: Batch, learning_rate: float) -> Tensor:
         return bpr_step(

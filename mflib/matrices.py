@@ -1,4 +1,4 @@
-"""What comes in from outside, checked: sparse matrices of users x items, and ids."""
+"""What comes in from outside, checked: matrices and ids; and the blocks that bound memory."""
 
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -11,7 +11,7 @@ from torch import Tensor
 
 UserItems: TypeAlias = sp.spmatrix | sp.sparray
 Ids: TypeAlias = ArrayLike | Tensor
-BLOCK = 2**22  # numbers that a block of rows may hold: users x items is never held
+BLOCK = 2**22  # numbers held at once: users x items never are
 
 
 def as_csr(user_items: UserItems) -> sp.csr_matrix:
@@ -21,7 +21,8 @@ def as_csr(user_items: UserItems) -> sp.csr_matrix:
     ----------
     user_items
         Any scipy sparse matrix or array, users x items, of real numbers or bools. Entries given
-        twice are summed; a stored 0 is an empty cell.
+        twice are summed, in a type that holds the sum (but scipy itself sums what its CSR
+        constructor is given twice, in the type it is given); a stored 0 is an empty cell.
 
     Returns
     -------
@@ -45,7 +46,7 @@ def as_csr(user_items: UserItems) -> sp.csr_matrix:
     if user_items.ndim == 1:  # a row of a sparse array
         user_items = user_items.reshape(1, -1)
     # cast before the sum: in int8, 130 times 1 is -126
-    csr = sp.csr_matrix(user_items.astype(np.float64 if wide else np.float32), copy=True)
+    csr = sp.csr_matrix(user_items.astype(np.float64 if wide else np.float32))  # a copy
     csr.sum_duplicates()
     csr.eliminate_zeros()
     if not np.isfinite(csr.data).all():
@@ -117,13 +118,18 @@ def as_ids(ids: Ids, what: str, size: int | None = None) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def row_blocks(rows: int, held: int) -> Iterator[slice]:
-    """Consecutive slices of ``rows`` rows, one at least; ``held``: the numbers held for a row."""
-    size = max(1, BLOCK // held)
-    return (slice(start, min(start + size, rows)) for start in range(0, max(rows, 1), size))
+def row_blocks(n_rows: int, numbers_per_row: int) -> Iterator[slice]:
+    """Consecutive slices of rows for which no more than ``BLOCK`` numbers are held at once.
+
+    There is one at least, perhaps empty, so that results can be joined.
+    """
+    size = max(1, BLOCK // numbers_per_row)
+    return (slice(start, min(start + size, n_rows)) for start in range(0, max(n_rows, 1), size))
 
 
-def transposed(got: tuple[int, ...], expected: tuple[int, int], fitted: tuple[int, int]) -> str:
+def transposed_hint(
+    got: tuple[int, ...], expected: tuple[int, int], fitted: tuple[int, int]
+) -> str:
     """A hint for a message, where the shapes show that users and items are exchanged, else "".
 
     ``got`` and ``expected`` are the shapes of a matrix, ``fitted`` is that of the model, U x I.

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import ArrayLike
 
-from mflib.matrices import UserItems, as_csr, row_blocks, transposed
+from mflib.matrices import UserItems, as_csr, row_blocks, transposed_hint
 from mflib.model import FactorModel
 from mflib.sampling import Seed
 
@@ -54,8 +54,8 @@ def ranking_metrics(
     - precision: hits among the first N, divided by N;
     - recall: hits among the first N, divided by the number of test items;
     - ndcg: sum of 1 / log2(1 + rank) over the hits among the first N, divided by its maximum;
-    - map: mean over the ranks of the hits of the precision up to there, divided by min(N, test
-      items);
+    - map: sum over the hits among the first N of the precision up to their rank, divided by min(N,
+      number of test items);
     - auc: share of the pairs (test item, other item) in the right order; .5 where there is no pair.
 
     Raises
@@ -68,7 +68,7 @@ def ranking_metrics(
     fitted = (len(model._factors("user")), len(model._factors("item")))
     for name, matrix in (("train", known), ("test", wanted)):
         if matrix.shape != fitted:
-            hint = transposed(matrix.shape, fitted, fitted)
+            hint = transposed_hint(matrix.shape, fitted, fitted)
             raise ValueError(
                 f"expected {name} of the model's shape {fitted}, got {matrix.shape}{hint}"
             )
@@ -79,7 +79,7 @@ def ranking_metrics(
         got = f"N = {N} and {wanted.nnz} cells"
         raise ValueError(f"expected N of at least 1 and positive cells in test, got {got}")
     users = np.flatnonzero(np.diff(wanted.indptr))
-    blocks = [users[block] for block in row_blocks(len(users), held=fitted[1])]
+    blocks = [users[block] for block in row_blocks(len(users), numbers_per_row=fitted[1])]
 
     def evaluate(block: np.ndarray) -> pd.DataFrame:
         return _evaluate(model, block, known[block], wanted[block], N)
@@ -92,11 +92,11 @@ def _evaluate(
     model: FactorModel, users: np.ndarray, known: sp.csr_matrix, wanted: sp.csr_matrix, N: int
 ) -> pd.DataFrame:
     """The metrics of B users with their rows of both matrices, B x I."""
-    n_users, n_items = wanted.shape
+    n_rows, n_items = wanted.shape
     scores = model.scores(torch.from_numpy(users).to(model.device)).cpu().numpy()  # B x I
     count = np.diff(wanted.indptr).astype(np.int64)  # B; int32 would not hold count * others
-    rows = np.repeat(np.arange(n_users), count)
-    own = np.full((n_users, count.max()), -np.inf, scores.dtype)  # of the test items, padded
+    rows = np.repeat(np.arange(n_rows), count)
+    own = np.full((n_rows, count.max()), -np.inf, scores.dtype)  # of the test items, padded
     own[rows, np.arange(len(rows)) - wanted.indptr[rows]] = scores[rows, wanted.indices]
     own = -np.sort(-own, axis=1)
     scores[rows, wanted.indices] = -np.inf
@@ -104,21 +104,21 @@ def _evaluate(
     scores.sort(axis=1)
     # ahead: how many items that are neither known nor to be found score at least as high
     ahead = np.stack(
-        [n_items - np.searchsorted(others, mine) for others, mine in zip(scores, own, strict=True)]
+        [n_items - np.searchsorted(row, mine) for row, mine in zip(scores, own, strict=True)]
     )
     place = np.arange(1, own.shape[1] + 1)  # the place among the user's test items, best first
     real = place <= count[:, None]
     rank = ahead + place
     hit = real & (rank <= N)
     ideal = np.cumsum(1 / np.log2(1 + np.arange(1, N + 1)))[np.minimum(N, count) - 1]
-    others = n_items - count - np.diff(known.indptr)
-    wrong = (ahead * real).sum(1) / np.maximum(count * others, 1)
+    n_others = n_items - count - np.diff(known.indptr)
+    wrong = (ahead * real).sum(1) / np.maximum(count * n_others, 1)
     metrics = {
         "precision": hit.sum(1) / N,
         "recall": hit.sum(1) / count,
         "ndcg": (hit / np.log2(1 + rank)).sum(1) / ideal,
         "map": (hit * place / rank).sum(1) / np.minimum(N, count),
-        "auc": np.where(others > 0, 1 - wrong, 0.5),
+        "auc": np.where(n_others > 0, 1 - wrong, 0.5),
     }
     return pd.DataFrame(metrics, index=pd.Index(users, name="user"))
 

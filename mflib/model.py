@@ -13,8 +13,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.matrices import Ids, UserItems, as_csr, as_ids, transposed
-from mflib.parameters import Device, Dtype, RandomState, Size, check
+from mflib.matrices import Ids, UserItems, as_csr, as_ids, transposed_hint
+from mflib.parameters import Device, Dtype, RandomState, Size, normalise
 from mflib.ranking import Answer, Metric, best, candidates, nearness, trimmed
 from mflib.sampling import INIT, generator, seed_of
 from mflib.training import ensure_finite, progress
@@ -44,11 +44,12 @@ class FactorModel:
     Attributes
     ----------
     user_factors, item_factors
-        P and Q, tensors of U x F and I x F. A row without interactions starts at zero.
+        P and Q, tensors of ``dtype``, U x F and I x F. A row without interactions starts at zero.
     user_biases, item_biases, global_bias
-        Tensors of U and I, and a float; zeros in models without biases.
+        Tensors of ``dtype``, U and I, and a float; zeros in models without biases.
     history
-        A dict (iteration, loss, seconds) for each iteration.
+        A list of dicts (iteration, loss, seconds), one for each iteration. The loss is the mean of
+        an epoch's losses without the penalty (SVD, BPR, WARP) or the objective (ALS).
     seed
         The seed that the last ``fit`` took from ``random_state``.
     """
@@ -61,7 +62,7 @@ class FactorModel:
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
-        check(self)
+        normalise(self)
 
     def fit(
         self,
@@ -71,12 +72,14 @@ class FactorModel:
     ) -> Self:
         """Learn from interactions, anew at each call.
 
-        After an error or an interruption the model is as it was before the call.
+        After an error or an interruption the model is as it was before the call (but a numpy
+        generator that was given as ``random_state`` has moved on).
 
         Parameters
         ----------
         user_items
-            Scipy sparse matrix, U x I, finite; a stored 0 is an empty cell.
+            Scipy sparse matrix, U x I, finite; a stored 0 is an empty cell. Values are ratings
+            (SVD), confidences, below 0 of dislikes (ALS), or likes where above 0 (the others).
         show_progress
             Whether to show a bar.
         callback
@@ -93,12 +96,12 @@ class FactorModel:
         FloatingPointError
             The training diverged.
         """
-        check(self)
+        normalise(self)
         matrix = as_csr(user_items)
         if matrix.nnz == 0:
             got = f"an empty matrix of shape {matrix.shape}"
             raise ValueError(f"expected interactions to learn from, got {got}")
-        before = vars(self).copy()
+        before = vars(self).copy()  # shallow: training makes new tensors, it never updates old ones
         try:
             self.seed = seed_of(self.random_state)
             self.history: list[dict[str, float]] = []
@@ -111,14 +114,17 @@ class FactorModel:
                 self.history.append({"iteration": iteration, "loss": loss, "seconds": elapsed})
                 if callback:
                     callback(iteration, elapsed, loss)
-        except BaseException:
+        except BaseException:  # KeyboardInterrupt is no Exception
             vars(self).clear()
             vars(self).update(before)
             raise
         return self
 
     def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
-        """Initialise the factors -> iterator that runs an iteration for each loss it gives."""
+        """Check the data and initialise the factors -> an iterator without end.
+
+        Each value taken from it runs one more iteration and is its loss.
+        """
         raise NotImplementedError
 
     def _initialise(self, user_items: sp.csr_matrix, std: float) -> None:
@@ -145,9 +151,9 @@ class FactorModel:
 
         Returns
         -------
-        Tensor of B x I.
+        Tensor of ``dtype``, B x I.
         """
-        P, biases = self.user_factors, self.user_biases
+        P, biases = self._factors("user"), self.user_biases
         return self._scores(P.index_select(0, users), biases.index_select(0, users))
 
     def _scores(self, P: Tensor, user_biases: Tensor) -> Tensor:
@@ -164,7 +170,7 @@ class FactorModel:
 
         Returns
         -------
-        Array of n numbers.
+        Array of ``dtype``, n.
 
         Raises
         ------
@@ -179,6 +185,7 @@ class FactorModel:
             raise ValueError(f"expected as many users as items, got {got}")
         p, q = self.user_factors.index_select(0, users), self.item_factors.index_select(0, items)
         b_u, b_i = self.user_biases.index_select(0, users), self.item_biases.index_select(0, items)
+        # the formula of _scores, for pairs
         return (self.global_bias + (b_u + b_i) + (p * q).sum(1)).cpu().numpy()
 
     def recommend(
@@ -212,8 +219,8 @@ class FactorModel:
         Returns
         -------
         ids, scores
-            int32 and ``dtype``, best first, ties by id: of one user N or as many as there are, of B
-            users B x N, filled with id -1 and score -inf.
+            int32 and ``dtype``, best first, of equals the lowest id first: of one user N or as many
+            as there are, of B users B x N, filled with id -1 and score -inf.
 
         Raises
         ------
@@ -226,20 +233,22 @@ class FactorModel:
         """
         users = self._ids(userid, "user", new=recalculate_user)
         if filter_already_liked_items or recalculate_user:
-            rows = self._rows(user_items, len(users), "user")
+            known = self._checked_rows(user_items, len(users), "user")
+        else:
+            known = sp.csr_matrix((len(users), len(self.item_factors)))
 
-        def scores(block: slice) -> Tensor:
+        def scores_of(block: slice) -> Tensor:
             if recalculate_user:
-                P = self._fold_in(rows[block], "user")
+                P = self._fold_in(known[block], "user")
                 scores = self._scores(P, P.new_zeros(len(P)))  # a new user has no bias
             else:
                 scores = self.scores(users[block])
             if filter_already_liked_items:
-                scores[rows[block].nonzero()] = -torch.inf
+                scores[known[block].nonzero()] = -torch.inf
             return scores
 
         admitted = candidates(len(self.item_factors), "item", filter_items, items)
-        answer = best(scores, len(users), N, admitted)
+        answer = best(scores_of, len(users), N, admitted)
         return trimmed(answer) if np.ndim(userid) == 0 else answer
 
     def similar_items(
@@ -283,7 +292,7 @@ class FactorModel:
         """
         rows = None
         if recalculate_item:
-            rows = self._rows(item_users, len(self._ids(itemid, "item", new=True)), "item")
+            rows = self._checked_rows(item_users, len(self._ids(itemid, "item", new=True)), "item")
         return self._similar("item", itemid, N, rows, filter_items, items, metric)
 
     def similar_users(
@@ -337,14 +346,14 @@ class FactorModel:
         existing = len(self._factors(side))
         return torch.from_numpy(as_ids(ids, side, None if new else existing)).to(self.device)
 
-    def _rows(self, matrix: UserItems | None, n: int, side: Side) -> sp.csr_matrix:
+    def _checked_rows(self, matrix: UserItems | None, n: int, side: Side) -> sp.csr_matrix:
         """The checked interactions of n users (or items): a row for each."""
         other: Side = "item" if side == "user" else "user"
         rows, name = as_csr(matrix), f"{side}_{other}s"
         if rows.shape != (expected := (n, len(self._factors(other)))):
             hint = f"a row for each given {side}: pass {name}[{side}id]"
             fitted = (len(self._factors(side)), len(self._factors(other)))
-            hint += transposed(rows.shape, expected, fitted)
+            hint += transposed_hint(rows.shape, expected, fitted)
             raise ValueError(f"expected {name} of shape {expected}, got {rows.shape}; {hint}")
         return rows
 

@@ -1,13 +1,12 @@
 """The constructors' arguments: what kinds there are, checked and brought into one form."""
 
 import math
-import operator
 from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 import torch
 
-from mflib.sampling import Seed
+from mflib.sampling import Seed, seed_of
 
 
 def _number(value: Any) -> float:
@@ -41,15 +40,8 @@ def _not_negative(name: str, value: Any) -> float:
 
 def _random_state(name: str, value: Any) -> Any:
     if value is None or isinstance(value, np.random.Generator | np.random.RandomState):
-        return value
-    try:
-        seed = operator.index(value)
-    except TypeError:
-        seed = -1
-    if not 0 <= seed < 2**62:
-        expected = "a whole number from 0 to 2**62 - 1, None or a numpy generator"
-        raise ValueError(f"expected {expected} for {name}, got {value!r}")
-    return seed
+        return value  # a seed is drawn from it by each fit
+    return seed_of(value)
 
 
 def _dtype(name: str, value: Any) -> torch.dtype:
@@ -80,7 +72,7 @@ Dtype = Annotated[torch.dtype, _dtype]
 Device = Annotated[str, _device]
 
 
-def check(model: object) -> None:
+def normalise(model: object) -> None:
     """Bring the attributes of ``model`` that are annotated with a kind of this file into its form.
 
     ``factors=64.0`` becomes 64, ``dtype=np.float32`` torch.float32, numpy's numbers Python's.

@@ -1,5 +1,6 @@
 """Popularity: the baseline of every table."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,4 +26,4 @@ class Popularity(FactorModel):
         likes = likes_of(user_items)
         self._initialise(likes, std=0.0)
         self.item_biases += torch.from_numpy(likes.getnnz(0)).to(self.device)
-        return iter([0.0] * self.iterations)
+        return itertools.repeat(0.0)

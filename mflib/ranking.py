@@ -33,7 +33,8 @@ def best(scores: ScoresOf, queries: int, N: int, admitted: Tensor) -> Answer:
     Parameters
     ----------
     scores
-        The function that gives the scores of a block of queries, B x I; -inf is never ranked.
+        The function that gives the scores of a block of queries, a new tensor of B x I, which is
+        overwritten; -inf is never ranked.
     queries
         How many queries there are.
     admitted
@@ -42,8 +43,8 @@ def best(scores: ScoresOf, queries: int, N: int, admitted: Tensor) -> Answer:
     Returns
     -------
     ids, values
-        queries x N, int32 and the scores' type, best first, ties by id; where fewer are left, the
-        rest is filled with -1 and -inf.
+        queries x N, int32 and the scores' type, best first, of equals the lowest id first; where
+        fewer are left, the rest is filled with -1 and -inf.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def best(scores: ScoresOf, queries: int, N: int, admitted: Tensor) -> Answer:
     if N < 1:
         raise ValueError(f"expected N of at least 1, got {N}")
     found = []
-    for rows in row_blocks(queries, held=len(admitted)):
+    for rows in row_blocks(queries, numbers_per_row=len(admitted)):
         block = scores(rows)
         block[:, ~admitted.to(block.device)] = -torch.inf
         found.append(top(block, N))
@@ -65,7 +66,7 @@ def best(scores: ScoresOf, queries: int, N: int, admitted: Tensor) -> Answer:
 
 
 def top(scores: Tensor, N: int) -> tuple[Tensor, Tensor]:
-    """The N highest scores of each row, ties by id.
+    """The N highest scores of each row, of equals the lowest id first.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def top(scores: Tensor, N: int) -> tuple[Tensor, Tensor]:
     # topk takes any of several equal scores; the rows where that changes the set are sorted instead
     tied = ((scores >= values[:, -1:]).sum(1) > N).nonzero()[:, 0]
     ids[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :N]
-    ids = ids.sort(1).values
+    ids = ids.sort(1).values  # by id, so that the stable sort leaves equals in this order
     values, order = scores.gather(1, ids).sort(dim=1, descending=True, stable=True)
     return ids.gather(1, order), values
 
@@ -99,14 +100,14 @@ def nearness(vectors: Tensor, factors: Tensor, metric: Metric) -> Tensor:
     With "l2" the negative Euclidean distance. Returns B x I; ValueError: another metric.
     """
     if metric == "cosine":
-        return unit(vectors) @ unit(factors).T
+        return unit_rows(vectors) @ unit_rows(factors).T
     if metric == "l2":
         # by products, rounding would put an item at a distance from itself
         return 0 - torch.cdist(vectors, factors, compute_mode="donot_use_mm_for_euclid_dist")
     raise ValueError(f"expected the metric 'cosine' or 'l2', got {metric!r}")
 
 
-def unit(W: Tensor) -> Tensor:
+def unit_rows(W: Tensor) -> Tensor:
     """Rows of length 1, zero rows left alone; the squares of tiny numbers would vanish."""
     largest = W.abs().amax(1, keepdim=True).clamp_min(torch.finfo(W.dtype).tiny)
     return torch.nn.functional.normalize(W / largest)

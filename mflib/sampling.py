@@ -1,7 +1,9 @@
-"""Every random choice: seeds, splits, negatives.
+"""Seeds and their streams, the split, negatives.
 
 Integers drawn on the CPU are the same on every machine.
 """
+
+import operator
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,23 +12,35 @@ from torch import Tensor
 
 from mflib.matrices import UserItems, as_csr, interactions
 
-INIT, ORDER, SPLIT = range(3)  # one stream per purpose: more epochs do not change the split
+# One seed gives each purpose numbers of its own. TRAINING is all that is drawn while a model is
+# trained: the order of what is visited, negatives, cells; training longer only continues it.
+INIT, TRAINING, SPLIT = range(3)
 Seed = int | np.random.Generator | np.random.RandomState | None
 
 
 def seed_of(random_state: Seed) -> int:
-    """A seed: ``random_state`` itself, or drawn from a numpy generator, or anew (None)."""
+    """A seed: ``random_state`` itself, or drawn from a numpy generator, or anew (None).
+
+    ValueError: it is none of these, or a number below 0 or above 2**62 - 1.
+    """
     if random_state is None:
         random_state = np.random.default_rng()
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**31))
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))
-    return int(random_state)
+    try:
+        seed = operator.index(random_state)
+    except TypeError:
+        seed = -1
+    if not 0 <= seed < 2**62:
+        expected = "a whole number from 0 to 2**62 - 1, None or a numpy generator"
+        raise ValueError(f"expected {expected} for random_state, got {random_state!r}")
+    return seed
 
 
 def generator(seed: int, stream: int) -> torch.Generator:
-    """The generator of one purpose (INIT, ORDER or SPLIT) under ``seed``."""
+    """The generator of one purpose (INIT, TRAINING or SPLIT) under ``seed``."""
     return torch.Generator().manual_seed(3 * seed + stream)
 
 
@@ -72,8 +86,9 @@ def _part(cells: sp.coo_matrix, chosen: np.ndarray) -> sp.csr_matrix:
 class Unliked:
     """Uniform draws, without rejection, from the items that a user does *not* have.
 
-    Before a user's j-th item k_j, in order, come k_j - j items that are not the user's. So the r-th
-    of these is r + |{j: k_j - j <= r}|, and one binary search over all users finds it.
+    Before a user's j-th item k_j, in order and with j from 0, come k_j - j items that are not the
+    user's. So the r-th of these is r + |{j: k_j - j <= r}|, and one binary search over all users
+    finds it.
 
     Parameters
     ----------
@@ -109,6 +124,7 @@ class Unliked:
         -------
         int64 tensor of B ids of items.
         """
+        # of so large a number, the remainder is uniform but for one part in 2**40
         r = torch.randint(2**62, users.shape, generator=rng) % self.count.index_select(0, users)
         keys = users * (self.n_items + 1) + r
         place = torch.searchsorted(self.keys, keys, right=True)

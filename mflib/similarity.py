@@ -86,7 +86,7 @@ def similarity_quality(
     for metric in metrics:
         nearest, _ = model.similar_items(items, N + 1, items=items, metric=metric)
         others = nearest != items[:, None]
-        others[others.all(1), -1] = False  # who is not among its own N + 1 nearest has equals
+        others[others.all(1), -1] = False  # equals have pushed it off its own list
         nearest = nearest[others].reshape(len(items), N)
         both, either = own & genres[nearest], own | genres[nearest]  # n x N x genres
         hits = (series[nearest] == series[items][:, None]).sum(1)[in_series]

@@ -10,7 +10,7 @@ from torch import Tensor
 from mflib.matrices import interactions
 from mflib.model import FactorModel
 from mflib.parameters import NotNegative, Positive, Size
-from mflib.sampling import ORDER, generator
+from mflib.sampling import TRAINING, generator
 from mflib.training import Batch, epochs
 
 
@@ -116,6 +116,21 @@ class SVD(FactorModel):
     With ``unobserved_weight`` w > 0, each of the n ratings is joined by a cell drawn uniformly from
     all U x I, with the target 0 and the weight w U I / n, so that every cell is a zero of weight w.
     Then mu = 0, the ranking gains, the error grows.
+
+    Parameters
+    ----------
+    learning_rate
+        That of the first iteration.
+    regularization
+        lambda, the weight of the penalty.
+    unobserved_weight
+        The weight w of each of the U I cells as a zero.
+    decay
+        What the learning rate is multiplied by after each iteration.
+    batch_size
+        Ratings in a step.
+    init_std
+        Standard deviation of the first factors.
     """
 
     learning_rate: NotNegative = 0.05
@@ -131,7 +146,7 @@ class SVD(FactorModel):
         if not self.unobserved_weight:
             self.global_bias = float(user_items.data.mean(dtype="float64"))
         ratings = Ratings(user_items, self.unobserved_weight, self.dtype)
-        return epochs(self, ratings, generator(self.seed, ORDER))
+        return epochs(self, ratings, generator(self.seed, TRAINING))
 
     def _step(self, batch: Batch, learning_rate: float) -> Tensor:
         return svd_step(

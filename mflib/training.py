@@ -1,5 +1,19 @@
-"""The epochs of stochastic gradient descent, progress, divergence."""
+"""The epochs of stochastic gradient descent, progress, divergence.
 
+The way of a batch through a model that is trained by SGD, for who wants to write another one:
+
+    FactorModel.fit    the loop over the iterations, the same for all models
+      X._start         checks the data, initialises the factors, returns ``epochs(...)``
+        epochs         the loop over the batches of an epoch, here
+          batch        of the examples that X._start made: ids and random draws, as a dict
+          X._step      hands this dict to the kernel, with the factors and the learning rate
+            x_step     the kernel: arithmetic, and nothing else
+
+A kernel takes rows by ``index_select``, which is several times as fast as W[ids], and adds to them
+by ``index_add_``, which, unlike W[ids] +=, minds ids that come twice.
+"""
+
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -12,13 +26,13 @@ from tqdm.auto import tqdm
 Batch = dict[str, Tensor]  # arguments of a kernel, by name
 
 
-class Rows(Protocol):
-    """What an epoch visits: ratings, likes, or likes of one user."""
+class Examples(Protocol):
+    """What an epoch visits: ratings, likes, or rows of likes."""
 
     def __len__(self) -> int: ...
 
     def batch(self, chosen: Tensor, rng: torch.Generator) -> Batch:
-        """What the kernel needs for the rows ``chosen`` (int64, B), random draws included."""
+        """What the kernel needs for the examples ``chosen`` (int64, B), draws included."""
         ...
 
 
@@ -27,26 +41,25 @@ class TrainedBySGD(Protocol):
 
     learning_rate: float
     decay: float
-    iterations: int
     batch_size: int
     device: str
 
     def _step(self, batch: Batch, learning_rate: float) -> Tensor:
-        """Move the factors by one batch -> the losses of its parts (B)."""
+        """Move the factors by one batch -> the losses of its parts, however many there are."""
         ...
 
 
-def epochs(model: TrainedBySGD, rows: Rows, rng: torch.Generator) -> Iterator[float]:
-    """Train ``model``, an epoch for each value taken from the iterator: its mean loss.
+def epochs(model: TrainedBySGD, examples: Examples, rng: torch.Generator) -> Iterator[float]:
+    """Train ``model``: each value taken from the iterator is the mean loss of one more epoch.
 
-    An epoch visits all ``rows`` in a new random order, ``batch_size`` at a time. ``decay`` lowers
-    the learning rate after each. ``rng`` is advanced in the order of the batches.
+    An epoch visits all ``examples`` in a new random order, ``batch_size`` at a time. ``decay``
+    lowers the learning rate after each. ``rng`` is advanced in the order of the batches.
     """
-    for iteration in range(model.iterations):
+    for iteration in itertools.count():
         learning_rate = model.learning_rate * model.decay**iteration
         losses = []
-        for chosen in torch.randperm(len(rows), generator=rng).split(model.batch_size):
-            batch = {name: t.to(model.device) for name, t in rows.batch(chosen, rng).items()}
+        for chosen in torch.randperm(len(examples), generator=rng).split(model.batch_size):
+            batch = {name: t.to(model.device) for name, t in examples.batch(chosen, rng).items()}
             losses.append(model._step(batch, learning_rate))
         whole = torch.cat(losses)
         yield whole.sum(dtype=torch.float64).item() / len(whole)
@@ -62,9 +75,9 @@ def ensure_finite(model: object, loss: float, iteration: int) -> None:
 
 
 def progress(iterable: Iterable, description: str, show: bool = True) -> tqdm:
-    """The one progress bar; MFLIB_PROGRESS=0 switches it off.
+    """The one progress bar; MFLIB_PROGRESS=0 switches it off, in a notebook, too.
 
-    TQDM_DISABLE does not in a kernel.
+    (TQDM_DISABLE has no effect on the bar of a notebook.)
     """
     off = not show or os.environ.get("MFLIB_PROGRESS") == "0"
     return tqdm(iterable, description, disable=off)

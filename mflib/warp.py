@@ -11,7 +11,7 @@ from torch import Tensor
 from mflib.matrices import interactions, likes_of
 from mflib.model import FactorModel
 from mflib.parameters import NotNegative, Positive, Size
-from mflib.sampling import ORDER, generator
+from mflib.sampling import TRAINING, generator
 from mflib.training import Batch, epochs
 
 LIKES_PER_ROW = 32  # a step sums over them, and too large a sum diverges
@@ -33,7 +33,7 @@ def scorer(p_block: Tensor, Q: Tensor, known: Tensor) -> Scores:
         row * I + item of all that these users like, int64, ascending.
     """
     if len(Q) <= WIDE:
-        products = (p_block @ Q.T).view(-1).index_fill_(0, known, -torch.inf)  # B I
+        products = (p_block @ Q.T).view(-1).index_fill_(0, known, -torch.inf)  # B * I
 
         def score(rows: Tensor, items: Tensor) -> Tensor:
             cells = rows * len(Q) + items
@@ -43,7 +43,7 @@ def scorer(p_block: Tensor, Q: Tensor, known: Tensor) -> Scores:
 
         def score(rows: Tensor, items: Tensor) -> Tensor:
             cells = rows * len(Q) + items
-            # torch.isin takes twenty times as long
+            # known is searched for them: torch.isin takes twenty times as long
             place = torch.searchsorted(known, cells).clamp_(max=len(known) - 1)
             is_known = known.index_select(0, place.view(-1)).view_as(cells) == cells
             q = Q.index_select(0, items.view(-1)).view(*items.shape, Q.shape[1])
@@ -140,11 +140,11 @@ def warp_step(
     scores = scorer(p_block, Q, known)
     needed = first_violations(scores, rows, limits, draws)  # n
 
-    found = needed.nonzero()[:, 0]  # the positives that found a violation
+    found = needed.nonzero()[:, 0]  # from here on, only the m positives that found a violation
     rows, liked, needed_draws = (t.index_select(0, found) for t in (rows, positives, needed))
-    p, qi = p.index_select(0, found), qi.index_select(0, found)
+    p, qi = p.index_select(0, found), qi.index_select(0, found)  # m x F
     violating = draws.view(-1).index_select(0, (needed_draws - 1) * len(needed) + found)
-    qj = Q.index_select(0, violating)
+    qj = Q.index_select(0, violating)  # m x F
     weight = rank_weights.index_select(0, (len(Q) - 1) // needed_draws)
     excess = scores(rows, violating) - limits.index_select(0, found)
     losses = torch.zeros_like(limits).index_copy_(0, found, weight * excess)
@@ -175,6 +175,8 @@ def cut_into_rows(
         CSR matrix, U x I.
     rng
         The generator that the order is drawn from.
+    length
+        How many likes a row holds at most.
 
     Returns
     -------
@@ -197,13 +199,16 @@ def harmonic_numbers(n: int) -> Tensor:
 
 
 class LikesInRows:
-    """What an epoch visits: rows of likes of one user each, with draws for every like."""
+    """What an epoch visits: rows of likes of one user each, with draws for every like.
+
+    The rows are cut once for all epochs, which visit them in other orders.
+    """
 
     def __init__(
         self, likes: sp.csr_matrix, max_draws: int, dtype: torch.dtype, rng: torch.Generator
     ):
         self.likes, self.max_draws = likes, max_draws
-        self.user_of, self.rows = cut_into_rows(likes, rng)
+        self.user_of, self.likes_by_row = cut_into_rows(likes, rng)
         self.rank_weights = harmonic_numbers(likes.shape[1]).to(dtype)
 
     def __len__(self) -> int:
@@ -213,7 +218,7 @@ class LikesInRows:
         n_items = self.likes.shape[1]
         users = self.user_of[chosen.numpy()]
         known_rows, known_items = interactions(self.likes[users])
-        rows, positives = interactions(self.rows[chosen.numpy()])
+        rows, positives = interactions(self.likes_by_row[chosen.numpy()])
         draws = torch.randint(n_items, (self.max_draws, len(rows)), generator=rng)
         return {
             "users": torch.from_numpy(users),
@@ -235,6 +240,23 @@ class WARP(FactorModel):
     random blocks of ``batch_size`` rows, each of up to 32 likes of one user (Weston, Bengio,
     Usunier, "WSABIE: Scaling Up to Large Vocabulary Image Annotation", IJCAI 2011). Values above 0
     are likes; all others are not.
+
+    Parameters
+    ----------
+    learning_rate
+        That of the first iteration.
+    regularization
+        lambda, the weight of the penalty.
+    margin
+        How far ahead of the others a liked item is to be.
+    max_draws
+        After how many draws the search for a violation gives up.
+    decay
+        What the learning rate is multiplied by after each iteration.
+    batch_size
+        Rows of likes in a step.
+    init_std
+        Standard deviation of the first factors.
     """
 
     learning_rate: NotNegative = 0.01
@@ -253,7 +275,7 @@ class WARP(FactorModel):
             got = f"only users who like all {n_items} items, or none"
             raise ValueError(f"expected users who like some items, got {got}")
         self._initialise(likes, self.init_std)
-        rng = generator(self.seed, ORDER)
+        rng = generator(self.seed, TRAINING)
         return epochs(self, LikesInRows(likes, self.max_draws, self.dtype, rng), rng)
 
     def _step(self, batch: Batch, learning_rate: float) -> Tensor:

@@ -125,8 +125,8 @@ def test_no_ids_and_any_ids():
 @pytest.mark.parametrize("rows", [0, 1, 6, 7, 8, 21])
 def test_blocks_cover_all_rows_once(rows, monkeypatch):
     monkeypatch.setattr("mflib.matrices.BLOCK", 7 * 100 + 50)
-    blocks = list(row_blocks(rows, held=100))
+    blocks = list(row_blocks(rows, 100))
     assert [row for block in blocks for row in range(rows)[block]] == list(range(rows))
     assert max(block.stop - block.start for block in blocks) <= 7
     assert len(blocks) == max(1, -(-rows // 7))
-    assert len(list(row_blocks(3, held=10**6))) == 3, "a row at least, however much it holds"
+    assert len(list(row_blocks(3, 10**6))) == 3, "a row at least, however much it holds"

@@ -8,7 +8,7 @@ import torch
 from known_answers import ALL
 
 from mflib import ALS, BPR, SVD, WARP, Popularity
-from mflib.parameters import check
+from mflib.parameters import normalise
 
 SIZES = {"factors", "iterations", "batch_size", "max_draws", "cg_steps"}
 OTHERS = {"random_state", "dtype", "device", "use_cg"}
@@ -113,5 +113,5 @@ def test_what_is_no_seed(seed):
 
 def test_what_has_no_kind_is_left_alone():
     model = ALS(use_cg=False)
-    check(model)
+    normalise(model)
     assert model.use_cg is False

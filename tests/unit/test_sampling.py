@@ -1,12 +1,14 @@
 """Splits, minibatches and negatives."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 from known_answers import random_ratings
 
-from mflib.sampling import ORDER, SPLIT, Unliked, generator, seed_of, train_test_split
+from mflib.sampling import SPLIT, TRAINING, Unliked, generator, seed_of, train_test_split
 from mflib.training import epochs
 
 
@@ -61,7 +63,7 @@ def test_split_refuses(ratings, share):
 class Recorded:
     """Rows 0 … 102 and the model that is trained on them: what came in is kept."""
 
-    learning_rate, decay, iterations, batch_size, device = 0.5, 0.8, 3, 10, "cpu"
+    learning_rate, decay, batch_size, device = 0.5, 0.8, 10, "cpu"
 
     def __init__(self):
         self.batches, self.rates = [], []
@@ -80,7 +82,7 @@ class Recorded:
 
 def test_an_epoch_visits_every_row_once():
     recorded = Recorded()
-    training = epochs(recorded, recorded, generator(0, ORDER))
+    training = epochs(recorded, recorded, generator(0, TRAINING))
     assert next(training) == 52, "the mean of what the steps return"
     batches = recorded.batches.copy()
     assert [len(batch) for batch in batches] == [10] * 10 + [3]
@@ -92,13 +94,14 @@ def test_an_epoch_visits_every_row_once():
 
 def test_the_learning_rate_decays_after_each_epoch():
     recorded = Recorded()
-    assert len(list(epochs(recorded, recorded, generator(0, ORDER)))) == 3
+    losses = list(itertools.islice(epochs(recorded, recorded, generator(0, TRAINING)), 3))
+    assert losses == [52] * 3
     expected = np.repeat([0.5, 0.4, 0.32], 11)
     assert np.allclose(recorded.rates, expected)
 
 
 def test_streams_differ():
-    streams = [generator(seed, stream) for seed in range(9) for stream in (ORDER, SPLIT)]
+    streams = [generator(seed, stream) for seed in range(9) for stream in (TRAINING, SPLIT)]
     assert len({torch.randint(10**9, (1,), generator=rng).item() for rng in streams}) == 18
 
 
@@ -109,6 +112,12 @@ def test_seeds():
     assert seed_of(rng) != seed_of(rng), "a generator is advanced"
     assert seed_of(np.random.RandomState(5)) == seed_of(np.random.RandomState(5))
     assert seed_of(None) != seed_of(None)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", 2**62])
+def test_what_is_no_seed(ratings, seed):
+    with pytest.raises(ValueError, match="None or a numpy generator for random_state, got"):
+        train_test_split(ratings, random_state=seed)
 
 
 def test_splits_take_what_numpy_takes(ratings):
@@ -122,7 +131,7 @@ def test_splits_take_what_numpy_takes(ratings):
 def test_negatives_of_very_many_items_are_uniform():
     """The lower half of 48,000 items comes half of the time: a draw modulo 2**16 would not do."""
     nothing = sp.csr_matrix((1, 48_000), dtype=bool)
-    drawn = Unliked(nothing).sample(torch.zeros(100_000, dtype=torch.long), generator(0, ORDER))
+    drawn = Unliked(nothing).sample(torch.zeros(100_000, dtype=torch.long), generator(0, TRAINING))
     assert abs((drawn < 24_000).double().mean().item() - 0.5) < 4 * 0.5 / np.sqrt(100_000)
     assert abs((drawn < 17_536).double().mean().item() - 17_536 / 48_000) < 0.01
 
@@ -130,7 +139,7 @@ def test_negatives_of_very_many_items_are_uniform():
 def test_negatives_are_uniform_over_what_is_not_liked():
     likes = sp.csr_matrix(random_ratings(6, 12, 0.5).toarray() > 0)
     users = torch.arange(6).repeat_interleave(12_000)
-    drawn = Unliked(likes).sample(users, generator(0, ORDER))
+    drawn = Unliked(likes).sample(users, generator(0, TRAINING))
     counts = np.zeros((6, 12))
     np.add.at(counts, (users.numpy(), drawn.numpy()), 1)
     liked = likes.toarray()
@@ -145,7 +154,7 @@ def test_negatives_at_the_edges():
     likes = sp.csr_matrix(np.array([[1, 0, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]]))
     drawn = (
         Unliked(likes)
-        .sample(torch.arange(4).repeat_interleave(200), generator(1, ORDER))
+        .sample(torch.arange(4).repeat_interleave(200), generator(1, TRAINING))
         .view(4, 200)
     )
     assert [sorted(set(row.tolist())) for row in drawn] == [[1, 2], [0, 1], [2], [0, 1, 2]]
