@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mflib.matrices import UserItems, likes_of, row_blocks
 from mflib.model import FactorModel, Side
-from mflib.parameters import NotNegative, Size
+from mflib.parameters import Flag, NotNegative, Positive, Size, size
 
 WIDTH = 2**13  # columns of a block: their factors stay in the cache while all rows pass by
 
@@ -202,10 +202,10 @@ class ALS(FactorModel):
     alpha: NotNegative = 4.0
     frequency_scaling: NotNegative = 0.5
     iterations: Size = 15
-    use_cg: bool = True
+    use_cg: Flag = True
     cg_steps: Size = 3
     extrapolation: NotNegative = 0.0
-    init_std: NotNegative = 0.1
+    init_std: Positive = 0.1
 
     def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
         likes_of(user_items)  # there must be some; dislikes are learned from, too
@@ -297,14 +297,20 @@ class ALS(FactorModel):
         -------
         score, contributions
             That of ``recommend(..., recalculate_user=True)``, and the N largest (itemid, share).
+
+        Raises
+        ------
+        ValueError, IndexError
+            As of ``recommend``.
         """
         self._ids(userid, "user", new=True)
-        (item,) = self._ids(itemid, "item")
         row, Y = self._checked_rows(user_items, 1, "user"), self.item_factors
-        ids, r = (torch.from_numpy(part).to(self.device) for part in (row.indices, row.data))
-        y, excess = Y.index_select(0, ids), self.alpha * r.abs().to(Y)
-        A = Y.T @ Y + self._penalty(row) * torch.eye(self.factors).to(Y) + (y.T * excess) @ y
-        shares = (r > 0) * (1 + excess) * (y @ torch.linalg.solve(A, Y[item]))
-        largest = shares.argsort(descending=True, stable=True)[: min(N, int((r > 0).sum()))]
+        ids, r = (torch.from_numpy(part).to(Y.device) for part in (row.indices, row.data))
+        y, excess = Y.index_select(0, ids), self.alpha * r.abs().to(Y)  # n x F, n
+        A = Y.T @ Y + self._penalty(row) * torch.eye(len(Y.T)).to(Y) + (y.T * excess) @ y
+        y_i = Y.index_select(0, self._ids(itemid, "item"))[0]
+        shares = (1 + excess) * (y @ torch.linalg.solve(A, y_i))
+        ids, shares = ids[r > 0], shares[r > 0]
+        largest = shares.argsort(descending=True, stable=True)[: size("N", N)]
         contributions = zip(ids[largest].tolist(), shares[largest].tolist(), strict=True)
         return float(shares.sum()), list(contributions)

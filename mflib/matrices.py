@@ -34,7 +34,7 @@ def as_csr(user_items: UserItems) -> sp.csr_matrix:
     TypeError
         The matrix is not sparse, or does not hold real numbers.
     ValueError
-        A value is NaN or infinite.
+        A value is NaN or infinite, or an id lies outside the shape.
     """
     if not sp.issparse(user_items):
         got = type(user_items).__name__
@@ -43,8 +43,12 @@ def as_csr(user_items: UserItems) -> sp.csr_matrix:
     if user_items.dtype.kind not in "biuf":
         raise TypeError(f"expected a matrix of real numbers, got {user_items.dtype}")
     wide = np.result_type(user_items.dtype, np.float32).itemsize > 4
+    if user_items.ndim > 2:
+        raise TypeError(f"expected a matrix, users x items, got {user_items.ndim} dimensions")
     if user_items.ndim == 1:  # a row of a sparse array
         user_items = user_items.reshape(1, -1)
+    if user_items.format in ("csr", "csc"):
+        _check_indices(user_items)
     # cast before the sum: in int8, 130 times 1 is -126
     csr = sp.csr_matrix(user_items.astype(np.float64 if wide else np.float32))  # a copy
     csr.sum_duplicates()
@@ -53,6 +57,16 @@ def as_csr(user_items: UserItems) -> sp.csr_matrix:
         hint = "leave unknown cells out instead"
         raise ValueError(f"expected finite values in user_items, got NaN or infinity; {hint}")
     return csr
+
+
+def _check_indices(matrix: UserItems) -> None:
+    """ValueError if ids lie outside the shape: scipy does not look, and torch would crash."""
+    try:
+        matrix.check_format(full_check=True)
+    except ValueError as error:
+        hint = "ids start at 0 and are contiguous"
+        message = f"expected ids within the shape {matrix.shape}, got: {error}; {hint}"
+        raise ValueError(message) from error
 
 
 def likes_of(user_items: sp.csr_matrix) -> sp.csr_matrix:

@@ -10,24 +10,28 @@ from numpy.typing import ArrayLike
 
 from mflib.matrices import UserItems, as_csr, row_blocks, transposed_hint
 from mflib.model import FactorModel
-from mflib.sampling import Seed
+from mflib.parameters import size
+from mflib.sampling import Seed, seed_of
 
 
 def rmse(estimates: ArrayLike, ratings: ArrayLike) -> float:
-    """Root mean squared error, in stars, of n estimates; ValueError if n is 0."""
+    """Root mean squared error, in stars; both n, ValueError otherwise or if n is 0."""
     return float(np.sqrt(np.mean(_errors(estimates, ratings) ** 2)))
 
 
 def mae(estimates: ArrayLike, ratings: ArrayLike) -> float:
-    """Mean absolute error, in stars, of n estimates; ValueError if n is 0."""
+    """Mean absolute error, in stars; both n, ValueError otherwise or if n is 0."""
     return float(np.mean(np.abs(_errors(estimates, ratings))))
 
 
 def _errors(estimates: ArrayLike, ratings: ArrayLike) -> np.ndarray:
-    errors = np.asarray(estimates, np.float64) - np.asarray(ratings, np.float64)
-    if not errors.size:
+    estimates, ratings = np.asarray(estimates, np.float64), np.asarray(ratings, np.float64)
+    if estimates.shape != ratings.shape:  # numpy would compare each with each
+        got = f"shapes {estimates.shape} and {ratings.shape}"
+        raise ValueError(f"expected as many estimates as ratings, got {got}")
+    if not ratings.size:
         raise ValueError("expected at least one rating to compare with, got none")
-    return errors
+    return estimates - ratings
 
 
 def ranking_metrics(
@@ -64,28 +68,30 @@ def ranking_metrics(
         The shapes are not the model's, a cell is in both matrices, ``test`` has no positive cell,
         or N is below 1.
     """
+    N = size("N", N)
     known, wanted = as_csr(train), as_csr(test) > 0
-    fitted = (len(model._factors("user")), len(model._factors("item")))
-    for name, matrix in (("train", known), ("test", wanted)):
-        if matrix.shape != fitted:
-            hint = transposed_hint(matrix.shape, fitted, fitted)
-            raise ValueError(
-                f"expected {name} of the model's shape {fitted}, got {matrix.shape}{hint}"
-            )
+    _check_shape(model, known, "train")
+    _check_shape(model, wanted, "test")
     if known.multiply(wanted).nnz:
         got = "an overlap: test items have leaked"
         raise ValueError(f"expected train and test without a common cell, got {got}")
-    if N < 1 or not wanted.nnz:
-        got = f"N = {N} and {wanted.nnz} cells"
-        raise ValueError(f"expected N of at least 1 and positive cells in test, got {got}")
+    if not wanted.nnz:
+        raise ValueError("expected positive cells in test, got none")
     users = np.flatnonzero(np.diff(wanted.indptr))
-    blocks = [users[block] for block in row_blocks(len(users), numbers_per_row=fitted[1])]
+    blocks = [users[block] for block in row_blocks(len(users), numbers_per_row=wanted.shape[1])]
 
     def evaluate(block: np.ndarray) -> pd.DataFrame:
         return _evaluate(model, block, known[block], wanted[block], N)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy sorts without the interpreter
         return pd.concat(pool.map(evaluate, blocks))
+
+
+def _check_shape(model: FactorModel, matrix: sp.csr_matrix, name: str) -> None:
+    fitted = (len(model._factors("user")), len(model._factors("item")))
+    if matrix.shape != fitted:
+        got = f"{matrix.shape}{transposed_hint(matrix.shape, fitted, fitted)}"
+        raise ValueError(f"expected {name} of the model's shape {fitted}, got {got}")
 
 
 def _evaluate(
@@ -138,11 +144,14 @@ def bootstrap_interval(
     Raises
     ------
     ValueError
-        There are no values.
+        There are no values, one is NaN, or ``confidence`` is not between 0 and 1.
     """
-    values, rng = np.asarray(values, np.float64), np.random.default_rng(random_state)
-    if not values.size:
-        raise ValueError("expected a value for each of some users, got none")
+    values, rng = np.asarray(values, np.float64), np.random.default_rng(seed_of(random_state))
+    if values.ndim != 1 or not values.size or np.isnan(values).any():
+        got = f"shape {values.shape} with {np.isnan(values).sum()} NaN"
+        raise ValueError(f"expected a value for each of some users, got {got}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"expected a confidence between 0 and 1, got {confidence}")
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(1000)]
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     return low, high
@@ -164,9 +173,10 @@ def catalogue(model: FactorModel, train: UserItems, N: int = 10) -> dict[str, fl
     Raises
     ------
     ValueError
-        There is nothing left to recommend.
+        The shape is not the model's, or there is nothing left to recommend.
     """
     known = as_csr(train)
+    _check_shape(model, known, "train")
     ids, _ = model.recommend(np.arange(known.shape[0]), known, N)
     shown = ids[ids >= 0]
     if not shown.size:

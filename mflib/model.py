@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import IO, Literal, Self
 
@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.matrices import Ids, UserItems, as_csr, as_ids, transposed_hint
+from mflib.matrices import Ids, UserItems, as_csr, as_ids, row_blocks, transposed_hint
 from mflib.parameters import Device, Dtype, RandomState, Size, normalise
 from mflib.ranking import Answer, Metric, best, candidates, nearness, trimmed
 from mflib.sampling import INIT, generator, seed_of
@@ -85,7 +85,7 @@ class FactorModel:
         callback
             Called as ``callback(iteration, elapsed, loss)`` after each iteration, counted from 0,
             which took ``elapsed`` seconds. What it finds in the model after the last one is what
-            ``fit`` returns.
+            ``fit`` returns; to keep what it finds earlier, it must copy.
 
         Raises
         ------
@@ -160,6 +160,11 @@ class FactorModel:
         scores = torch.addmm(self.item_biases, P, self.item_factors.T)
         return scores.add_((self.global_bias + user_biases)[:, None])
 
+    def _scores_of_pairs(self, users: Tensor, items: Tensor) -> Tensor:
+        p, q = self.user_factors.index_select(0, users), self.item_factors.index_select(0, items)
+        b_u, b_i = self.user_biases.index_select(0, users), self.item_biases.index_select(0, items)
+        return self.global_bias + (b_u + b_i) + (p * q).sum(1)
+
     def predict(self, userids: Ids, itemids: Ids) -> np.ndarray:
         """Estimated ratings (SVD) or scores of pairs.
 
@@ -183,10 +188,9 @@ class FactorModel:
         if len(users) != len(items):
             got = f"{len(users)} and {len(items)}"
             raise ValueError(f"expected as many users as items, got {got}")
-        p, q = self.user_factors.index_select(0, users), self.item_factors.index_select(0, items)
-        b_u, b_i = self.user_biases.index_select(0, users), self.item_biases.index_select(0, items)
-        # the formula of _scores, for pairs
-        return (self.global_bias + (b_u + b_i) + (p * q).sum(1)).cpu().numpy()
+        blocks = row_blocks(len(users), numbers_per_row=3 * len(self.item_factors.T))
+        found = [self._scores_of_pairs(users[block], items[block]) for block in blocks]
+        return torch.cat(found).cpu().numpy()
 
     def recommend(
         self,
@@ -225,7 +229,7 @@ class FactorModel:
         Raises
         ------
         ValueError
-            The rows of ``user_items`` are not those of the users, or N is below 1.
+            The rows of ``user_items`` are not those of the users, or N is no size.
         IndexError
             An id does not exist.
         NotImplementedError
@@ -284,7 +288,7 @@ class FactorModel:
         Raises
         ------
         ValueError
-            Another metric, N below 1, or rows of ``item_users`` that are not those of the items.
+            Another metric, N no size, or rows of ``item_users`` that are not those of the items.
         IndexError
             An id does not exist.
         NotImplementedError
@@ -360,9 +364,13 @@ class FactorModel:
     def save(self, file: File) -> None:
         """Write the model to a path, whole or not at all, or to a file open for writing bytes.
 
-        RuntimeError: the model is not fitted.
+        RuntimeError: the model is not fitted; TypeError: it has attributes that are not its own.
         """
         self._factors("item")
+        normalise(self)  # what was set since: numpy's numbers would not be read again
+        if others := vars(self).keys() - self._attributes():
+            got = f"{sorted(others)}, too"
+            raise TypeError(f"expected the attributes of {type(self).__name__} alone, got {got}")
         state = {"class": type(self).__name__} | vars(self)
         if not isinstance(self.random_state, int):
             state["random_state"] = self.seed  # numpy's generators cannot be saved as data
@@ -372,6 +380,12 @@ class FactorModel:
         with tempfile.TemporaryDirectory(dir=Path(file).parent, prefix=".saving-") as folder:
             torch.save(state, Path(folder) / "model")
             os.replace(Path(folder) / "model", file)
+
+    @classmethod
+    def _attributes(cls) -> set[str]:
+        """What a fitted model has: the constructor's arguments and what is learned."""
+        learned = {"user_factors", "item_factors", "user_biases", "item_biases", "global_bias"}
+        return {field.name for field in fields(cls)} | learned | {"history", "seed"}
 
     @classmethod
     def load(cls, file: File, device: str | torch.device = "cpu") -> Self:
@@ -387,12 +401,21 @@ class FactorModel:
         Raises
         ------
         ValueError
-            The file holds another model.
+            The file holds another model, or none.
         """
-        state = torch.load(file, map_location=device, weights_only=True)
+        expected = f"expected a saved {cls.__name__} in {file}"
+        try:
+            state = torch.load(file, map_location=device, weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # torch raises many kinds on what it has not written
+            raise ValueError(f"{expected}, got what is no model, or a part of one") from error
+        if not isinstance(state, dict) or "class" not in state:
+            raise ValueError(f"{expected}, got {type(state).__name__} of something else")
         if (saved := state.pop("class")) != cls.__name__:
-            expected = f"expected a saved {cls.__name__} in {file}"
             raise ValueError(f"{expected}, got {saved}: read it with {saved}.load")
+        if others := state.keys() - cls._attributes():
+            raise ValueError(f"{expected}, got one with {sorted(others)}")
         model = cls()
         vars(model).update(state)
         model.device = str(torch.device(device))

@@ -17,11 +17,18 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _size(name: str, value: Any) -> int:
+def size(name: str, value: Any) -> int:
+    """``value`` as an int; ValueError unless it is a whole number of at least 1."""
     number = _number(value)
     if not (number >= 1 and number.is_integer()):
         raise ValueError(f"expected a whole number of at least 1 for {name}, got {value!r}")
     return int(number)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool):
+        raise ValueError(f"expected True or False for {name}, got {value!r}")
+    return bool(value)
 
 
 def _positive(name: str, value: Any) -> float:
@@ -59,12 +66,15 @@ def _dtype(name: str, value: Any) -> torch.dtype:
 
 def _device(name: str, value: Any) -> str:
     try:
-        return str(torch.device(value))
-    except (RuntimeError, TypeError):
-        raise ValueError(f"expected a device such as 'cpu' for {name}, got {value!r}") from None
+        return str(torch.empty(0, device=value).device)
+    except (RuntimeError, TypeError, AssertionError) as error:  # torch raises all three
+        reason = str(error).partition("\n")[0]
+        expected = "a device that torch has here, such as 'cpu',"
+        raise ValueError(f"expected {expected} for {name}, got {value!r}: {reason}") from error
 
 
-Size = Annotated[int, _size]
+Size = Annotated[int, size]
+Flag = Annotated[bool, _flag]
 Positive = Annotated[float, _positive]
 NotNegative = Annotated[float, _not_negative]
 RandomState = Annotated[Seed, _random_state]

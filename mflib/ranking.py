@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mflib.matrices import Ids, as_ids, row_blocks
+from mflib.parameters import size
 
 Answer = tuple[np.ndarray, np.ndarray]  # ids, scores
 Metric = Literal["cosine", "l2"]
@@ -49,10 +50,9 @@ def best(scores: ScoresOf, queries: int, N: int, admitted: Tensor) -> Answer:
     Raises
     ------
     ValueError
-        N is below 1.
+        N is no whole number of at least 1.
     """
-    if N < 1:
-        raise ValueError(f"expected N of at least 1, got {N}")
+    N = size("N", N)
     found = []
     for rows in row_blocks(queries, numbers_per_row=len(admitted)):
         block = scores(rows)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from mflib.matrices import Ids, as_ids
 from mflib.model import FactorModel
+from mflib.parameters import size
 from mflib.ranking import Metric
 
 ARTICLE = r", (the|a|an|le|la|les|das|der|die)$"
@@ -42,7 +44,7 @@ def series_of(titles: pd.Series) -> np.ndarray:
 def similarity_quality(
     model: FactorModel,
     movies: pd.DataFrame,
-    items: np.ndarray,
+    items: Ids,
     metrics: Sequence[Metric] = ("cosine", "l2"),
     N: int = 10,
 ) -> dict[str, float]:
@@ -74,9 +76,10 @@ def similarity_quality(
     ValueError
         There are fewer than two movies.
     """
+    items = np.unique(as_ids(items, "item", len(movies)))
     if len(items) < 2:
         raise ValueError(f"expected at least two movies to be neighbours, got {len(items)}")
-    N = min(N, len(items) - 1)
+    N = min(size("N", N), len(items) - 1)
     genres = movies["genres"].str.get_dummies("|").to_numpy(bool)  # I x genres
     series = np.full(len(movies), -1)
     series[items] = series_of(movies["title"].iloc[items])

@@ -117,6 +117,8 @@ class SVD(FactorModel):
     all U x I, with the target 0 and the weight w U I / n, so that every cell is a zero of weight w.
     Then mu = 0, the ranking gains, the error grows.
 
+    A stored 0 is an empty cell: shift a scale that has a 0.
+
     Parameters
     ----------
     learning_rate

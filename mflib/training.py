@@ -14,16 +14,17 @@ by ``index_add_``, which, unlike W[ids] +=, minds ids that come twice.
 """
 
 import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 Batch = dict[str, Tensor]  # arguments of a kernel, by name
+DIVERGED = 1000  # times the first loss; where training succeeds, none was above 4
 
 
 class Examples(Protocol):
@@ -54,7 +55,10 @@ def epochs(model: TrainedBySGD, examples: Examples, rng: torch.Generator) -> Ite
 
     An epoch visits all ``examples`` in a new random order, ``batch_size`` at a time. ``decay``
     lowers the learning rate after each. ``rng`` is advanced in the order of the batches.
+
+    FloatingPointError: the loss is far above that of the first batch.
     """
+    first = math.nan
     for iteration in itertools.count():
         learning_rate = model.learning_rate * model.decay**iteration
         losses = []
@@ -62,16 +66,26 @@ def epochs(model: TrainedBySGD, examples: Examples, rng: torch.Generator) -> Ite
             batch = {name: t.to(model.device) for name, t in examples.batch(chosen, rng).items()}
             losses.append(model._step(batch, learning_rate))
         whole = torch.cat(losses)
-        yield whole.sum(dtype=torch.float64).item() / len(whole)
+        loss = whole.sum(dtype=torch.float64).item() / len(whole)
+        if iteration == 0:
+            first = losses[0].mean().item()
+        if loss > DIVERGED * (1 + first):  # float64 has room for many such iterations
+            raise diverged(model, loss, iteration)
+        yield loss
 
 
 def ensure_finite(model: object, loss: float, iteration: int) -> None:
     """FloatingPointError if the loss of an iteration or a number of the model is not finite."""
     learned = [value for value in vars(model).values() if isinstance(value, Tensor)]
-    if not (np.isfinite(loss) and all(tensor.isfinite().all() for tensor in learned)):
-        remedy = "lower the learning rate (ALS: alpha) or raise the regularization"
-        what = f"{model!r} diverged: loss {loss} in iteration {iteration}"
-        raise FloatingPointError(f"{what}; {remedy}")
+    if not (math.isfinite(loss) and all(tensor.isfinite().all() for tensor in learned)):
+        raise diverged(model, loss, iteration)
+
+
+def diverged(model: object, loss: float, iteration: int) -> FloatingPointError:
+    """The error to raise, with the remedy."""
+    remedy = "lower the learning rate (ALS: alpha) or raise the regularization"
+    what = f"{model!r} diverged: loss {loss} in iteration {iteration}"
+    return FloatingPointError(f"{what}; {remedy}")
 
 
 def progress(iterable: Iterable, description: str, show: bool = True) -> tqdm:

@@ -266,7 +266,7 @@ class WARP(FactorModel):
     decay: Positive = 0.88
     iterations: Size = 30
     batch_size: Size = 128
-    init_std: NotNegative = 0.03
+    init_std: Positive = 0.03
 
     def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
         likes = likes_of(user_items)

@@ -77,6 +77,21 @@ def test_matrices_refused(bad, error, says):
         as_csr(bad)
 
 
+@pytest.mark.parametrize("shift", [1, 1000, -1])
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_array])
+def test_ids_outside_the_shape_are_refused(shift, form):
+    """Scipy takes such triples as they are, and torch's kernels would crash on them."""
+    good = form(np.array([[1.0, 0, 2], [0, 3, 4], [1, 1, 1]]))
+    bad = form((good.data, good.indices + shift, good.indptr), shape=good.shape)
+    with pytest.raises(ValueError, match=r"within the shape \(3, 3\), got: .*; ids start at 0"):
+        as_csr(bad)
+
+
+def test_more_than_two_dimensions_are_refused():
+    with pytest.raises(TypeError, match="users x items, got 3 dimensions"):
+        as_csr(sp.coo_array(np.ones((2, 2, 2))))
+
+
 def test_likes_are_above_zero():
     likes = likes_of(sp.csr_matrix(np.array([[1.0, -1, 0], [0.5, 0, 0]])))
     assert likes.toarray().tolist() == [[True, False, False], [True, False, False]]

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 from known_answers import ALL, IMPLICIT, checkerboard, random_ratings
 
-from mflib import ALS, SVD, WARP, Popularity
+from mflib import ALS, BPR, SVD, WARP, Popularity
 from mflib.sampling import generator
 from mflib.svd import Ratings, svd_step
 from mflib.training import ensure_finite
@@ -115,6 +115,17 @@ def test_als_divergence_names_its_remedy(ratings):
         ALS(4, alpha=1e38).fit(ratings)
     with pytest.raises(FloatingPointError, match="got a singular one; raise the regularization"):
         ALS(40, regularization=0.0, use_cg=False).fit(ratings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "model", [WARP(8, learning_rate=0.5, iterations=6), BPR(8, learning_rate=30.0, iterations=6)]
+)
+def test_divergence_is_seen_before_numbers_end(model, dtype):
+    """In float64 a loss may be 10**85, and the factors finite."""
+    model.dtype = dtype
+    with pytest.raises(FloatingPointError, match="diverged: loss"):
+        model.fit(random_ratings(200, 100, 0.2))
 
 
 def test_divergence_in_the_last_step_is_seen(ratings):
@@ -345,6 +356,14 @@ def test_recommend_in_blocks(any_model, ratings, monkeypatch):
     assert (whole == parts).all()
 
 
+def test_predict_in_blocks(any_model, ratings, monkeypatch):
+    model, users = any_model().fit(ratings), np.arange(30)
+    expected = model.predict(users, users % 25)
+    monkeypatch.setattr("mflib.matrices.BLOCK", 60)
+    assert model.predict(users, users % 25).tolist() == expected.tolist()
+    assert model.predict([], []).shape == (0,)
+
+
 def test_recommend_refuses(any_model, ratings):
     model = any_model().fit(ratings)
     with pytest.raises(ValueError, match="a row for each given user"):
@@ -361,8 +380,10 @@ def test_recommend_refuses(any_model, ratings):
         model.recommend(3, ratings[3], items=[25])
     with pytest.raises(TypeError, match="got float64"):
         model.recommend(1.5, ratings[3])
-    with pytest.raises(ValueError, match="N of at least 1"):
-        model.recommend(3, ratings[3], N=0)
+    for N in (0, 2.5, True, None, "3"):
+        with pytest.raises(ValueError, match="a whole number of at least 1 for N, got"):
+            model.recommend(3, ratings[3], N=N)
+    assert len(model.recommend(3, ratings[3], N=np.float64(5.0))[0]) == 5
     with pytest.raises(ValueError, match="as many users as items"):
         model.predict([1, 2], [1])
 
@@ -493,7 +514,8 @@ def test_an_explanation_adds_up(ratings):
     signed = ratings.copy()
     signed.data[signed.data == 1] = -1
     model = exact_als().fit(signed)
-    for item in (2, 7, 11):
+    negative = 0
+    for item in range(25):
         ((_,), (score,)) = model.recommend(
             0, signed[5], items=[item], recalculate_user=True, filter_already_liked_items=False
         )
@@ -503,8 +525,12 @@ def test_an_explanation_adds_up(ratings):
         assert sorted(i for i, _ in shares) == np.flatnonzero(signed[5].toarray()[0] > 0).tolist()
         assert [share for _, share in shares] == sorted((s for _, s in shares), reverse=True)
         assert model.explain(5, signed[5], item, N=3)[1] == shares[:3]
+        negative += sum(share < 0 for _, share in shares)
+    assert negative, "a like may speak against a movie, and is shown"
     with pytest.raises(ValueError, match="a row for each given user"):
         model.explain(5, signed, 2)
+    with pytest.raises(ValueError, match="a whole number of at least 1 for N, got -1"):
+        model.explain(5, signed[5], 2, N=-1)
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"ALS", "ALS-exact"}))
@@ -569,8 +595,44 @@ def test_loading_executes_nothing(ratings, tmp_path):
             return print, ("executed",)
 
     torch.save({"class": "ALS", "item_factors": Trap()}, tmp_path / "model.pt")
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+    with pytest.raises(ValueError, match="got what is no model"):
         ALS.load(tmp_path / "model.pt")
+
+
+def whole(file):
+    ALS(3).fit(checkerboard()).save(file)
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [
+        (lambda file: file.write_text("a text"), "got what is no model, or a part of one"),
+        (lambda file: file.write_bytes(b""), "got what is no model"),
+        (lambda file: file.write_bytes(whole(file)[:-100]), "got what is no model"),
+        (lambda file: file.write_bytes(pickle.dumps({"class": "ALS"}, 2)), "got what is no model"),
+        (lambda file: torch.save(torch.ones(3), file), "got Tensor of something else"),
+        (lambda file: torch.save({"state": 1}, file), "got dict of something else"),
+        (lambda file: torch.save({"class": "ALS", "fit": 3}, file), r"got one with \['fit'\]"),
+    ],
+)
+def test_what_is_no_model_is_not_loaded(tmp_path, write, says):
+    file = tmp_path / "model.pt"
+    write(file)
+    with pytest.raises(ValueError, match=f"expected a saved ALS in .*model.pt, {says}"):
+        ALS.load(file)
+
+
+def test_what_is_set_after_fit_is_saved(ratings, tmp_path):
+    """Numpy's numbers become plain ones; what is not the model's own is refused, not lost."""
+    model = ALS(4, use_cg=np.bool_(True)).fit(ratings)
+    model.alpha, model.dtype = np.float64(3), np.float32
+    model.save(tmp_path / "model.pt")
+    assert ALS.load(tmp_path / "model.pt").alpha == 3
+    model.titles = np.array(["Heat"])
+    with pytest.raises(TypeError, match=r"attributes of ALS alone, got \['titles'\], too"):
+        model.save(tmp_path / "other.pt")
+    assert not (tmp_path / "other.pt").exists()
 
 
 def test_a_model_of_a_gpu_is_loaded_without_one(ratings, tmp_path):

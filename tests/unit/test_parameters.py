@@ -45,6 +45,9 @@ def test_zero(model, name):
     elif name == "decay":
         with pytest.raises(ValueError, match="a finite number above 0 for decay, got 0"):
             model(decay=0)
+    elif name == "init_std" and model in (ALS, WARP):  # from zero these would never move
+        with pytest.raises(ValueError, match="a finite number above 0 for init_std, got 0"):
+            model(init_std=0)
     else:
         assert getattr(model(**{name: 0}), name) == 0
 
@@ -82,10 +85,18 @@ def test_other_dtypes_are_refused_by_name(dtype):
         ALS(dtype=dtype)
 
 
-def test_devices():
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
+def test_devices(device):
     assert ALS(device=torch.device("cpu")).device == "cpu"
-    with pytest.raises(ValueError, match="expected a device such as 'cpu' for device, got 'gpu'"):
-        ALS(device="gpu")
+    with pytest.raises(ValueError, match="such as 'cpu', for device, got"):
+        ALS(device=device)
+
+
+@pytest.mark.parametrize("flag", ["False", None, 2])
+def test_flags(flag):
+    assert ALS(use_cg=np.bool_(False)).use_cg is False
+    with pytest.raises(ValueError, match="expected True or False for use_cg, got"):
+        ALS(use_cg=flag)
 
 
 @pytest.mark.parametrize("name", sorted(ALL))

@@ -59,7 +59,7 @@ def test_no_query():
 
 
 def test_best_refuses():
-    with pytest.raises(ValueError, match="N of at least 1, got 0"):
+    with pytest.raises(ValueError, match="at least 1 for N, got 0"):
         best(lambda rows: torch.ones(1, 3), 1, 0, torch.tensor([True] * 3))
 
 

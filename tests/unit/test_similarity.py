@@ -58,6 +58,9 @@ def test_similarity_quality_by_hand():
     )
     with pytest.raises(ValueError, match="at least two movies to be neighbours, got 1"):
         similarity_quality(model, movies, items[:1])
+    assert similarity_quality(model, movies, [2, 1, 0, 3, 3, 0]) == everything, "each movie once"
+    with pytest.raises(IndexError, match="item ids from 0 to 4"):
+        similarity_quality(model, movies, [4, 5])
 
 
 def test_without_series_or_genres_there_is_nothing_to_agree_on():
