@@ -3,9 +3,11 @@
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -161,6 +163,18 @@ def weighted_cells(
     return blocks
 
 
+def balanced(indptr: np.ndarray, parts: int) -> list[slice]:
+    """Consecutive slices of the rows of a CSR matrix, with about as many cells each.
+
+    They begin at multiples of 8 rows: then a product of dense matrices gives a row the same bits in
+    its slice as in the whole. ``indptr`` is the matrix's; returns at most ``parts`` slices.
+    """
+    n_rows = len(indptr) - 1
+    wanted = np.searchsorted(indptr, np.linspace(0, indptr[-1], parts + 1)[1:-1])
+    cuts = np.unique([0, *np.minimum(wanted // 8 * 8, n_rows), n_rows]).tolist()
+    return [slice(*pair) for pair in itertools.pairwise(cuts)]
+
+
 @dataclass(eq=False, kw_only=True)
 class ALS(FactorModel):
     """Preferences p (1: liked, 0: not) are estimated as x_u·y_i, weighted by their confidence.
@@ -207,25 +221,29 @@ class ALS(FactorModel):
     extrapolation: NotNegative = 0.0
     init_std: Positive = 0.1
 
-    def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
+    def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         likes_of(user_items)  # there must be some; dislikes are learned from, too
         self._initialise(user_items, self.init_std)
-        users = self._rows_to_solve(user_items, exact=not self.use_cg)
-        items = self._rows_to_solve(user_items.T.tocsr(), exact=not self.use_cg)
-        return self._sweeps(users, items)
+        users = self._rows_to_solve(user_items, threads)
+        items = self._rows_to_solve(user_items.T.tocsr(), threads)
+        return self._sweeps(users, items, threads)
 
-    def _sweeps(self, users: list[RowsToSolve], items: list[RowsToSolve]) -> Iterator[float]:
+    def _sweeps(
+        self, users: list[RowsToSolve], items: list[RowsToSolve], threads: int
+    ) -> Iterator[float]:
         change = torch.zeros_like(self.item_factors)  # by the last sweep over the items
-        for _ in itertools.count():
-            self.item_factors.add_(change, alpha=self.extrapolation)
-            before = self.item_factors.clone()
-            self._solve(self.user_factors, self.item_factors, users)
-            self._solve(self.item_factors, self.user_factors, items)
-            torch.sub(self.item_factors, before, out=change)
-            yield self._loss(users, items)
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in itertools.count():
+                self.item_factors.add_(change, alpha=self.extrapolation)
+                before = self.item_factors.clone()
+                self._solve(self.user_factors, self.item_factors, users, pool)
+                self._solve(self.item_factors, self.user_factors, items, pool)
+                torch.sub(self.item_factors, before, out=change)
+                yield self._loss(users, items, pool)
 
-    def _solve(self, X: Tensor, Y: Tensor, parts: list[RowsToSolve]) -> None:
-        for rows, blocks, penalty in parts:
+    def _solve(self, X: Tensor, Y: Tensor, parts: list[RowsToSolve], pool: Executor) -> None:
+        def solve(part: RowsToSolve) -> None:
+            rows, blocks, penalty = part
             if self.use_cg:
                 conjugate_gradient(
                     X=X[rows], Y=Y, blocks=blocks, penalty=penalty, steps=self.cg_steps
@@ -233,47 +251,57 @@ class ALS(FactorModel):
             else:
                 cholesky(X=X[rows], Y=Y, blocks=blocks, penalty=penalty)
 
-    def _rows_to_solve(self, user_items: sp.csr_matrix, exact: bool) -> list[RowsToSolve]:
-        """The interactions of users (or items), a few rows at a time if they are solved exactly."""
-        n = user_items.shape[0]
-        penalty = self._penalty(user_items)
+        for _ in pool.map(solve, parts):  # which raises what has been raised
+            pass
+
+    def _rows_to_solve(self, user_items: sp.csr_matrix, threads: int) -> list[RowsToSolve]:
+        """The interactions of users (or items) in parts: one a thread, or few enough rows."""
+        if self.use_cg:
+            parts = balanced(user_items.indptr, threads)
+        else:
+            parts = list(row_blocks(user_items.shape[0], self.factors**2))
         return [
             RowsToSolve(
-                rows,
-                weighted_cells(user_items[rows], self.alpha, self.dtype, self.device),
-                penalty[rows],
+                rows=part,
+                blocks=weighted_cells(user_items[part], self.alpha, self.dtype, self.device),
+                penalty=self._penalty(user_items[part]),
             )
-            for rows in (row_blocks(n, self.factors**2) if exact else [slice(0, n)])
+            for part in parts
         ]
 
     def _penalty(self, user_items: sp.csr_matrix) -> Tensor:
-        count = torch.from_numpy(user_items.getnnz(1)).to(self.device, self.dtype)
+        count = torch.from_numpy(user_items.getnnz(1)).to(self.item_factors)
         return (self.regularization * count.clamp(min=1) ** self.frequency_scaling)[:, None]
 
-    def _loss(self, users: list[RowsToSolve], items: list[RowsToSolve]) -> float:
+    def _loss(self, users: list[RowsToSolve], items: list[RowsToSolve], pool: Executor) -> float:
         """The objective at the cost of the stored cells.
 
         Over all cells, the sum of (x_u·y_i)^2 is the trace of X'X Y'Y.
         """
         X, Y = self.user_factors, self.item_factors
+
+        def of_cells(part: RowsToSolve) -> list[Tensor]:
+            losses = []
+            for columns, excess, cp in part.blocks:
+                xy = torch.sparse.sampled_addmm(excess, Y[part.rows], X[columns].T, beta=0).values()
+                losses.append(cp - 2 * cp * xy + excess.values() * xy**2)  # c (p - xy)^2 - xy^2
+            return losses
+
         XX, YY = (W.T @ W for W in (X.double(), Y.double()))
-        loss = (XX * YY).sum()
+        losses = [cells for part in pool.map(of_cells, items) for cells in part]
+        loss = (XX * YY).sum() + torch.cat(losses).sum(dtype=torch.float64)
         for W, parts in ((X, users), (Y, items)):
-            for rows, _, penalty in parts:
-                loss += (penalty * W[rows] ** 2).sum(dtype=torch.float64)
-        for rows, blocks, _ in items:
-            for columns, excess, cp in blocks:
-                xy = torch.sparse.sampled_addmm(excess, Y[rows], X[columns].T, beta=0).values()
-                losses = cp - 2 * cp * xy + excess.values() * xy**2  # c (p - xy)^2 - xy^2
-                loss += losses.sum(dtype=torch.float64)
+            penalty = torch.cat([part.penalty for part in parts])
+            loss += (penalty * W**2).sum(dtype=torch.float64)
         return float(loss)
 
     def _fold_in(self, rows: sp.csr_matrix, side: Side) -> Tensor:
         """The exact factors of users (or items) with the interactions ``rows``."""
         Y = self.item_factors if side == "user" else self.user_factors
-        X = Y.new_zeros(rows.shape[0], self.factors)
-        for part, blocks, penalty in self._rows_to_solve(rows, exact=True):
-            cholesky(X=X[part], Y=Y, blocks=blocks, penalty=penalty)
+        X = Y.new_zeros(rows.shape[0], Y.shape[1])
+        for part in row_blocks(len(X), Y.shape[1] ** 2):
+            blocks = weighted_cells(rows[part], self.alpha, Y.dtype, str(Y.device))
+            cholesky(X=X[part], Y=Y, blocks=blocks, penalty=self._penalty(rows[part]))
         return X
 
     def explain(

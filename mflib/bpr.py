@@ -128,7 +128,7 @@ class BPR(FactorModel):
     batch_size: Size = 4096
     init_std: NotNegative = 0.1
 
-    def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
+    def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         likes = likes_of(user_items)
         triples = Triples(likes)
         if not len(triples):

@@ -1,7 +1,5 @@
 """How good a model is: errors of ratings, per-user ranking metrics, what a catalogue is used."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -12,6 +10,7 @@ from mflib.matrices import UserItems, as_csr, row_blocks, transposed_hint
 from mflib.model import FactorModel
 from mflib.parameters import size
 from mflib.sampling import Seed, seed_of
+from mflib.threads import pool
 
 
 def rmse(estimates: ArrayLike, ratings: ArrayLike) -> float:
@@ -83,8 +82,8 @@ def ranking_metrics(
     def evaluate(block: np.ndarray) -> pd.DataFrame:
         return _evaluate(model, block, known[block], wanted[block], N)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy sorts without the interpreter
-        return pd.concat(pool.map(evaluate, blocks))
+    with pool() as threads:  # numpy sorts without the interpreter
+        return pd.concat(threads.map(evaluate, blocks))
 
 
 def _check_shape(model: FactorModel, matrix: sp.csr_matrix, name: str) -> None:

@@ -17,6 +17,7 @@ from mflib.matrices import Ids, UserItems, as_csr, as_ids, row_blocks, transpose
 from mflib.parameters import Device, Dtype, RandomState, Size, normalise
 from mflib.ranking import Answer, Metric, best, candidates, nearness, trimmed
 from mflib.sampling import INIT, generator, seed_of
+from mflib.threads import one_thread, usable
 from mflib.training import ensure_finite, progress
 
 Callback = Callable[[int, float, float], None]  # iteration, elapsed, loss
@@ -101,16 +102,19 @@ class FactorModel:
         if matrix.nnz == 0:
             got = f"an empty matrix of shape {matrix.shape}"
             raise ValueError(f"expected interactions to learn from, got {got}")
+        threads = usable()
         before = vars(self).copy()  # shallow: training makes new tensors, it never updates old ones
         try:
             self.seed = seed_of(self.random_state)
             self.history: list[dict[str, float]] = []
-            training = self._start(matrix)
+            with one_thread():
+                training = self._start(matrix, threads)
             for iteration in progress(range(self.iterations), type(self).__name__, show_progress):
                 since = time.perf_counter()
-                loss = next(training)
+                with one_thread():
+                    loss = next(training)
+                    ensure_finite(self, loss, iteration)
                 elapsed = time.perf_counter() - since
-                ensure_finite(self, loss, iteration)
                 self.history.append({"iteration": iteration, "loss": loss, "seconds": elapsed})
                 if callback:
                     callback(iteration, elapsed, loss)
@@ -120,10 +124,11 @@ class FactorModel:
             raise
         return self
 
-    def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
+    def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         """Check the data and initialise the factors -> an iterator without end.
 
-        Each value taken from it runs one more iteration and is its loss.
+        Each value taken from it runs one more iteration and is its loss. Torch is set to one
+        thread meanwhile; ``threads``: how many Python threads may be used instead.
         """
         raise NotImplementedError
 

@@ -22,7 +22,7 @@ class Popularity(FactorModel):
     factors: Size = 1
     iterations: Size = 1
 
-    def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
+    def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         likes = likes_of(user_items)
         self._initialise(likes, std=0.0)
         self.item_biases += torch.from_numpy(likes.getnnz(0)).to(self.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mflib.matrices import Ids, as_ids, row_blocks
 from mflib.parameters import size
+from mflib.threads import pool
 
 Answer = tuple[np.ndarray, np.ndarray]  # ids, scores
 Metric = Literal["cosine", "l2"]
@@ -53,11 +54,15 @@ def best(scores: ScoresOf, queries: int, N: int, admitted: Tensor) -> Answer:
         N is no whole number of at least 1.
     """
     N = size("N", N)
-    found = []
-    for rows in row_blocks(queries, numbers_per_row=len(admitted)):
+
+    def best_of_block(rows: slice) -> tuple[Tensor, Tensor]:
         block = scores(rows)
         block[:, ~admitted.to(block.device)] = -torch.inf
-        found.append(top(block, N))
+        return top(block, N)
+
+    with pool() as threads:
+        blocks = row_blocks(queries, numbers_per_row=len(admitted))
+        found = list(threads.map(best_of_block, blocks))
     ids, values = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
     ids[np.isneginf(values)] = -1
     room = ((0, 0), (0, N - ids.shape[1]))

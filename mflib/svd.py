@@ -143,7 +143,7 @@ class SVD(FactorModel):
     batch_size: Size = 4096
     init_std: NotNegative = 0.02
 
-    def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
+    def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         self._initialise(user_items, self.init_std)
         if not self.unobserved_weight:
             self.global_bias = float(user_items.data.mean(dtype="float64"))

@@ -5,7 +5,8 @@ The way of a batch through a model that is trained by SGD, for who wants to writ
     FactorModel.fit    the loop over the iterations, the same for all models
       X._start         checks the data, initialises the factors, returns ``epochs(...)``
         epochs         the loop over the batches of an epoch, here
-          batch        of the examples that X._start made: ids and random draws, as a dict
+          batch        of the examples that X._start made: ids and random draws, as a dict, made
+                       while the step before is taken
           X._step      hands this dict to the kernel, with the factors and the learning rate
             x_step     the kernel: arithmetic, and nothing else
 
@@ -17,6 +18,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Protocol
 
 import torch
@@ -59,19 +61,36 @@ def epochs(model: TrainedBySGD, examples: Examples, rng: torch.Generator) -> Ite
     FloatingPointError: the loss is far above that of the first batch.
     """
     first = math.nan
-    for iteration in itertools.count():
-        learning_rate = model.learning_rate * model.decay**iteration
-        losses = []
-        for chosen in torch.randperm(len(examples), generator=rng).split(model.batch_size):
-            batch = {name: t.to(model.device) for name, t in examples.batch(chosen, rng).items()}
-            losses.append(model._step(batch, learning_rate))
-        whole = torch.cat(losses)
-        loss = whole.sum(dtype=torch.float64).item() / len(whole)
-        if iteration == 0:
-            first = losses[0].mean().item()
-        if loss > DIVERGED * (1 + first):  # float64 has room for many such iterations
-            raise diverged(model, loss, iteration)
-        yield loss
+    with ThreadPoolExecutor(1) as second:
+        for iteration in itertools.count():
+            learning_rate = model.learning_rate * model.decay**iteration
+            losses = []
+            for batch in batches(examples, model.batch_size, rng, second):
+                batch = {name: t.to(model.device) for name, t in batch.items()}
+                losses.append(model._step(batch, learning_rate))
+            whole = torch.cat(losses)
+            loss = whole.sum(dtype=torch.float64).item() / len(whole)
+            if iteration == 0:
+                first = losses[0].mean().item()
+            if loss > DIVERGED * (1 + first):  # float64 has room for many such iterations
+                raise diverged(model, loss, iteration)
+            yield loss
+
+
+def batches(
+    examples: Examples, batch_size: int, rng: torch.Generator, second: Executor
+) -> Iterator[Batch]:
+    """All examples in a random order; each batch is made in a ``second`` thread.
+
+    That is while the one before is in use: steps are too small to be shared by two threads, but
+    what they need can be drawn ahead. One thread draws all of it, in order.
+    """
+    chosen = torch.randperm(len(examples), generator=rng).split(batch_size)
+    ahead = second.submit(examples.batch, chosen[0], rng)
+    for following in chosen[1:]:
+        batch, ahead = ahead.result(), second.submit(examples.batch, following, rng)
+        yield batch
+    yield ahead.result()
 
 
 def ensure_finite(model: object, loss: float, iteration: int) -> None:

@@ -268,7 +268,7 @@ class WARP(FactorModel):
     batch_size: Size = 128
     init_std: Positive = 0.03
 
-    def _start(self, user_items: sp.csr_matrix) -> Iterator[float]:
+    def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         likes = likes_of(user_items)
         n_items = likes.shape[1]
         if np.isin(likes.getnnz(1), (0, n_items)).all():
