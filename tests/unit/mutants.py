@@ -153,9 +153,10 @@ def main() -> None:
         for (what, *_), complaint in zip(MUTANTS, tqdm(results, total=len(MUTANTS)), strict=True):
             if complaint:
                 complaints.append(f"{what}: {complaint}")
+                tqdm.write(complaints[-1])
     found = len(MUTANTS) - len(complaints)
     print(f"{found} of {len(MUTANTS)} wrong versions are found out by the unit tests")
-    sys.exit("\n".join(complaints) if complaints else 0)
+    sys.exit(bool(complaints))
 
 
 if __name__ == "__main__":
