@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test test-browser verify reproduce lab notebooks assignment grade submissions mutants bench bench-large search
+.PHONY: run test test-browser verify reproduce lab notebooks assignment grade submissions mutants bench bench-busy bench-large bench-published search
 
 # Execute the four notebooks into build/$(DATASET)/ and print what came out.
 run: .venv/ready
@@ -78,6 +78,17 @@ bench: .venv/ready
 bench-large: .venv/ready
 	$(VENV) -m mflib.data ml-1m
 	$(VENV) tests/benchmarks/large.py
+
+# Seconds an iteration alone and beside endless loops, into build/bench.md; needs MovieLens-1M.
+bench-busy: .venv/ready
+	$(VENV) -m mflib.data ml-1m
+	$(VENV) tests/benchmarks/busy.py
+
+# RecBole's protocol beside its published table, and what stands above the models; needs MovieLens-1M.
+bench-published: .venv/ready
+	$(VENV) -m mflib.data ml-1m
+	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/published.py
+	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/ceilings.py
 
 # The search behind the defaults, on validation parts of MovieLens-1M's training data, into build/bench.md.
 search: .venv/ready

@@ -16,7 +16,6 @@ from mflib.training import Batch, epochs
 
 LIKES_PER_ROW = 32  # a step sums over them, and too large a sum diverges
 WIDE = 20_000  # for more items than this, to score only the drawn ones is faster than to score all
-ROUND = 10  # draws at a time
 Scores = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -55,7 +54,7 @@ def scorer(p_block: Tensor, Q: Tensor, known: Tensor) -> Scores:
 def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor) -> Tensor:
     """How many draws each positive needs until one scores above its limit.
 
-    Who has found one is spared the later rounds.
+    They are tried in rounds of 1, 2, 4, 8, …; who has found one is spared the later rounds.
 
     Parameters
     ----------
@@ -71,9 +70,9 @@ def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor
     int64, n; 0 where none of the draws does.
     """
     needed = torch.zeros_like(rows)
-    for start in range(0, len(draws), ROUND):
+    for start in (2**k - 1 for k in range(len(draws).bit_length())):
         searching = (needed == 0).nonzero()[:, 0]
-        candidates = draws[start : start + ROUND].index_select(1, searching)
+        candidates = draws[start : 2 * start + 1].index_select(1, searching)
         violates = scores(rows[searching], candidates) > limits[searching]
         found, first = violates.max(0)
         needed[searching] = torch.where(found, start + 1 + first, 0)
