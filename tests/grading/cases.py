@@ -68,7 +68,7 @@ class Inputs:
 
     def over_cells(self) -> list:
         X, Y = self.real(self.n_users, self.factors), self.real(self.n_items, self.factors)
-        return [self._cells(5)[0], X, Y, lambda xy, excess, preference: preference - excess * xy**2]
+        return [self._cells(5)[0], X, Y, lambda xy, excess, cp: cp - excess * xy**2]
 
     def conjugate_gradient(self) -> list:
         return [

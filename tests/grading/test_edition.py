@@ -45,8 +45,8 @@ MISTAKES = {
     "penalty forgotten": ("als", "X @ gram - penalty * X", "X @ gram", "conjugate_gradient"),
     "confidence forgotten": (
         "als",
-        "preference: preference)",
-        "preference: preference.clamp(max=1))",
+        "cp: cp)",
+        "cp: cp.clamp(max=1))",
         "cholesky",
     ),
     "liked items violate": (
