@@ -86,6 +86,7 @@ bench-busy: .venv/ready
 
 # RecBole's protocol beside its published table, and what stands above the models; needs MovieLens-1M.
 bench-published: .venv/ready
+	$(VENV) -m pip install --disable-pip-version-check -c requirements.txt -r tests/benchmarks/requirements.txt
 	$(VENV) -m mflib.data ml-1m
 	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/published.py
 	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/ceilings.py
