@@ -514,23 +514,24 @@ def test_an_explanation_adds_up(ratings):
     signed = ratings.copy()
     signed.data[signed.data == 1] = -1
     model = exact_als().fit(signed)
+    assert {-1} < set(signed[6].data), "the user must have dislikes, too"
     negative = 0
     for item in range(25):
         ((_,), (score,)) = model.recommend(
-            0, signed[5], items=[item], recalculate_user=True, filter_already_liked_items=False
+            0, signed[6], items=[item], recalculate_user=True, filter_already_liked_items=False
         )
-        total, shares = model.explain(5, signed[5], item, N=100)
+        total, shares = model.explain(6, signed[6], item, N=100)
         assert total == pytest.approx(score)
         assert sum(share for _, share in shares) == pytest.approx(score)
-        assert sorted(i for i, _ in shares) == np.flatnonzero(signed[5].toarray()[0] > 0).tolist()
+        assert sorted(i for i, _ in shares) == np.flatnonzero(signed[6].toarray()[0] > 0).tolist()
         assert [share for _, share in shares] == sorted((s for _, s in shares), reverse=True)
-        assert model.explain(5, signed[5], item, N=3)[1] == shares[:3]
+        assert model.explain(6, signed[6], item, N=3)[1] == shares[:3]
         negative += sum(share < 0 for _, share in shares)
     assert negative, "a like may speak against a movie, and is shown"
     with pytest.raises(ValueError, match="a row for each given user"):
-        model.explain(5, signed, 2)
+        model.explain(6, signed, 2)
     with pytest.raises(ValueError, match="a whole number of at least 1 for N, got -1"):
-        model.explain(5, signed[5], 2, N=-1)
+        model.explain(6, signed[6], 2, N=-1)
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"ALS", "ALS-exact"}))
