@@ -76,8 +76,8 @@ def conjugate_gradient(
     """Move all rows of X at once towards their least-squares solution given Y, in place.
 
     Row u solves A x_u = b with A = Y'Y + lambda_u E + Y'(C_u - E)Y and b = Y'C_u p_u (Hu, Koren,
-    Volinsky 2008, eq. 4), by some steps from where it stands (Takács, Pilászy, Tikk 2011), each for
-    nnz F + rows F^2 operations.
+    Volinsky 2008, eq. 4), by some steps from where it stands (Takács, Pilászy, Tikk 2011), each
+    for nnz F + rows F^2 operations.
 
     Parameters
     ----------
@@ -309,7 +309,7 @@ class ALS(FactorModel):
     ) -> tuple[float, list[tuple[int, float]]]:
         """Why an item is recommended: the score as a sum over what the user likes.
 
-        Solved exactly for the user, the score is y_i·x_u = sum_j c_uj y_i'A^-1 y_j over the liked j
+        Solved exactly for the user, the score is y_i·x_u = sum c_uj y_i'A^-1 y_j over the liked j
         (Hu, Koren, Volinsky 2008, section 5), A as in ``conjugate_gradient``.
 
         Parameters

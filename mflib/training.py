@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 Batch = dict[str, Tensor]  # arguments of a kernel, by name
-DIVERGED = 1000  # times the first loss; where training succeeds, none was above 4
+DIVERGED = 1000  # times the first loss; where training succeeded, none was seen above 4
 
 
 class Examples(Protocol):
