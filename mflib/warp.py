@@ -54,7 +54,8 @@ def scorer(p_block: Tensor, Q: Tensor, known: Tensor) -> Scores:
 def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor) -> Tensor:
     """How many draws each positive needs until one scores above its limit.
 
-    They are tried in rounds of 1, 2, 4, 8, …; who has found one is spared the later rounds.
+    They are tried in rounds that end with the 4th, 16th, 64th, …; who has found one is spared the
+    later rounds.
 
     Parameters
     ----------
@@ -69,13 +70,16 @@ def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor
     -------
     int64, n; 0 where none of the draws does.
     """
-    needed = torch.zeros_like(rows)
-    for start in (2**k - 1 for k in range(len(draws).bit_length())):
-        searching = (needed == 0).nonzero()[:, 0]
-        candidates = draws[start : 2 * start + 1].index_select(1, searching)
-        violates = scores(rows[searching], candidates) > limits[searching]
+    needed, searching = torch.zeros_like(rows), torch.arange(len(rows), device=rows.device)
+    start, end = 0, 4
+    while start < len(draws):
+        candidates = draws[start:end].index_select(1, searching)
+        violates = scores(rows, candidates) > limits
         found, first = violates.max(0)
-        needed[searching] = torch.where(found, start + 1 + first, 0)
+        needed.index_copy_(0, searching, torch.where(found, start + 1 + first, 0))
+        still = (~found).nonzero()[:, 0]
+        searching, rows, limits = (t.index_select(0, still) for t in (searching, rows, limits))
+        start, end = end, 4 * end
     return needed
 
 

@@ -39,6 +39,7 @@ STEPS = {
         "learning_rate": "*1.5",
         "user_regularization": "*1.5",
         "item_regularization": "*1.5",
+        "draws": "*2",
         "decay": "+0.02",
         "init_std": "*2",
     },

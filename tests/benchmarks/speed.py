@@ -45,7 +45,14 @@ QUICK = {
     "ALS": ALS(
         alpha=2.0, regularization=50.0, frequency_scaling=0.0, cg_steps=4, extrapolation=0.7
     ),
-    "BPR": BPR(learning_rate=0.2, user_regularization=0.03, decay=0.9, iterations=10),
+    "BPR": BPR(
+        learning_rate=0.15,
+        user_regularization=0.03,
+        item_regularization=0.003,
+        draws=3,
+        decay=0.9,
+        iterations=10,
+    ),
     "WARP": WARP(
         regularization=0.4, decay=0.7, batch_size=256, max_draws=50, init_std=0.1, iterations=5
     ),

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from known_answers import random_ratings
+from known_answers import checkerboard, random_ratings
 from torch.nn.functional import logsigmoid
 
 from mflib import ALS, WARP
 from mflib.als import cholesky, conjugate_gradient, weighted_cells
-from mflib.bpr import bpr_step
+from mflib.bpr import Triples, bpr_step, hardest
 from mflib.svd import svd_step
 from mflib.warp import cut_into_rows, first_violations, harmonic_numbers, scorer, warp_step
 
@@ -115,6 +115,27 @@ def test_bpr_step_is_the_loop(bpr_case):
         b[j] += LR * (-g - REG * b0[j])
     got, _ = after(params, lambda *copies: bpr_step(*copies, *batch, LR, REG, REG))
     assert_equal(got, (P, Q, b))
+
+
+def test_the_hardest_candidate_has_the_highest_score(bpr_case):
+    (P, Q, b), (users, i, j) = bpr_case
+    candidates = torch.stack([i, j, i.flip(0)])
+    expected = [
+        max(column, key=lambda k: float(b[k] + P[u] @ Q[k]))
+        for u, column in zip(users.tolist(), candidates.T.tolist(), strict=True)
+    ]
+    assert hardest(P, Q, b, users, candidates).tolist() == expected
+    assert hardest(P, Q, b, users, candidates[1:2]).tolist() == j.tolist()
+
+
+def test_the_draws_of_each_user_are_not_liked():
+    likes = checkerboard()
+    triples = Triples(likes, draws=5)
+    batch = triples.batch(torch.arange(len(triples)), torch.Generator().manual_seed(0))
+    users, candidates = batch["users"], batch["candidates"]
+    assert candidates.shape == (5, likes.nnz)
+    assert not likes.toarray()[users, candidates].any()
+    assert len(candidates.unique(dim=0)) == 5
 
 
 @pytest.fixture

@@ -695,6 +695,7 @@ CHANGED = {
     "regularization": 0.7,
     "user_regularization": 0.3,
     "item_regularization": 0.3,
+    "draws": 2,
     "unobserved_weight": 0.1,
     "decay": 0.5,
     "batch_size": 7,

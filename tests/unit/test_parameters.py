@@ -10,7 +10,7 @@ from known_answers import ALL
 from mflib import ALS, BPR, SVD, WARP, Popularity
 from mflib.parameters import normalise
 
-SIZES = {"factors", "iterations", "batch_size", "max_draws", "cg_steps"}
+SIZES = {"factors", "iterations", "batch_size", "draws", "max_draws", "cg_steps"}
 OTHERS = {"random_state", "dtype", "device", "use_cg"}
 ARGUMENTS = [
     (model, field.name)
