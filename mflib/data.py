@@ -18,6 +18,8 @@ import pooch
 import requests
 import scipy.sparse as sp
 
+LIKED = 4  # stars that are a like; only of such ratings are the times verified
+
 
 class DataError(RuntimeError):
     """A data set is missing, broken or cannot be obtained; the message says what to do."""
@@ -37,6 +39,7 @@ class Source:
     header: int  # lines
     texts: tuple[str, ...]  # columns of the movies, after the id
     ratings_hash: str
+    times_hash: str
     movies_hash: str
 
 
@@ -52,6 +55,7 @@ SOURCES = {
         header=0,
         texts=("title", "genres"),
         ratings_hash="4006295d92ab367f0bc4893d8764771af8ee6d207f5905de2a7c1e10a9ec2ad2",
+        times_hash="f586045a015ff1f7b23284716987ed3c75b5713d1f1366c85779b84afa4cf74d",
         movies_hash="27736172f994cb702f6aac86245c31adae56d23a988ce3f58c0ab637cb5d52c8",
     ),
     "ml-100k": Source(
@@ -65,6 +69,7 @@ SOURCES = {
         header=1,
         texts=("title", "year", "genres"),
         ratings_hash="79ad05663c1993f612231b6e0d94bbe019a1d24560058c71c8abadb98c764f0b",
+        times_hash="bf78a902fbca7845ce2b57f49c3ae60cd465dc65630568fa3f4117c0ee66b61c",
         movies_hash="238dd59c1f0022c1661f8d5351d912a6d5435dd7a0b9297d668f112301355fe4",
     ),
 }
@@ -79,8 +84,9 @@ class MovieLens:
     movies: pd.DataFrame  # a row per item id: title (with the year), genres
     user_ids: np.ndarray  # int64, the ids in the files
     movie_ids: np.ndarray
+    times: sp.csr_matrix  # U x I, int64, seconds since 1970, of the ratings of 4 stars and more
 
-    def likes(self, threshold: float = 4.0) -> sp.csr_matrix:
+    def likes(self, threshold: float = LIKED) -> sp.csr_matrix:
         """Implicit feedback: the known ratings of at least ``threshold``.
 
         Returns a CSR matrix of ones, float32, U x I.
@@ -205,8 +211,8 @@ def obtain(name: str) -> Path:
     return folder
 
 
-def ratings_hash(triples: np.ndarray) -> str:
-    """The sha256 of (user, movie, rating) rows, n x 3, whatever their order.
+def triples_hash(triples: np.ndarray) -> str:
+    """The sha256 of (user, movie, rating) or (user, movie, time) rows, n x 3, in any order.
 
     It is taken of little-endian int32, sorted by user, then movie.
     """
@@ -256,29 +262,35 @@ def _read(name: str, folder: Path) -> MovieLens:
     if not folder.exists():
         raise DataError(f"expected {source.title} in {folder}, got nothing there; {remedy}")
     try:
-        triples = _read_ratings(folder / Path(source.ratings).name, source)
+        table = _read_ratings(folder / Path(source.ratings).name, source)
         movies = _read_movies(folder / Path(source.movies).name, source)
     except (OSError, ValueError) as error:
         raise DataError(f"{error}; move {folder} away, then {remedy}") from error
-    user_ids, users = np.unique(triples[:, 0], return_inverse=True)
-    movie_ids, items = np.unique(triples[:, 1], return_inverse=True)
-    ratings = sp.csr_matrix((triples[:, 2].astype(np.float32), (users, items)))
+    user_ids, users = np.unique(table["user"], return_inverse=True)
+    movie_ids, items = np.unique(table["movie"], return_inverse=True)
+    stars, liked = table["rating"].to_numpy(np.float32), (table["rating"] >= LIKED).to_numpy()
+    ratings = sp.csr_matrix((stars, (users, items)))
+    when = (table["time"].to_numpy()[liked], (users[liked], items[liked]))
+    times = sp.csr_matrix(when, ratings.shape)
     movies = movies.loc[movie_ids].reset_index(drop=True)
     if "year" in movies:
         year = movies.pop("year")
         movies["title"] += (" (" + year + ")").where(year.str.isdigit(), "")
     movies["genres"] = movies["genres"].str.replace(" ", "|")
-    return MovieLens(name, ratings, movies, user_ids, movie_ids)
+    return MovieLens(name, ratings, movies, user_ids, movie_ids, times)
 
 
-def _read_ratings(file: Path, source: Source) -> np.ndarray:
-    """The verified (user, movie, rating) triples, n x 3."""
+def _read_ratings(file: Path, source: Source) -> pd.DataFrame:
+    """The ratings: user, movie, rating, time; verified, but for the times of those below 4."""
     table = _table(file, source, ["user", "movie", "rating", "time"])
-    triples = table.to_numpy()[:, :3]
-    if (found := ratings_hash(triples)) != source.ratings_hash:
-        got = f"{len(triples):,} ratings with {found}"
+    if (found := triples_hash(table.to_numpy()[:, :3])) != source.ratings_hash:
+        got = f"{len(table):,} ratings with {found}"
         raise ValueError(f"{file}: expected content hash {source.ratings_hash}, got {got}")
-    return triples
+    liked = table.loc[table["rating"] >= LIKED, ["user", "movie", "time"]]
+    if (found := triples_hash(liked.to_numpy())) != source.times_hash:
+        expected = f"times of ratings of {LIKED} and more with hash {source.times_hash}"
+        raise ValueError(f"{file}: expected {expected}, got {found}")
+    return table
 
 
 def _read_movies(file: Path, source: Source) -> pd.DataFrame:

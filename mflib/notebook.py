@@ -10,6 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from IPython import get_ipython
 from IPython.display import Markdown, display
 
 from mflib.data import MovieLens
@@ -20,6 +21,13 @@ from mflib.ranking import Metric
 from mflib.similarity import similarity_quality
 
 FILMS = ("Toy Story", "Blade Runner", "Aliens", "Cinema Paradiso", "Hoop Dreams")  # in both sets
+HEADS = {
+    "ndcg": "NDCG@10",
+    "precision": "precision@10",
+    "recall": "recall@10",
+    "map": "MAP@10",
+    "auc": "AUC",
+}
 METRICS: tuple[Metric, Metric] = ("cosine", "l2")
 
 
@@ -28,17 +36,22 @@ def source(*functions: Callable) -> Markdown:
     return Markdown("```python\n" + "\n\n".join(map(inspect.getsource, functions)) + "```")
 
 
-def judged(metrics: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The means of what ``ranking_metrics`` returned for each model, by name.
+def set_up() -> None:
+    """Show titles whole and figures at twice the resolution."""
+    pd.set_option("display.max_colwidth", None)
+    if shell := get_ipython():
+        shell.run_line_magic("config", 'InlineBackend.figure_format = "retina"')
 
-    Beside NDCG stands its 95 % bootstrap interval.
+
+def judged(metrics: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The means of what ``ranking_metrics`` returned for each model, by name, with N = 10.
+
+    Beside NDCG@10 stands its 95 % bootstrap interval.
     """
-    means = {name: per_user.mean() for name, per_user in metrics.items()}
-    table = pd.DataFrame(means).T[["ndcg", "precision", "recall", "map", "auc"]].round(3)
+    means = pd.DataFrame({name: per_user.mean() for name, per_user in metrics.items()}).T
+    table = means[list(HEADS)].rename(columns=HEADS).round(3)
     intervals = [bootstrap_interval(per_user["ndcg"]) for per_user in metrics.values()]
-    table.insert(
-        1, "95 % interval of ndcg", [f"{low:.3f} to {high:.3f}" for low, high in intervals]
-    )
+    table.insert(1, "95 % interval", [f"{low:.3f} to {high:.3f}" for low, high in intervals])
     return table
 
 
@@ -91,8 +104,7 @@ def liked_movies(data: MovieLens, likes: sp.csr_matrix, userid: int, N: int = 10
     stars = data.ratings[userid, ids].toarray()[0]
     stars = stars.astype(int) if (stars % 1 == 0).all() else stars  # half stars stay halves
     table = data.movies.loc[ids, ["title", "genres"]].assign(stars=stars)
-    best_first = table.sort_values("stars", ascending=False, kind="stable")
-    return best_first.head(N).reset_index(drop=True)
+    return _ranked(table.sort_values("stars", ascending=False, kind="stable").head(N))
 
 
 def recommended_movies(
@@ -100,8 +112,11 @@ def recommended_movies(
 ) -> pd.DataFrame:
     """The N recommendations for a user who has what ``known`` (U x I) holds, with scores."""
     ids, scores = model.recommend(userid, known[userid], N)
-    table = data.movies.loc[ids, ["title", "genres"]].assign(score=scores.round(3))
-    return table.reset_index(drop=True)
+    return _ranked(data.movies.loc[ids, ["title", "genres"]].assign(score=scores.round(3)))
+
+
+def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+    return table.set_index(pd.RangeIndex(1, len(table) + 1))
 
 
 def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathLike) -> None:

@@ -1,4 +1,4 @@
-"""Seeds and their streams, the split, negatives.
+"""Seeds and their streams, splits, negatives.
 
 Integers drawn on the CPU are the same on every machine.
 """
@@ -69,13 +69,107 @@ def train_test_split(
     ValueError
         ``train_percentage`` is not between 0 and 1.
     """
-    if not 0 < train_percentage < 1:
-        raise ValueError(f"expected a train_percentage between 0 and 1, got {train_percentage}")
+    _check_share(train_percentage)
     cells = as_csr(user_items).tocoo()
     order = torch.randperm(cells.nnz, generator=generator(seed_of(random_state), SPLIT)).numpy()
     in_train = np.zeros(cells.nnz, bool)
     in_train[order[: round(train_percentage * cells.nnz)]] = True
     return _part(cells, in_train), _part(cells, ~in_train)
+
+
+def temporal_user_split(
+    user_items: UserItems,
+    times: UserItems,
+    train_percentage: float = 0.8,
+    random_state: Seed = 0,
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Hold out the last interactions of each user.
+
+    Nobody's own future is trained on, but other people's is: of two users, one may have left before
+    the other came (Meng, McCreadie, Macdonald, Ounis, "Exploring Data Splitting Strategies for the
+    Evaluation of Recommendation Models", RecSys 2020).
+
+    Parameters
+    ----------
+    user_items
+        As of ``train_test_split``.
+    times
+        Scipy sparse matrix, U x I: when, in any unit above 0; it may have more cells.
+    train_percentage
+        The share, between 0 and 1, of a user's n interactions that stay for training, rounded up.
+    random_state
+        What decides between interactions of a user at the same time.
+
+    Returns
+    -------
+    train, test
+        As of ``train_test_split``.
+
+    Raises
+    ------
+    ValueError
+        ``train_percentage`` is not between 0 and 1, or an interaction has no time.
+    """
+    _check_share(train_percentage)
+    cells, when = _timed(user_items, times)
+    rng = generator(seed_of(random_state), SPLIT)
+    order = np.lexsort((torch.randperm(cells.nnz, generator=rng).numpy(), when, cells.row))
+    count = np.bincount(cells.row, minlength=cells.shape[0])
+    place = np.empty(cells.nnz, np.int64)  # of each interaction among its user's
+    place[order] = np.arange(cells.nnz) - (count.cumsum() - count)[cells.row[order]]
+    kept = np.ceil(np.round(train_percentage * count, 9))
+    in_train = place < kept[cells.row]
+    return _part(cells, in_train), _part(cells, ~in_train)
+
+
+def temporal_global_split(
+    user_items: UserItems, times: UserItems, train_percentage: float = 0.8
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Hold out what happened from one date on: nothing that was trained on is later.
+
+    Of users without any interaction before the date no model here knows anything: they are left
+    out of the test part.
+
+    Parameters
+    ----------
+    user_items, times
+        As of ``temporal_user_split``.
+    train_percentage
+        The share, between 0 and 1, of all interactions that happened before the date.
+
+    Returns
+    -------
+    train, test
+        As of ``train_test_split``.
+
+    Raises
+    ------
+    ValueError
+        ``train_percentage`` is not between 0 and 1, or an interaction has no time.
+    """
+    _check_share(train_percentage)
+    cells, when = _timed(user_items, times)
+    date = np.quantile(when, train_percentage, method="higher")
+    in_train = when < date
+    known = np.bincount(cells.row[in_train], minlength=cells.shape[0]) > 0
+    return _part(cells, in_train), _part(cells, ~in_train & known[cells.row])
+
+
+def _check_share(train_percentage: float) -> None:
+    if not 0 < train_percentage < 1:
+        raise ValueError(f"expected a train_percentage between 0 and 1, got {train_percentage}")
+
+
+def _timed(user_items: UserItems, times: UserItems) -> tuple[sp.coo_matrix, np.ndarray]:
+    """The n interactions and the time of each."""
+    cells = as_csr(user_items).tocoo()
+    if times.shape != cells.shape:
+        raise ValueError(f"expected times of shape {cells.shape}, got {times.shape}")
+    when = np.asarray(sp.csr_matrix(times)[cells.row, cells.col]).ravel()
+    if missing := int((when <= 0).sum()):
+        got = f"{missing} of {cells.nnz} without one"
+        raise ValueError(f"expected a time above 0 for each interaction, got {got}")
+    return cells, when
 
 
 def _part(cells: sp.coo_matrix, chosen: np.ndarray) -> sp.csr_matrix:

@@ -36,8 +36,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
+from mflib.data import LIKED, Source, data_dir
 from mflib.data import SOURCES as SOURCES_OF_DATA
-from mflib.data import Source, data_dir
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -372,15 +372,16 @@ def disturbed(name: str, file: Path, dataset: str) -> Iterator[tuple[Path, dict[
 
 
 def shuffle(source: Path, target: Path, layout: Source) -> None:
-    """A copy of a data set with the ratings in another order and at other times."""
+    """A copy of a data set with the ratings in another order, those below 4 at other times."""
     shutil.copytree(source, target)
     file = target / Path(layout.ratings).name
     lines = file.read_text(layout.encoding).splitlines()
     header, rows = lines[: layout.header], lines[layout.header :]
     random.Random(0).shuffle(rows)
+    fields = [row.split(layout.separator) for row in rows]
     moved = [
-        layout.separator.join([*row.split(layout.separator)[:3], str(n)])
-        for n, row in enumerate(rows)
+        layout.separator.join([*row[:3], row[3] if float(row[2]) >= LIKED else str(n)])
+        for n, row in enumerate(fields)
     ]
     file.write_text("\n".join(header + moved) + "\n", layout.encoding)
 

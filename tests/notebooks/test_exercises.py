@@ -91,6 +91,13 @@ WRONG = {
         "def expected_estimate(v, n_items):\n    return v * np.log(n_items / v)",
     ],
 }
+# Right answers in another form than the notebook's: other types, loops, recursion.
+RIGHT: dict[tuple[str, int], list[str]] = {
+    # 01_svd
+    # 02_als
+    # 03_bpr
+    # 04_warp
+}
 NOTEBOOKS = {
     file.stem: {cell.id: cell.source for cell in nbformat.read(file, 4).cells} for file in sources()
 }
@@ -112,9 +119,11 @@ def test_every_notebook_has_three_exercises_with_wrong_answers():
 @pytest.mark.parametrize("exercise", [1, 2, 3])
 def test_check_accepts_the_answer(imported, exercise):
     notebook, namespace = imported
-    cells, namespace = NOTEBOOKS[notebook], dict(namespace)
-    exec(cells[f"exercise-{exercise}"], namespace)
-    exec(cells[f"exercise-{exercise}-check"], namespace)
+    cells = NOTEBOOKS[notebook]
+    for right in (cells[f"exercise-{exercise}"], *RIGHT.get((notebook, exercise), [])):
+        answered = dict(namespace)
+        exec(right, answered)
+        exec(cells[f"exercise-{exercise}-check"], answered)
 
 
 @pytest.mark.parametrize("exercise", [1, 2, 3])

@@ -21,6 +21,7 @@ import mflib.data
 from mflib.data import SOURCES, DataError, MovieLens, data_dir, load_movielens, obtain
 
 RATINGS = [(2, 30, 5), (2, 10, 1), (7, 10, 4), (9, 20, 3), (9, 10, 4)]
+TIMES = {"ml-1m": 978300, "ml-100k": 881250}  # of a user's ratings, less the user's id
 FILES = {  # of ratings and of movies; nobody has rated the last movie
     "ml-1m": (
         "".join(f"{u}::{i}::{r}::97830{u}\n" for u, i, r in RATINGS),
@@ -47,6 +48,7 @@ def name(request, tmp_path, monkeypatch):
     monkeypatch.setenv("MFLIB_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("MFLIB_DATASET", raising=False)
     triples = struct.pack("<15i", *(number for triple in sorted(RATINGS) for number in triple))
+    liked = [(user, movie) for user, movie, stars in sorted(RATINGS) if stars >= 4]
     for each, source in SOURCES.items():
         archive = tmp_path / f"{each}.zip"
         with zipfile.ZipFile(archive, "w") as files:
@@ -54,10 +56,12 @@ def name(request, tmp_path, monkeypatch):
                 files.writestr(member, text.encode(source.encoding))
             files.writestr("../escaped", "out of the folder")
             files.writestr("/tmp/mflib-escaped", "out of the folder")
+        times = b"".join(struct.pack("<3i", u, i, TIMES[each] + u) for u, i in liked)
         right = dataclasses.replace(
             source,
             sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
             ratings_hash=hashlib.sha256(triples).hexdigest(),
+            times_hash=hashlib.sha256(times).hexdigest(),
             movies_hash=hashlib.sha256(HASHED[each].encode()).hexdigest(),
         )
         monkeypatch.setitem(SOURCES, each, right)
@@ -99,6 +103,7 @@ def reversed_lines(name, text: str) -> str:
 
 def assert_same(data: MovieLens, expected: MovieLens):
     assert data.ratings.toarray().tolist() == expected.ratings.toarray().tolist()
+    assert data.times.toarray().tolist() == expected.times.toarray().tolist()
     pd.testing.assert_frame_equal(data.movies, expected.movies)
     assert data.user_ids.tolist() == expected.user_ids.tolist()
     assert data.movie_ids.tolist() == expected.movie_ids.tolist()
@@ -112,6 +117,8 @@ def test_load(name, capsys):
     assert data.ratings.toarray().tolist() == [[1, 0, 5], [4, 0, 0], [4, 3, 0]]
     assert data.likes().toarray().tolist() == [[0, 0, 1], [1, 0, 0], [1, 0, 0]]
     assert data.likes(5).nnz == 1
+    of = TIMES[name]
+    assert data.times.toarray().tolist() == [[0, 0, of + 2], [of + 7, 0, 0], [of + 9, 0, 0]]
     assert data.user_ids.tolist() == [2, 7, 9]
     assert data.movie_ids.tolist() == [10, 20, 30]
     assert data.user_ids.dtype == data.movie_ids.dtype == np.int64
@@ -147,11 +154,31 @@ def test_which_data_set_is_loaded(name, monkeypatch):
         load_movielens("ml-25m")
 
 
-def test_order_timestamps_and_line_ends_do_not_matter(name):
+def at_another_time(name, ratings: str, of: int) -> str:
+    """The file of ratings where those of ``of`` stars were given at another time."""
+    separator = SOURCES[name].separator
+    lines = ratings.splitlines(keepends=True)
+    return "".join(
+        line.replace(f"{separator}{of}{separator}", f"{separator}{of}{separator}1")
+        for line in lines
+    )
+
+
+def test_times_of_likes_are_verified_and_no_others(name):
+    place(name)
+    expected = load_movielens(name)
+    place(name, at_another_time(name, FILES[name][0], of=1))
+    assert_same(load_movielens(name), expected)
+    place(name, at_another_time(name, FILES[name][0], of=5))
+    with pytest.raises(DataError, match="expected times of ratings of 4 and more with hash"):
+        load_movielens(name)
+
+
+def test_order_and_line_ends_do_not_matter(name):
     place(name)
     expected = load_movielens(name)
     ratings, movies = (reversed_lines(name, text) for text in FILES[name])
-    place(name, ratings.replace("97830", "1").replace("88125", "1"))
+    place(name, ratings)
     assert_same(load_movielens(name), expected)
     place(name, movies=movies)
     assert_same(load_movielens(name), expected)
@@ -297,7 +324,8 @@ def by_hand(ratings: np.ndarray, name: str = "toy", genres: list[str] | None = N
     genres = genres or ["Drama"] * items
     movies = pd.DataFrame({"title": [f"Film {i}" for i in range(items)], "genres": genres})
     csr = sp.csr_matrix(ratings.astype(np.float32))
-    return MovieLens(name, csr, movies, np.arange(1, users + 1), np.arange(1, items + 1))
+    times = sp.csr_matrix(csr.shape, dtype=np.int64)
+    return MovieLens(name, csr, movies, np.arange(1, users + 1), np.arange(1, items + 1), times)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What notebooks show: tables, the projector's files read back, the explorer's callbacks driven."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,7 +35,8 @@ def data():
     ratings = random_ratings(40, 5, 0.6, seed=1).astype(np.float32)
     genres = ["Animation", "Animation", "Sci-Fi", "Crime", "Comedy"]
     movies = pd.DataFrame({"title": FILMS, "genres": genres})
-    return MovieLens("toy", ratings, movies, np.arange(10, 50), np.arange(1, 6))
+    times = sp.csr_matrix((40, 5), dtype=np.int64)
+    return MovieLens("toy", ratings, movies, np.arange(10, 50), np.arange(1, 6), times)
 
 
 @pytest.fixture
@@ -89,27 +92,22 @@ def test_judged_shows_means_with_the_interval_of_ndcg():
     }
     table = judged(per_user)
     assert table.index.tolist() == ["WARP", "ALS"]
-    assert table.columns.tolist() == [
-        "ndcg",
-        "95 % interval of ndcg",
-        "precision",
-        "recall",
-        "map",
-        "auc",
-    ]
+    heads = ["NDCG@10", "95 % interval", "precision@10", "recall@10", "MAP@10", "AUC"]
+    assert table.columns.tolist() == heads
     for model, metrics in per_user.items():
-        for name in names:
-            assert table.loc[model, name] == round(metrics[name].mean(), 3)
+        for head in heads[:1] + heads[2:]:
+            metric = head.partition("@")[0].lower()
+            assert table.loc[model, head] == round(metrics[metric].mean(), 3)
         low, high = bootstrap_interval(metrics["ndcg"], confidence=0.95)
-        assert table.loc[model, "95 % interval of ndcg"] == f"{low:.3f} to {high:.3f}"
+        assert table.loc[model, "95 % interval"] == f"{low:.3f} to {high:.3f}"
 
 
 def test_judged_takes_what_ranking_metrics_returns(data):
     train, test = train_test_split(data.likes(), 0.7)
     per_user = ranking_metrics(ALS(3).fit(train, show_progress=False), train, test, N=2)
     row = judged({"ALS": per_user}).loc["ALS"]
-    low, high = map(float, row["95 % interval of ndcg"].split(" to "))
-    assert low < row["ndcg"] < high
+    low, high = map(float, row["95 % interval"].split(" to "))
+    assert low < row["NDCG@10"] < high
 
 
 def test_similarity_judges_movies_with_enough_likes(data, model):
@@ -135,6 +133,7 @@ def test_liked_movies_best_first(data):
     userid = int(np.diff(data.likes().indptr).argmax())
     table = liked_movies(data, data.likes(), userid)
     assert table.columns.tolist() == ["title", "genres", "stars"]
+    assert table.index.tolist() == list(range(1, len(table) + 1)), "ranks begin at 1"
     assert set(table["stars"]) == {4, 5}
     assert table["stars"].dtype.kind == "i", "whole stars have no point"
     assert table["stars"].is_monotonic_decreasing
@@ -146,8 +145,8 @@ def test_liked_movies_best_first(data):
 
 
 def test_half_stars_are_shown(data):
-    stars = np.array([[3.5, 5, 0, 4.5, 3]], np.float32)
-    halves = MovieLens("halves", sp.csr_matrix(stars), data.movies, np.arange(1), data.movie_ids)
+    stars = sp.csr_matrix(np.array([[3.5, 5, 0, 4.5, 3]], np.float32))
+    halves = dataclasses.replace(data, ratings=stars, user_ids=np.arange(1))
     table = liked_movies(halves, halves.likes(3.5), 0)
     assert table["stars"].tolist() == [5, 4.5, 3.5]
     assert "4.5" in table.to_string()
@@ -163,6 +162,7 @@ def test_recommended_movies_are_those_of_the_model(data, model):
     table = recommended_movies(model, data, likes, 2, N=2)
     ids, scores = model.recommend(2, likes[2], 2)
     assert table.columns.tolist() == ["title", "genres", "score"]
+    assert table.index.tolist() == [1, 2], "ranks begin at 1"
     assert table["title"].tolist() == [FILMS[i] for i in ids]
     assert table["genres"].tolist() == data.movies.loc[ids, "genres"].tolist()
     assert table["score"].tolist() == scores.round(3).tolist()

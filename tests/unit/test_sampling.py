@@ -8,7 +8,16 @@ import scipy.sparse as sp
 import torch
 from known_answers import random_ratings
 
-from mflib.sampling import SPLIT, TRAINING, Unliked, generator, seed_of, train_test_split
+from mflib.sampling import (
+    SPLIT,
+    TRAINING,
+    Unliked,
+    generator,
+    seed_of,
+    temporal_global_split,
+    temporal_user_split,
+    train_test_split,
+)
 from mflib.training import epochs
 
 
@@ -54,10 +63,69 @@ def test_a_stored_zero_is_no_interaction():
     assert train.nnz == test.nnz == 1
 
 
+@pytest.fixture
+def times(ratings):
+    """Of each rating and of other cells: different ones, but for user 0, who rated all at once."""
+    numbers = np.random.default_rng(5).permutation(np.prod(ratings.shape)) + 1
+    times = numbers.reshape(ratings.shape)
+    times[0] = times[0, 0]
+    return sp.csr_matrix(times)
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.5, 80])
-def test_split_refuses(ratings, share):
+def test_split_refuses(ratings, times, share):
+    for split in (temporal_user_split, temporal_global_split):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            split(ratings, times, share)
     with pytest.raises(ValueError, match="between 0 and 1"):
         train_test_split(ratings, share)
+
+
+def test_temporal_splits_refuse_what_has_no_time(ratings, times):
+    for split in (temporal_user_split, temporal_global_split):
+        with pytest.raises(ValueError, match=rf"{ratings.nnz} of {ratings.nnz} without one"):
+            split(ratings, sp.csr_matrix(ratings.shape, dtype=np.int64))
+        with pytest.raises(ValueError, match="expected times of shape"):
+            split(ratings, times[1:])
+
+
+def test_the_last_of_each_user_are_held_out(ratings, times):
+    train, test = temporal_user_split(ratings, times, 0.6, random_state=3)
+    assert ((train + test) != ratings).nnz == 0
+    assert train.multiply(test).nnz == 0
+    when = times.toarray()
+    for user, count in enumerate(np.diff(ratings.indptr)):
+        kept, held_out = train[user].indices, test[user].indices
+        assert len(kept) == -(-6 * count // 10)
+        if len(held_out):
+            assert when[user, kept].max() <= when[user, held_out].min()
+    again, _ = temporal_user_split(sp.csc_matrix(ratings), times, 0.6, random_state=3)
+    other, _ = temporal_user_split(ratings, times, 0.6, random_state=4)
+    assert (train != again).nnz == 0
+    differ = np.flatnonzero(np.diff((train != other).tocsr().indptr))
+    assert differ.tolist() == [0], "the seed decides only between what happened at one time"
+
+
+def test_one_date_parts_all_users(ratings, times):
+    train, test = temporal_global_split(ratings, times, 0.6)
+    when = times.toarray()
+    before = [when[cells.nonzero()] for cells in (train, test)]
+    assert before[0].max() < before[1].min()
+    assert abs(train.nnz - 0.6 * ratings.nnz) <= ratings[0].nnz + 1
+    everything = ratings.copy()
+    everything.data[when[ratings.nonzero()] < before[1].min()] = 0
+    everything.eliminate_zeros()
+    known = np.diff(train.indptr) > 0
+    assert test.nnz == everything[known].nnz
+    assert not test[~known].nnz
+
+
+def test_who_comes_after_the_date_is_not_held_out():
+    likes = sp.csr_matrix(np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]]))
+    when = sp.csr_matrix(np.array([[1, 8, 0], [0, 2, 9], [7, 0, 8]]))
+    train, test = temporal_global_split(likes, when, 0.4)  # of 1, 2, 7, 8, 8, 9 two are before
+    assert train.toarray().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert test.toarray().tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
 
 
 class Recorded:
