@@ -47,7 +47,7 @@ def axes(columns: int = 1, height: float = 3.2) -> tuple[plt.Figure, Any]:
     plt.rc("font", size=TEXT)
     plt.rc("axes", titlesize="medium")
     plt.rc("legend", fontsize="medium")
-    size = (3.4 * columns if columns > 1 else 5.8, height)
+    size = (3.4 * columns if columns > 1 else 6.3, height)
     figure, pairs = plt.subplots(
         1, columns, figsize=size, layout="constrained", subplot_kw={"axes_class": Panel}
     )

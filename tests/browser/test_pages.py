@@ -215,6 +215,8 @@ def test_paper_cuts_nothing(show, folder, screenshots, name):
         return Math.max(...all.map(r => r.right)) > innerWidth + 1;
       }).map(e => e.outerHTML.slice(0, 200))"""
     assert window.evaluate(boxes) == [], "wider than the paper"
+    wider = "images => images.map(i => i.clientWidth - Number(i.getAttribute('width')))"
+    assert max(window.locator("img").evaluate_all(wider)) <= 0, "no figure is enlarged"
     assert window.evaluate("getComputedStyle(document.body).backgroundColor") in (
         "rgb(255, 255, 255)",
         "rgba(0, 0, 0, 0)",

@@ -22,18 +22,20 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 SITE = Path(__file__).resolve().parent / "site"
 # The figure that stands for a lesson on the index: the first of these cells that has one.
 PICTURES = {
-    "01_svd": ["trade-figure"],
+    "01_svd": ["map", "trade-figure"],
     "02_als": ["map"],
-    "03_bpr": ["gradient"],
-    "04_warp": ["hits"],
+    "03_bpr": ["gradient", "losses"],
+    "04_warp": ["protocols-figure", "hits"],
 }
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$`]+?)\$", re.DOTALL)
 # What is a number in a table: also a gap, a share and an interval.
 NUMBER = re.compile(r"[–—]?|([-−+±]?[\d.,]+ ?%?(?: to |, | ± )?)+|\[[-−\d., ]+\]|NaN")
 LONG_LINE = 42  # letters of code that fit on a phone
 LONG_CELL = 22  # letters of a table's cell that may become two lines there
+LONG_HEAD = 9  # letters of the head of numbers that may
 WIDE_FIGURE = 760  # pixels: wider, and text in it would be too small where it is shrunk to a phone
 LONG_CODE = 40  # lines of code that a printed page need not keep together
+SHORT_CODE = 9  # fewer, and it keeps them with what they put out
 
 
 @dataclass
@@ -178,10 +180,10 @@ def figure(output: nbformat.NotebookNode, alt: str) -> str:
 def code(source: str) -> str:
     """Coloured code in a box; the keyboard must reach it where it may scroll sideways."""
     lines = source.splitlines()
-    long = " long" if len(lines) > LONG_CODE else ""
+    kind = " long" if len(lines) > LONG_CODE else " short" if len(lines) < SHORT_CODE else ""
     focus = ' tabindex="0"' if max(map(len, lines), default=0) > LONG_LINE else ""
     coloured = BeautifulSoup(Highlight2HTML()(source, language="ipython3"), "html.parser").pre
-    return f'<div class="code scroll{long}"{focus}>{coloured}</div>'
+    return f'<div class="code scroll{kind}"{focus}>{coloured}</div>'
 
 
 def markdown(text: str) -> str:
@@ -249,10 +251,13 @@ def align(table: Tag) -> None:
     for cells in columns.values():
         body = [cell for cell in cells if cell.find_parent("thead") is None]
         numbers = all(NUMBER.fullmatch(cell.text.strip()) for cell in body)
-        longest = max((len(cell.text) for cell in body), default=0)
+        counted = cells if numbers else body
+        longest = max((len(cell.text.strip()) for cell in counted), default=0)
         for cell in cells:
             del cell["style"], cell["valign"]
-            kinds = ["number"] * numbers + ["wide"] * (longest > LONG_CELL)
+            kinds = ["number"] * numbers + ["wide"] * (
+                longest > (LONG_HEAD if numbers else LONG_CELL)
+            )
             if kinds:
                 cell["class"] = kinds
             if cell.name == "th":
