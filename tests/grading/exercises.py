@@ -1,0 +1,129 @@
+"""The functions of the notebooks' exercises: what comes out of them, and their inputs.
+
+An exercise that is not listed here cannot be marked; a test says so.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a function changes in place, by the place of the argument, and what it returns.
+
+    ``choices``: the only admitted values of a prediction, of which none is wrong.
+    """
+
+    changed: dict[str, int] = field(default_factory=dict)
+    returned: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.changed, *self.returned)
+
+
+EXERCISES = {
+    "svd/clip": Outputs({}, ("the estimates",)),
+    "svd/funk_step": Outputs({}, ("the user's vector", "the item's vector")),
+    "svd/new_user": Outputs({}, ("the bias", "the vector")),
+    "als/confidence": Outputs({}, ("the confidences",)),
+    "als/sum_of_squares": Outputs({}, ("the sum",)),
+    "als/contributions": Outputs({}, ("the shares",)),
+    "bpr/auc": Outputs({}, ("the AUC",)),
+    "bpr/hinge_step": Outputs({}, ("the user's vector", "the liked item's", "the other item's")),
+    "bpr/unliked": Outputs({}, ("the item",)),
+    "warp/rank_weight": Outputs({}, ("the weight",)),
+    "warp/first_violation": Outputs({}, ("the draws needed",)),
+    "warp/expected_estimate": Outputs({}, ("the expectation",)),
+}
+
+
+class Drawn:
+    """Random numbers, and sizes that depend on the seed, too."""
+
+    def __init__(self, seed: int):
+        self.seed, self.rng = seed, torch.Generator().manual_seed(seed)
+        self.n_users, self.n_items = 6 + seed % 7, 11 + seed % 9
+        self.factors, self.n = 2 + seed % 5, 40 + seed % 11
+
+    def real(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=self.rng, dtype=torch.float64)
+
+    def model(self) -> list[torch.Tensor]:
+        """P, Q, b_u, b_i."""
+        P, Q = self.real(self.n_users, self.factors), self.real(self.n_items, self.factors)
+        return [P, Q, self.real(self.n_users), self.real(self.n_items)]
+
+    def ids(self, n: int, rows: int | None = None) -> torch.Tensor:
+        shape = (self.n,) if rows is None else (rows, self.n)
+        return torch.randint(n, shape, generator=self.rng)
+
+    def rates(self, how_many: int) -> list[float]:
+        """Learning rates or penalties, 0.02 to 0.42."""
+        uniform = torch.rand(how_many, generator=self.rng, dtype=torch.float64)
+        return (0.02 + 0.4 * uniform).tolist()
+
+    def whole(self, low: int, high: int) -> int:
+        return int(torch.randint(low, high, (1,), generator=self.rng))
+
+    def subset(self, n: int, share: float = 0.4) -> list[int]:
+        """Some of 0 … n - 1, ascending; at least one, and not all."""
+        order = torch.randperm(n, generator=self.rng)[: max(1, int(share * n))]
+        return sorted(order.tolist())
+
+    # One call or, as a list of tuples, several.
+
+    def svd_clip(self) -> list:
+        return [3 * self.real(30).numpy() + 3]
+
+    def svd_funk_step(self) -> list:
+        p, q = self.real(2, self.factors).numpy()
+        return [p, q, 3.5, *self.rates(2)]
+
+    def svd_new_user(self) -> list:
+        Q, b, r = self.real(12, self.factors), self.real(12), self.real(12) + 3
+        return [Q.numpy(), b.numpy(), 3.2, r.numpy(), *self.rates(1)]
+
+    def als_confidence(self) -> list:
+        stars = torch.randint(6, (25,), generator=self.rng).numpy()
+        return [stars, 10 * self.rates(1)[0]]
+
+    def als_sum_of_squares(self) -> list:
+        X, Y, *_ = self.model()
+        many = self.real(2, 300_000, 1)  # a dense matrix of all pairs does not fit
+        return [(X, Y), tuple(many)]
+
+    def als_contributions(self) -> list:
+        Y = self.real(self.n_items, self.factors)
+        alpha, reg = (10 * rate for rate in self.rates(2))
+        return [Y, torch.tensor(self.subset(self.n_items)), self.whole(0, 9), alpha, reg]
+
+    def bpr_auc(self) -> list:
+        scores = (4 * self.real(4, self.n_items)).round().div(4).tolist()  # with ties
+        return [(row, set(self.subset(self.n_items))) for row in scores]
+
+    def bpr_hinge_step(self) -> list:
+        vectors = [self.real(3, self.factors).numpy() for _ in range(6)]
+        return [(scale * p, qi, qj, 0.1) for scale in (0.2, 3) for p, qi, qj in vectors]
+
+    def bpr_unliked(self) -> list:
+        liked = self.subset(self.n_items)
+        others = self.n_items - len(liked)
+        return [*((liked, r) for r in range(others)), ([], 4), ([10**9], 10**9)]
+
+    def warp_rank_weight(self) -> list:
+        return [(r,) for r in (0, 1, 2, self.whole(3, 20), self.whole(20, 3000))]
+
+    def warp_first_violation(self) -> list:
+        found = []
+        for row in self.real(8, self.n_items).tolist():
+            liked = self.subset(self.n_items)
+            draws = [self.whole(0, self.n_items) for _ in range(9)]
+            found.append((row, set(liked), liked[0], draws, self.rates(1)[0]))
+        return found
+
+    def warp_expected_estimate(self) -> list:
+        sizes = [self.whole(50, 4000) for _ in range(4)]
+        return [(self.whole(1, n // 2), n) for n in sizes]
