@@ -107,7 +107,7 @@ def _wrong(mine: np.ndarray | None, came: Came, choices: tuple[str, ...]) -> str
 
 def _is_half(numbers: np.ndarray) -> bool:
     """Whether numbers are such as float16 or bfloat16 has, and not all whole."""
-    if numbers.dtype.kind != "f" or (numbers == numbers.round()).all():
+    if numbers.dtype.kind != "f" or numbers.size < 8 or (numbers == numbers.round()).all():
         return False
     single = np.ascontiguousarray(numbers, np.float32)
     with np.errstate(over="ignore"):

@@ -103,9 +103,10 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
             cells = _cells(contents["ipynb"], chosen[f"{task}.ipynb"], trouble)
             _recognise(cells, known[task])
             found.stored[task] = {c.known_as: c.raw for c in cells if c.known_as and c.raw}
+            imported = _binds(ast.parse(known[task][0].source))  # by the first cell
             for cell in known[task]:
                 for name in cell.functions:
-                    if answer := _answer(cells, name, cell.id):
+                    if answer := _answer(cells, name, cell.id, imported):
                         found.answers[f"{task}/{name}"] = answer
                     else:
                         trouble.append(f"{name}: the cell {cell.id} is missing")
@@ -221,11 +222,11 @@ def _squeezed(source: str) -> str:
     return "".join(source.split())
 
 
-def _answer(cells: list[Cell], function: str, handed_out_as: str) -> Cells:
+def _answer(cells: list[Cell], function: str, handed_out_as: str, have: set[str]) -> Cells:
     """The cells to execute so that ``function`` is defined as the student's notebook defines it.
 
     That is the cell that defines it, the last that is more than the empty one, and of others what
-    it needs. Nothing if there is no such cell.
+    it needs and does not ``have``. Nothing if there is no such cell.
     """
     defining = [cell for cell in cells if function in _binds(cell.tree)]
     written = [cell for cell in defining if not _is_empty(cell.tree, function)]
@@ -234,7 +235,7 @@ def _answer(cells: list[Cell], function: str, handed_out_as: str) -> Cells:
     if not main:
         return []
     taken: dict[int, set[ast.stmt]] = {}
-    have, open_names = _binds(main[0].tree), _uses(main[0].tree)
+    have, open_names = have | _binds(main[0].tree), _uses(main[0].tree)
     while open_names:
         name = open_names.pop()
         if name in have or hasattr(builtins, name):

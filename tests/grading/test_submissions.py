@@ -46,7 +46,7 @@ HARM = {
         "many processes|by the clock|ended|raises",
     ),
     "killed": ("import os; os.kill(os.getpid(), 9)", "killed by signal 9"),
-    "the worker killed": ("import os; os.kill(os.getppid(), 9)", "ended with exit code"),
+    "the worker killed": ("import os; os.kill(os.getppid(), 9); raise SystemExit", "ended|ends"),
     "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|clock|raises|ended"),
     "gigabytes of files": (
         "import os\n    while True: open(str(os.urandom(8).hex()), 'wb').write(bytes(2**26))",
