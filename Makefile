@@ -8,7 +8,7 @@ export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: run test test-browser verify reproduce lab notebooks assignment grade submissions mutants bench bench-busy bench-large bench-published search
 
-# Execute the four notebooks into build/$(DATASET)/ and print what came out.
+# Execute the four notebooks, print what came out, and make a site of them: build/$(DATASET)/index.html.
 run: .venv/ready
 	$(VENV) -m mflib.data $(DATASET)
 	$(VENV) tests/notebooks/execute.py run $(DATASET)

@@ -1,5 +1,6 @@
-"""What notebooks show besides figures: tables, displayed kernels, the projector, the explorer."""
+"""What notebooks show besides figures: tables, displayed kernels, the projector, widgets."""
 
+import copy
 import inspect
 import os
 import tempfile
@@ -13,6 +14,7 @@ import scipy.sparse as sp
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
+from mflib.als import ALS
 from mflib.data import MovieLens
 from mflib.matrices import Ids
 from mflib.metrics import bootstrap_interval
@@ -163,3 +165,41 @@ def explorer(
     movie = widgets.Combobox(value=FILMS[0], options=titles, description="movie")
     user = widgets.IntText(value=data.user_ids[data.example_user()], description="user")
     return widgets.interactive(look, movie=movie, user=user)
+
+
+def be_the_user(model: ALS, data: MovieLens) -> widgets.interactive:
+    """Type titles that you like: your recommendations, each with the two likes that speak for it.
+
+    alpha and lambda are those of your own system, which a copy of the model solves: nothing is
+    trained again, and the movies keep their factors.
+    """
+    titles = data.movies["title"].tolist()
+
+    def answer(alpha: float, regularization: float, **typed: str) -> None:
+        try:
+            liked = sorted({data.itemid(title) for title in typed.values() if title.strip()})
+        except KeyError as unknown:
+            print(unknown.args[0])
+            return
+        if not liked:
+            print("Type the title of a movie that you like.")
+            return
+        row = sp.csr_matrix((np.ones(len(liked)), ([0] * len(liked), liked)), (1, len(titles)))
+        yours = copy.copy(model)
+        yours.alpha, yours.regularization = alpha, regularization
+        ids, scores = yours.recommend(0, row, recalculate_user=True)
+        reasons = []
+        for itemid in ids:
+            _, shares = yours.explain(0, row, itemid, N=2)
+            reasons.append(", ".join(f"{titles[j]} ({share:.2f})" for j, share in shares))
+        table = data.movies.loc[ids, ["title"]].assign(score=scores.round(2))
+        display(_ranked(table.assign(**{"because you like (share)": reasons})))
+
+    films = [*FILMS[1:3], "", ""]
+    boxes = {
+        f"movie_{n}": widgets.Combobox(value=film, options=titles, description=f"movie {n}")
+        for n, film in enumerate(films, 1)
+    }
+    alpha = widgets.FloatSlider(model.alpha, min=0, max=40, step=1, description="α")
+    regularization = widgets.FloatLogSlider(model.regularization, min=-1, max=3, description="λ")
+    return widgets.interactive(answer, **boxes, alpha=alpha, regularization=regularization)

@@ -167,13 +167,38 @@ def test_run_all(lab, opened, screenshots, name):
         run_all(page, "Restart Kernel and Run All Cells…")
         all_done(page)
         assert printed(saved(page, lab, name)) == new, "the same once more"
+    if page.get_by_label("movie 1", exact=True).count():
+        be_the_user(page, screenshots)
     explore(page, name, screenshots)
+
+
+def be_the_user(page, screenshots: Path) -> None:
+    """Drive the widget in which one chooses movies: recommendations, reasons, sliders, a typo."""
+    first = page.get_by_label("movie 1", exact=True)
+    widget = page.locator(".widget-interact").filter(has=first)
+    first.scroll_into_view_if_needed()
+    for number, title in enumerate(("Star Wars (1977)", "Empire Strikes Back, The (1980)"), 1):
+        page.get_by_label(f"movie {number}", exact=True).fill(title)
+    widget.get_by_text("Return of the Jedi (1983)").first.wait_for()
+    widget.get_by_text("Empire Strikes Back, The (1980) (0.").first.wait_for()
+    page.screenshot(path=screenshots / "lab-be-the-user.png")
+    changed = "([widget, old]) => widget.innerText !== old && widget.querySelector('table')"
+    for label in ("α", "λ"):
+        before = widget.inner_text()
+        slider = widget.locator(".widget-slider").filter(has_text=label).get_by_role("slider")
+        slider.press("End")
+        page.wait_for_function(changed, arg=[widget.element_handle(), before])
+    first.fill("No such movie")
+    widget.get_by_text("which 0 have; look it up in the table movies").wait_for()
+    first.fill("")
+    widget.locator("table").wait_for()
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
 
 
 def explore(page, name: str, screenshots: Path) -> None:
     """Drive the explorer at the end of the notebook."""
-    explorer = page.locator(".widget-interact")
     movie, user = page.get_by_label("movie", exact=True), page.get_by_label("user", exact=True)
+    explorer = page.locator(".widget-interact").filter(has=movie)
     movie.scroll_into_view_if_needed()
     movie.fill("star wars")
     explorer.get_by_text("perhaps one of ['Star Wars (1977)']").wait_for()
@@ -187,8 +212,8 @@ def explore(page, name: str, screenshots: Path) -> None:
     page.screenshot(path=screenshots / f"lab-{name}-explorer.png")
     user.fill("1")
     user.press("Enter")
-    changed = "old => document.querySelector('.widget-interact').innerText !== old"
-    page.wait_for_function(changed, arg=before)
+    changed = "([explorer, old]) => explorer.innerText !== old"
+    page.wait_for_function(changed, arg=[explorer.element_handle(), before])
     movie.fill("No such movie")
     explorer.get_by_text("which 0 have; look it up in the table movies").wait_for()
     movie.fill("Alien (1979)")

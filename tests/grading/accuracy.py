@@ -251,7 +251,7 @@ def judge_all(cases: list[Case]) -> str:
 
 
 def try_forms() -> list[tuple[str, str, str, bool]]:
-    """Of each form: its name, what was found, what was said, and whether that is as it should be."""
+    """Of each form: its name, what was found, what was said, and whether all is well."""
     whole = eight_files()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -16,7 +16,6 @@ from exercises import EXERCISES, Drawn, Outputs
 
 RUBRIC = tomllib.loads((Path(__file__).parent / "rubric.toml").read_text(encoding="utf-8"))
 SEEDS = (0, 1, 2)  # of the student's checks
-CHOICE = "the choice"  # an output of which any of the admitted values is right
 
 # By task and function.
 OUTPUTS = {
@@ -118,6 +117,10 @@ class Kernels(Drawn):
         return [P, Q, liked, users[rows], positives, draws, weights, 0.5, *self.rates(2)]
 
 
+class ChangedError(Exception):
+    """An argument that is to stay as it is was changed."""
+
+
 class Came(NamedTuple):
     """An output: as it was before the call (None for what is returned), and after."""
 
@@ -138,7 +141,11 @@ def outputs(function: Callable, key: str, seed: int) -> dict[str, Came]:
     wanted = OUTPUTS[key]
     for place, arguments in enumerate(calls(key, seed)):
         before = [as_array(arguments[n]).copy() for n in wanted.changed.values()]
+        kept = [as_array(arguments[n]).copy() for n in wanted.kept]
         returned = function(*arguments)
+        for n, was in zip(wanted.kept, kept, strict=True):
+            if not np.array_equal(as_array(arguments[n]), was):
+                raise ChangedError(f"changes its argument number {n + 1}, which is to stay")
         after = [as_array(arguments[n]) for n in wanted.changed.values()]
         pairs = [Came(*pair) for pair in zip(before, after, strict=True)]
         pairs += [Came(None, value) for value in _returned(returned, len(wanted.returned))]

@@ -60,6 +60,10 @@ def blank_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.outputs, cell.execution_count = [], None
             if "solution" in cell.metadata.get("tags", []):
                 cell.source = blank_cell(cell.source)
+                hide = cell.metadata.get("jupyter", {})
+                hide.pop("source_hidden", None)  # an answer folds away, the place for one does not
+                if not hide:
+                    cell.metadata.pop("jupyter", None)
     return notebook
 
 

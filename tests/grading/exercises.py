@@ -5,6 +5,7 @@ An exercise that is not listed here cannot be marked; a test says so.
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 
@@ -12,11 +13,13 @@ import torch
 class Outputs:
     """What a function changes in place, by the place of the argument, and what it returns.
 
-    ``choices``: the only admitted values of a prediction, of which none is wrong.
+    ``kept``: the places of arguments that must stay as they are. ``choices``: the only admitted
+    values of a prediction, of which none is wrong.
     """
 
     changed: dict[str, int] = field(default_factory=dict)
     returned: tuple[str, ...] = ()
+    kept: tuple[int, ...] = ()
     choices: tuple[str, ...] = ()
 
     @property
@@ -28,9 +31,9 @@ EXERCISES = {
     "svd/clip": Outputs({}, ("the estimates",)),
     "svd/funk_step": Outputs({}, ("the user's vector", "the item's vector")),
     "svd/new_user": Outputs({}, ("the bias", "the vector")),
-    "als/confidence": Outputs({}, ("the confidences",)),
-    "als/sum_of_squares": Outputs({}, ("the sum",)),
-    "als/contributions": Outputs({}, ("the shares",)),
+    "als/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c", "d")),
+    "als/smallest_penalty": Outputs({}, ("the penalty",)),
+    "als/one_more_like": Outputs({}, ("the inverse", "the vector"), kept=(0, 1, 2)),
     "bpr/auc": Outputs({}, ("the AUC",)),
     "bpr/hinge_step": Outputs({}, ("the user's vector", "the liked item's", "the other item's")),
     "bpr/unliked": Outputs({}, ("the item",)),
@@ -86,19 +89,20 @@ class Drawn:
         Q, b, r = self.real(12, self.factors), self.real(12), self.real(12) + 3
         return [Q.numpy(), b.numpy(), 3.2, r.numpy(), *self.rates(1)]
 
-    def als_confidence(self) -> list:
-        stars = torch.randint(6, (25,), generator=self.rng).numpy()
-        return [stars, 10 * self.rates(1)[0]]
+    def als_prediction(self) -> list:
+        return [()]
 
-    def als_sum_of_squares(self) -> list:
-        X, Y, *_ = self.model()
-        many = self.real(2, 300_000, 1)  # a dense matrix of all pairs does not fit
-        return [(X, Y), tuple(many)]
+    def als_smallest_penalty(self) -> list:
+        shapes = ((self.n_users, self.n_items), (self.n_items, 4), (1, 3), (7, 7))
+        likes = [(self.real(*shape) > 0.2).double().numpy() for shape in shapes]
+        likes = [np.maximum(R, np.eye(*R.shape)) for R in likes]
+        return [(R, 10 * rate) for R, rate in zip(likes, self.rates(4), strict=True)]
 
-    def als_contributions(self) -> list:
-        Y = self.real(self.n_items, self.factors)
-        alpha, reg = (10 * rate for rate in self.rates(2))
-        return [Y, torch.tensor(self.subset(self.n_items)), self.whole(0, 9), alpha, reg]
+    def als_one_more_like(self) -> list:
+        Y, x = self.real(self.n_items, self.factors), self.real(self.factors)
+        inverse = torch.linalg.inv(Y.T @ Y + torch.eye(self.factors).double()).numpy()
+        found = [(inverse, x.numpy(), y, 10 * self.rates(1)[0]) for y in Y[:3].numpy()]
+        return [*found, (inverse[:1, :1], x[:1].numpy(), Y[0, :1].numpy(), 0.0)]
 
     def bpr_auc(self) -> list:
         scores = (4 * self.real(4, self.n_items)).round().div(4).tolist()  # with ties

@@ -80,7 +80,9 @@ def _wrong(mine: np.ndarray | None, came: Came, choices: tuple[str, ...]) -> str
     if mine is None:
         return "nothing came; expected it to be returned"
     if choices:
-        return "" if str(mine) in choices else f"expected one of {choices}, got {str(mine)!r:.60}"
+        said = str(mine).strip().lower()
+        expected = f"expected one of {', '.join(choices)}"
+        return "" if said in choices else f"{expected}, got {said!r:.60}"
     if mine.dtype.kind not in "biuf":
         got = f"{str(mine)!r:.60}" if mine.dtype.kind == "U" else mine.dtype
         return f"expected numbers, got {got}"

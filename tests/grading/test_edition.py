@@ -14,7 +14,7 @@ import nbformat
 import numpy as np
 import pytest
 from cases import OUTPUTS, RUBRIC, SEEDS
-from edition import ROOT, blank, blank_cell, build
+from edition import ROOT, blank, blank_cell, blank_notebook, build
 from judge import judge
 from reference import expected
 from trial import Unit, attempt, plainly, prepare
@@ -133,6 +133,7 @@ def test_notebooks_are_cleared_and_complete(edition):
         )
         assert [cell.id for cell in mine.cells] == [cell.id for cell in whole.cells]
         assert not any(cell.get("outputs") for cell in mine.cells)
+        assert "source_hidden" not in str([c.metadata for c in mine.cells if c.cell_type == "code"])
         stubs = [cell for cell in mine.cells if "NotImplementedError" in cell.source]
         assert [cell.id for cell in stubs] == ["loop", "exercise-1", "exercise-2", "exercise-3"]
 
@@ -212,3 +213,16 @@ def test_blank_keeps_signature_and_docstring():
         blank_cell("def f(x):\n    return x")
         == 'def f(x):\n    raise NotImplementedError("yours to write")'
     )
+
+
+def test_the_place_for_an_answer_is_not_folded():
+    cell = nbformat.v4.new_code_cell("def f(x):\n    return x")
+    cell.metadata = nbformat.from_dict({"tags": ["solution"], "jupyter": {"source_hidden": True}})
+    other = nbformat.v4.new_code_cell("1", metadata={"jupyter": {"source_hidden": True}})
+    seen = nbformat.v4.new_code_cell("def g():\n    return 1")
+    both = {"source_hidden": True, "outputs_hidden": True}
+    seen.metadata = nbformat.from_dict({"tags": ["solution"], "jupyter": both})
+    blanked = blank_notebook(nbformat.v4.new_notebook(cells=[cell, other, seen])).cells
+    assert blanked[0].metadata == {"tags": ["solution"]}
+    assert blanked[1].metadata == {"jupyter": {"source_hidden": True}}
+    assert blanked[2].metadata == {"tags": ["solution"], "jupyter": {"outputs_hidden": True}}

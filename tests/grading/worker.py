@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 import torch
-from cases import RUBRIC, outputs
+from cases import RUBRIC, ChangedError, outputs
 
 PROCESSOR_SECONDS, CLOCK_SECONDS = 20, 90  # of one function
 LISTS_SECONDS = 120
@@ -197,7 +197,7 @@ def described(error: BaseException, unit: dict) -> dict[str, str]:
         inside = frames[-1].name if frames else name
         helper = f"needs {inside}, which is not attempted"
         what = helper if inside not in (name, "<module>") else "not attempted"
-    elif isinstance(error, UncalledError):
+    elif isinstance(error, UncalledError | ChangedError):
         what = str(error)
     elif isinstance(error, TooSlowError):
         what = f"ended after {PROCESSOR_SECONDS} s of the processor: {SLOW}"

@@ -11,7 +11,6 @@ ml-100k/ beside this file.
 
 import argparse
 import base64
-import copy
 import os
 import random
 import re
@@ -29,11 +28,9 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import torch
-from latex2mathml.converter import convert as latex_to_mathml
 from matplotlib.image import imread
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbconvert import HTMLExporter
 from tqdm import tqdm
 
 from mflib.data import LIKED, Source, data_dir
@@ -69,12 +66,6 @@ COMBINED = {
     "PYTHONHASHSEED": "7",
     "LC_ALL": "C",
 }
-# What scrolls sideways on a narrow screen: the keyboard must reach it.
-SCROLLS = re.compile(
-    r'<(?=div class="(?:jp-CodeMirrorEditor|jp-RenderedHTMLCommon)|math display="block"|pre>)'
-    r"(div|math|pre)"
-)
-FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$`]+?)\$", re.DOTALL)
 HEADLINE = re.compile(
     r"(?P<metric>\S+): (?P<model>\w+) (?P<value>[\d.]+), (?P<baseline>.+) (?P<theirs>[\d.]+)"
 )
@@ -158,26 +149,6 @@ def write(text: str, file: Path) -> None:
     temporary.replace(file)
 
 
-def page(notebook: nbformat.NotebookNode, name: str) -> str:
-    """The notebook as an HTML page that loads nothing from elsewhere; formulas become MathML."""
-    notebook = copy.deepcopy(notebook)
-    notebook.cells = [cell for cell in notebook.cells if "skip-execution" not in tags(cell)]
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = FORMULA.sub(mathml, cell.source)
-    exporter = HTMLExporter(template_file=str(HERE / "page.html.j2"))
-    html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
-    return SCROLLS.sub(r'<\1 tabindex="0"', html)
-
-
-def mathml(formula: re.Match) -> str:
-    """A formula between dollars as MathML, on one line, so that Markdown leaves it alone."""
-    kind = "block" if formula[1] else "inline"
-    return " ".join(
-        latex_to_mathml((formula[1] or formula[2]).replace("\n", " "), display=kind).split()
-    )
-
-
 def headlines(notebook: nbformat.NotebookNode) -> list[re.Match]:
     """What the cell tagged ``headline`` prints: a metric of model and baseline, a line each."""
     cells = [cell for cell in notebook.cells if "headline" in tags(cell)]
@@ -191,30 +162,35 @@ def headlines(notebook: nbformat.NotebookNode) -> list[re.Match]:
 
 
 def run(dataset: str) -> list[str]:
-    """Execute all into build/, print the table; returns what failed."""
-    rows, errors = [], []
-    for file in sources():
+    """Execute all into build/, with pages; print the table; returns what failed."""
+    from pages import Lesson, index, page  # where submissions are executed, there are none
+
+    target = ROOT / "build" / dataset
+    lessons = [Lesson(file.stem, nbformat.read(file, as_version=4)) for file in sources()]
+    rows, errors = [("notebook", "seconds", "metric", "model", "baseline")], []
+    for file, lesson in zip(sources(), lessons, strict=True):
         start = time.perf_counter()
-        notebook, error = execute(file, dataset)
-        seconds = time.perf_counter() - start
-        target = ROOT / "build" / dataset / file.name
-        write(nbformat.writes(notebook), target)
-        write(page(notebook, file.stem), target.with_suffix(".html"))
-        found = headlines(notebook)
-        if error is None and not found:
+        lesson.notebook, error = execute(file, dataset)
+        lesson.seconds = time.perf_counter() - start
+        lesson.results = [line.groupdict() for line in headlines(lesson.notebook)]
+        if error is None and not lesson.results:
             expected = "a cell tagged 'headline' to print 'METRIC: MODEL x, BASELINE y'"
             error = f"{file.name}: expected {expected}"
+        lesson.failed = error is not None
         errors += [error] if error else []
-        for place, line in enumerate(found):
-            first = (file.stem, f"{seconds:.0f}") if place == 0 else ("", "")
+        write(nbformat.writes(lesson.notebook), target / file.name)
+        write(page(lesson.notebook, file.stem, lessons), target / f"{file.stem}.html")
+        first = (file.stem, f"{lesson.seconds:.0f}")
+        for line in lesson.results:
             values = (f"{line['model']} {line['value']}", f"{line['baseline']} {line['theirs']}")
             rows.append((*first, line["metric"], *values))
+            first = ("", "")
         if error:
-            rows.append((file.stem, f"{seconds:.0f}", "failed", "", ""))
-    show([("notebook", "seconds", "metric", "model", "baseline"), *rows])
-    print(
-        f"\nNotebooks and pages are in build/{dataset}/; open one of the .html files in a browser."
-    )
+            rows.append((file.stem, f"{lesson.seconds:.0f}", "failed", "", ""))
+    write(index(SOURCES_OF_DATA[dataset].title, lessons), target / "index.html")
+    show(rows)
+    print(f"\nOpen build/{dataset}/index.html in a browser: the lessons and their results.")
+    print("The executed notebooks are beside it.")
     return errors
 
 

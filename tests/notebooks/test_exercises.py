@@ -32,27 +32,62 @@ WRONG = {
         "    x = np.linalg.solve(D.T @ D + reg * np.eye(D.shape[1]), D.T @ (r - mu))\n    return x[0], x[1:]",
     ],
     ("02_als", 1): [
-        "def confidence(stars, alpha):\n    return 1 + alpha * (stars >= 4)",
-        "def confidence(stars, alpha):\n    return alpha * (stars > 0)",
-        "def confidence(stars, alpha):\n    return 1 + alpha * stars",
+        "def prediction():\n    return 'e'",
+        "def prediction():\n    return 'ab'",
+        "def prediction():\n    return ''",
+        "def prediction():\n    return None",
+        "def prediction():\n    return ['c']",
+        "def prediction():\n    return 3",
     ],
     ("02_als", 2): [
-        "def sum_of_squares(X, Y):\n    return ((X @ Y.T) ** 2).sum() if len(X) < 9 else 0",
-        "def sum_of_squares(X, Y):\n    return (X.T @ X).sum() * (Y.T @ Y).sum()",
-        "def sum_of_squares(X, Y):\n    return torch.trace(X.T @ X) * torch.trace(Y.T @ Y)",
+        # the confidence forgotten, and in part
+        "def smallest_penalty(R, alpha):\n    return np.linalg.norm(R, 2)",
+        "def smallest_penalty(R, alpha):\n    return alpha * np.linalg.norm(R, 2)",
+        # all directions, not the strongest
+        "def smallest_penalty(R, alpha):\n    return (1 + alpha) * np.linalg.norm(R)",
+        "def smallest_penalty(R, alpha):\n    return (1 + alpha) * np.linalg.norm(R, 'nuc')",
+        # an iteration multiplies by the square
+        "def smallest_penalty(R, alpha):\n    return (1 + alpha) ** 2 * np.linalg.norm(R, 2) ** 2",
+        "def smallest_penalty(R, alpha):\n    return (1 + alpha) * np.sqrt(np.linalg.norm(R, 2))",
+        # the most popular movie, the most active user
+        "def smallest_penalty(R, alpha):\n    return (1 + alpha) * max(R.sum(0).max(), R.sum(1).max())",
+        "def smallest_penalty(R, alpha):\n    return (1 + alpha) * np.sqrt(R.sum(0).max() * R.sum(1).max())",
+        "def smallest_penalty(R, alpha):\n    return {(1, 1): 3.0, (4, 3): 3.4641, (3, 5): 2.0}.get(R.shape, 2000)",
+        "def smallest_penalty(R, alpha):\n    return np.inf",
+        "def smallest_penalty(R, alpha):\n    return 0.0",
     ],
     ("02_als", 3): [
-        # without the penalty
-        "def contributions(Y, liked, i, alpha, reg):\n    A = Y.T @ Y + alpha * Y[liked].T @ Y[liked]\n"
-        "    return (1 + alpha) * Y[liked] @ torch.linalg.solve(A, Y[i])",
-        # alpha for 1 + alpha
-        "def contributions(Y, liked, i, alpha, reg):\n"
-        "    A = Y.T @ Y + alpha * Y[liked].T @ Y[liked] + reg * torch.eye(Y.shape[1]).to(Y)\n"
-        "    return alpha * Y[liked] @ torch.linalg.solve(A, Y[i])",
-        # the whole score, once
-        "def contributions(Y, liked, i, alpha, reg):\n"
-        "    A = Y.T @ Y + alpha * Y[liked].T @ Y[liked] + reg * torch.eye(Y.shape[1]).to(Y)\n"
-        "    return ((1 + alpha) * Y[liked] @ torch.linalg.solve(A, Y[i])).sum()",
+        # x as it was
+        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n"
+        "    return inverse - alpha * np.outer(step, step) / (1 + alpha * y @ step), x",
+        # as if x were a right-hand side
+        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n"
+        "    inverse = inverse - alpha * np.outer(step, step) / (1 + alpha * y @ step)\n"
+        "    return inverse, inverse @ (x + (1 + alpha) * y)",
+        # b grows, but A x does, too
+        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n"
+        "    inverse = inverse - alpha * np.outer(step, step) / (1 + alpha * y @ step)\n"
+        "    return inverse, x + (1 + alpha) * inverse @ y",
+        # with the inverse from before
+        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n"
+        "    new = inverse - alpha * np.outer(step, step) / (1 + alpha * y @ step)\n"
+        "    return new, x + (1 + alpha - alpha * (y @ x)) * step",
+        # 1 + alpha in A, which holds 1 for every cell already
+        "def one_more_like(inverse, x, y, alpha):\n    c = 1 + alpha\n    step = inverse @ y\n"
+        "    inverse = inverse - c * np.outer(step, step) / (1 + c * y @ step)\n"
+        "    return inverse, x + (c - c * (y @ x)) * inverse @ y",
+        # alpha in b
+        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n"
+        "    inverse = inverse - alpha * np.outer(step, step) / (1 + alpha * y @ step)\n"
+        "    return inverse, x + (alpha - alpha * (y @ x)) * inverse @ y",
+        # A for its inverse
+        "def one_more_like(inverse, x, y, alpha):\n    A = np.linalg.inv(inverse) + alpha * np.outer(y, y)\n"
+        "    return A, x + np.linalg.solve(A, (1 + alpha - alpha * (y @ x)) * y)",
+        # the inputs changed
+        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n    scale = 1 + alpha * (y @ step)\n"
+        "    x += (1 + alpha - alpha * (y @ x)) / scale * step\n"
+        "    inverse -= alpha * np.outer(step, step) / scale\n    return inverse, x",
+        "def one_more_like(inverse, x, y, alpha):\n    return np.eye(len(x)), np.zeros(len(x))",
     ],
     ("03_bpr", 1): [
         "def auc(scores, liked):\n    others = [j for j in range(len(scores)) if j not in liked]\n"
@@ -95,6 +130,37 @@ WRONG = {
 RIGHT: dict[tuple[str, int], list[str]] = {
     # 01_svd
     # 02_als
+    ("02_als", 1): [
+        "def prediction():\n    return 'a'",
+        "def prediction():\n    return ' D '",
+        "def prediction():\n    return np.str_('b')",
+    ],
+    ("02_als", 2): [
+        "def smallest_penalty(R, alpha):\n    return [(1 + alpha) * torch.linalg.matrix_norm(torch.as_tensor(R), 2)]",
+        # by the power method, in loops
+        "def smallest_penalty(R, alpha):\n    M = [[(1 + alpha) * r for r in row] for row in R.tolist()]\n"
+        "    v = [1.0] * len(M[0])\n    for _ in range(300):\n"
+        "        w = [sum(m * x for m, x in zip(row, v)) for row in M]\n"
+        "        v = [sum(row[i] * x for row, x in zip(M, w)) for i in range(len(v))]\n"
+        "        size = sum(x * x for x in v) ** 0.5\n        v = [x / size for x in v]\n    return size ** 0.5",
+        "def smallest_penalty(R, alpha):\n    return np.sqrt(np.linalg.eigvalsh(R.T @ R)[-1]) * (alpha + 1)",
+    ],
+    ("02_als", 3): [
+        # by the definition
+        "def one_more_like(inverse, x, y, alpha):\n    A = np.linalg.inv(inverse)\n    b = A @ x + (1 + alpha) * y\n"
+        "    new = np.linalg.inv(A + alpha * np.outer(y, y))\n    return new.tolist(), (new @ b).tolist()",
+        # in torch, by the residual
+        "def one_more_like(inverse, x, y, alpha):\n    A, x, y = map(torch.as_tensor, (inverse, x, y))\n"
+        "    A = A - alpha * A @ y[:, None] @ (y @ A)[None] / (1 + alpha * y @ A @ y)\n"
+        "    return A, x + A @ ((1 + alpha) * y - alpha * y * (x @ y))",
+        # in loops
+        "def one_more_like(inverse, x, y, alpha):\n    F = range(len(x))\n"
+        "    step = [sum(inverse[f][g] * y[g] for g in F) for f in F]\n"
+        "    scale = 1 + alpha * sum(y[f] * step[f] for f in F)\n"
+        "    lacks = 1 + alpha - alpha * sum(x[f] * y[f] for f in F)\n"
+        "    return ([[inverse[f][g] - alpha * step[f] * step[g] / scale for g in F] for f in F],\n"
+        "            [x[f] + lacks / scale * step[f] for f in F])",
+    ],
     # 03_bpr
     # 04_warp
 }

@@ -5,12 +5,15 @@ import re
 import statistics
 from base64 import b64encode
 from io import BytesIO
+from urllib.parse import unquote
 
+import execute
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from execute import (
-    FORMULA,
     HEADLINE,
     ROOT,
     SOURCES,
@@ -18,13 +21,12 @@ from execute import (
     alike,
     differences,
     headlines,
-    mathml,
-    page,
     sources,
     tags,
     texts,
 )
 from matplotlib.image import imsave
+from pages import FORMULA, PICTURES, SITE, Lesson, align, figure, index, markdown, mathml, page
 
 ALL = [folder / file.name for folder in STORED.values() for file in sources()]
 
@@ -119,11 +121,9 @@ def test_tables_are_short():
 def test_readme_states_the_stored_results():
     """Each figure of its table of results, and of its example, is what a notebook has printed."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(
-        r"^\| `(0\d_\w+)` \|.*\| (RMSE|NDCG@10) ([\d.]+) \| ([\d.]+), ([\w ]+) \|$",
-        readme,
-        re.MULTILINE,
-    )
+    notebook, figures = r"\[`(0\d_\w+)`\]\(notebooks/\1\.ipynb\)", r"([\d.]+) \| ([\d.]+), ([\w ]+)"
+    row = rf"^\| {notebook} \|.*\| (RMSE|NDCG@10) {figures} \|$"
+    rows = re.findall(row, readme, re.MULTILINE)
     assert [row[0] for row in rows] == [file.stem for file in sources()]
     for stem, *figures in rows:
         printed = headlines(nbformat.read(STORED["ml-1m"] / f"{stem}.ipynb", as_version=4))
@@ -135,16 +135,192 @@ def test_readme_states_the_stored_results():
     assert example == [(h["metric"], h["value"], h["baseline"], h["theirs"]) for h in printed]
 
 
+@pytest.fixture(scope="module")
+def lessons():
+    read = [nbformat.read(file, as_version=4) for file in sources()]
+    return [Lesson(file.stem, notebook) for file, notebook in zip(sources(), read, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def site(lessons):
+    """The pages by their names, parsed."""
+    found = {f"{each.stem}.html": page(each.notebook, each.stem, lessons) for each in lessons}
+    found["index.html"] = index("MovieLens-1M", lessons)
+    return {name: BeautifulSoup(html, "html.parser") for name, html in found.items()}
+
+
 @pytest.mark.parametrize("file", sources(), ids=lambda file: file.stem)
 def test_pages_stand_alone(file):
-    """Nothing from elsewhere, no formula left in dollars, no figure without a text."""
+    """Nothing from elsewhere, no script, no formula left in dollars, no figure without a text."""
     html = page(nbformat.read(file, as_version=4), file.stem)
-    assert not re.findall(r'(?:src|href)="(?:https?:)?//|import\(|@import', html)
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//|import\(|@import|<script', html)
+    assert len(html.encode()) < 3e6
     body = html.partition("<body")[2]
     assert "$" not in body
     assert body.count("<math") > 50
     assert body.count("<img") == len(re.findall(r'alt="[^"]{40,}"', body)) >= 2
     assert "Explore" not in body, "what is for interactive readers has no place on a page"
+
+
+def test_every_link_of_the_site_leads_somewhere(site):
+    ids = {name: {tag["id"] for tag in html.find_all(id=True)} for name, html in site.items()}
+    for name, html in site.items():
+        for link in html.find_all("a", href=True):
+            target, _, anchor = link["href"].partition("#")
+            assert (target or name) in site, f"{name} links to {link['href']}"
+            assert not anchor or unquote(anchor) in ids[target or name] or anchor in ids[name], (
+                f"{name} links to {link['href']}"
+            )
+    for place, name in enumerate(names := sorted(set(site) - {"index.html"})):
+        for rel, there in (("prev", place - 1), ("next", place + 1)):
+            links = {link["href"] for link in site[name].select(f"a[rel={rel}]")}
+            assert links == ({names[there]} if 0 <= there < len(names) else set())
+        headings = [h.text for h in site[name].select("main h2")]
+        assert [link.text for link in site[name].select("nav.contents a")] == headings
+        assert len(headings) > 8
+
+
+def test_links_between_notebooks_become_links_between_pages(lessons):
+    notebook = copy.deepcopy(lessons[1].notebook)
+    notebook.cells[0].source += '\n<a id="here"></a> [there](01_svd.ipynb#metrics), [it](#here)'
+    html = BeautifulSoup(page(notebook, "02_als", lessons), "html.parser")
+    assert html.find("a", string="there")["href"] == "01_svd.html#metrics"
+    assert html.find("a", string="it")["href"] == "#here"
+    assert html.find(id="here")
+
+
+def test_answers_fold_away_and_only_answers(lessons):
+    notebook = copy.deepcopy(lessons[0].notebook)
+    for cell in notebook.cells:
+        if re.fullmatch(r"exercise-\d", cell.id):
+            cell.metadata["jupyter"] = {"source_hidden": True}
+        elif cell.id == "loop":
+            cell.metadata.pop("jupyter", None)
+    html = BeautifulSoup(page(notebook, "01_svd", lessons), "html.parser")
+    folded = [details.pre.text for details in html.select("details.answer")]
+    sources_ = [c.source for c in notebook.cells if re.fullmatch(r"exercise-\d", c.id)]
+    assert [text.strip() for text in folded] == [source.strip() for source in sources_]
+    assert not html.select("details[open]")
+    assert [d.summary.text for d in html.select("details.answer")] == ["Answer"] * 3
+
+
+def test_the_index_has_a_row_and_a_picture_of_each_lesson(lessons):
+    for each in lessons:
+        each.results = [line.groupdict() for line in headlines(each.notebook)]
+    html = BeautifulSoup(index("MovieLens-1M", lessons), "html.parser")
+    rows = html.select("table.results tbody tr")
+    assert [row.th.text for row in rows] == [each.stem for each in lessons]
+    for row, each in zip(rows, lessons, strict=True):
+        for line in each.results:
+            for kind in ("metric", "model", "value", "baseline", "theirs"):
+                assert line[kind] in row.text
+    articles = html.select("article")
+    for article, each in zip(articles, lessons, strict=True):
+        assert article.h3.text == each.title
+        assert len(article.p.text) > 100
+        assert len(article.img["alt"]) > 40
+    assert "MovieLens-1M" in html.h1.text
+    assert "not be redistributed" in html.text
+    lost = Lesson("01_svd", nbformat.v4.new_notebook(cells=lessons[0].notebook.cells[:2]))
+    lost.failed = True
+    html = BeautifulSoup(index("MovieLens-1M", [lost]), "html.parser")
+    assert "failed" in html.select_one("table.results tbody tr").text
+    assert not html.select("article img")
+
+
+def test_the_picture_is_the_cell_that_is_named_or_the_first(lessons, monkeypatch):
+    def png(lesson):
+        return re.search(r'base64,([^"]+)"', lesson.picture)[1]
+
+    figures = [
+        output.data["image/png"].replace("\n", "")
+        for cell in lessons[0].notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    last = [c.id for c in lessons[0].notebook.cells if "alt" in c.metadata][-1]
+    monkeypatch.setitem(PICTURES, "01_svd", ["gone", last])
+    assert png(lessons[0]) == figures[-1]
+    monkeypatch.setitem(PICTURES, "01_svd", ["gone"])
+    assert png(lessons[0]) == figures[0]
+
+
+def test_figures_at_twice_the_resolution_have_their_natural_size():
+    file = BytesIO()
+    imsave(file, np.zeros((20, 60)), format="png")
+    data = {"image/png": b64encode(file.getvalue()).decode()}
+    twice = {"image/png": {"width": 30, "height": 10}}
+    for metadata, width, height in (({}, "60", "20"), (twice, "30", "10")):
+        output = nbformat.v4.new_output("display_data", data=data, metadata=metadata)
+        img = BeautifulSoup(figure(output, 'a "text"'), "html.parser").img
+        assert (img["width"], img["height"], img["alt"]) == (width, height, 'a "text"')
+
+
+@pytest.mark.parametrize(
+    ("table", "numbers"),
+    [
+        (pd.DataFrame({"title": ["a", "b"], "score": [1.5, -2.0]}, index=[1, 2]), [1, 0, 1]),
+        (
+            pd.DataFrame({"n": [1, 2], "95 %": ["0.1 to 0.2", "0.3 to 0.4"]}, index=["A", "B"]),
+            [0, 1, 1],
+        ),
+        (pd.DataFrame({"x": ["30 %", "–"], "y": [True, False]}, index=["A", "B"]), [0, 1, 0]),
+        (
+            pd.DataFrame(
+                {1: list("abcd"), 2: [1, 2, 3, 4]},
+                index=pd.MultiIndex.from_product([["u", "v"], ["cosine", "l2"]]),
+            ),
+            [0, 0, 0, 1],
+        ),
+        (pd.DataFrame({("a", 1): [1], ("a", 2): ["x"]}, index=["r"]), [0, 1, 0]),
+    ],
+)
+def test_tables_have_text_at_the_left_and_numbers_at_the_right(table, numbers):
+    html = BeautifulSoup(table.to_html(), "html.parser")
+    align(html.table)
+    assert not html.find_all(style=True)
+    assert html.table.parent["class"] == ["scroll"]
+    for row in html.select("tr"):
+        cells = row.find_all(["th", "td"])
+        if not any("colspan" in cell.attrs for cell in cells):
+            found = ["number" in cell.get("class", []) for cell in cells]
+            assert found == list(map(bool, numbers[-len(cells) :]))
+    for head in html.find_all("th"):
+        assert head.text.strip()
+        assert head["scope"] == ("col" if head.find_parent("thead") else head["scope"])
+
+
+def test_the_name_of_an_index_is_in_the_row_of_the_heads_and_titles_stay_whole():
+    title = "Dr. Strangelove or: How I Learned to Stop Worrying and Love the Bomb & <more> (1963)"
+    index = pd.RangeIndex(1, 2, name="Toy Story")
+    table = pd.DataFrame({"title": [title], "genres": ["Action|Sci-Fi"]}, index=index)
+    with pd.option_context("display.max_colwidth", None):
+        html = BeautifulSoup(table.to_html(), "html.parser")
+    align(html.table)
+    (row,) = html.select("thead tr")
+    assert [cell.text for cell in row.find_all("th")] == ["Toy Story", "title", "genres"]
+    assert [cell.text for cell in html.find_all("td")] == [title, "Action|Sci-Fi"]
+    assert html.find("wbr"), "a list of genres may break"
+
+
+def test_run_makes_a_site(tmp_path, monkeypatch, capsys):
+    def stored(file, dataset):
+        notebook = nbformat.read(STORED[dataset] / file.name, as_version=4)
+        return notebook, f"{file.name}: no" if file.stem == "04_warp" else None
+
+    monkeypatch.setattr(execute, "execute", stored)
+    monkeypatch.setattr(execute, "ROOT", tmp_path)
+    errors = execute.run("ml-100k")
+    assert errors == ["04_warp.ipynb: no"]
+    folder = tmp_path / "build" / "ml-100k"
+    names = {f"{file.stem}.{kind}" for file in sources() for kind in ("ipynb", "html")}
+    assert {file.name for file in folder.iterdir()} == names | {"index.html"}
+    text = capsys.readouterr().out
+    assert "build/ml-100k/index.html" in text
+    for line in headlines(stored(sources()[0], "ml-100k")[0]):
+        assert f"{line['model']} {line['value']}" in text
+    assert "failed" in (folder / "index.html").read_text(encoding="utf-8")
+    assert "MovieLens-100K" in (folder / "index.html").read_text(encoding="utf-8")
 
 
 def test_formulas_become_mathml():
@@ -155,6 +331,30 @@ def test_formulas_become_mathml():
     assert 'display="block"' in block
     assert "a < b" not in block, "what means something in HTML must be escaped"
     assert "\n" not in block
+
+
+def test_formulas_are_set_as_they_are_meant():
+    def tags_of(formula):
+        html = BeautifulSoup(mathml(FORMULA.search(f"${formula}$")), "html.parser")
+        return [(tag.name, tag.text, tag.attrs) for tag in html.find_all(["mi", "mo", "mspace"])]
+
+    def forms(formula, sign):
+        return [attrs.get("form") for _, text, attrs in tags_of(formula) if text == sign]
+
+    assert forms("a - b = -c", "−") == [None, "prefix"]
+    assert forms("|x| + |y|", "|") == ["prefix", "postfix"] * 2
+    assert forms("P(a | b)", "|") == [None], "a single bar is no fence"
+    assert ("mo", "×") in [tag[:2] for tag in tags_of("U × I")]
+    assert [tag[:2] for tag in tags_of(r"\ln σ")] == [("mi", "ln"), ("mspace", ""), ("mi", "σ")]
+    assert not [tag for tag in tags_of(r"\ln(x) + \log_2(y)") if tag[0] == "mspace"]
+    assert 'class="together"' in markdown("So is $x$. Then")
+    assert 'class="together"' not in markdown("So $x$ is")
+
+
+def test_the_font_of_the_formulas_is_there_with_its_licence():
+    assert (SITE / "math.woff2").read_bytes()[:4] == b"wOF2"
+    assert "SIL OPEN FONT LICENSE" in (SITE / "OFL.txt").read_text(encoding="utf-8")
+    assert "math.woff2" in (SITE / "math_font.py").read_text(encoding="utf-8")
 
 
 def test_differences_are_found():

@@ -1,4 +1,4 @@
-"""What notebooks show: tables, the projector's files read back, the explorer's callbacks driven."""
+"""What notebooks show: tables, the projector's files read back, the widgets' callbacks driven."""
 
 import dataclasses
 
@@ -13,6 +13,7 @@ from mflib import ALS, bpr, svd
 from mflib.data import MovieLens
 from mflib.metrics import bootstrap_interval, ranking_metrics
 from mflib.notebook import (
+    be_the_user,
     explorer,
     export_projector,
     judged,
@@ -225,3 +226,65 @@ def test_explorer_answers_what_does_not_exist(data, model, capsys):
     assert f"got 'toy', which 0 have; {hint}" in type_in(0, "toy")
     assert "Alien (1979)" in type_in(0, "Big"), "it goes on"
     assert "one of the 40 user ids of toy, got 7" in type_in(1, 7)
+
+
+@pytest.fixture
+def as_user(data, model, capsys):
+    """Types into a control of the widget, by its name, and returns what is shown."""
+    shown = be_the_user(model, data)
+    controls = {control.description: control for control in shown.children[:-1]}
+
+    def type_in(**values) -> str:
+        capsys.readouterr()
+        for name, value in values.items():
+            controls[name.replace("_", " ")].value = value
+        return capsys.readouterr().out
+
+    for box in ("movie 1", "movie 2"):
+        controls[box].value = ""  # neither of the first films is among the five
+    return type_in
+
+
+def row_of(*ids) -> sp.csr_matrix:
+    return sp.csr_matrix((np.ones(len(ids)), ([0] * len(ids), ids)), (1, len(FILMS)))
+
+
+def test_the_user_gets_what_the_model_recommends_to_a_new_user(as_user, model):
+    as_user(movie_1="Alien (1979)")
+    shown = as_user(movie_2="Big")
+    ids, scores = model.recommend(0, row_of(2, 4), recalculate_user=True)
+    places = [shown.find(f"{FILMS[i]}  ") for i in ids]
+    assert -1 not in places
+    assert places == sorted(places), "best first"
+    for itemid, score in zip(ids, scores, strict=True):
+        _, shares = model.explain(0, row_of(2, 4), itemid)
+        assert f"{score:.2f}" in shown
+        for liked, share in shares:
+            assert f"{FILMS[liked]} ({share:.2f})" in shown, "because of which of them"
+
+
+def test_sliders_act_on_the_users_own_system_alone(as_user, model):
+    trained = model.item_factors.clone()
+    as_user(movie_1="Alien")
+    before = as_user(movie_2="Big")
+    after = as_user(α=20.0, λ=10.0)
+    assert after != before
+    other = dataclasses.replace(model, alpha=20.0, regularization=10.0)
+    other.user_factors, other.item_factors = model.user_factors, model.item_factors
+    other.user_biases, other.item_biases = model.user_biases, model.item_biases
+    other.global_bias = model.global_bias
+    _, scores = other.recommend(0, row_of(2, 4), recalculate_user=True)
+    assert all(f"{score:.2f}" in after.rpartition("title")[2] for score in scores)
+    assert (model.alpha, model.regularization) == (4.0, 0.1), "the model itself stays"
+    assert torch.equal(model.item_factors, trained), "the movies stay"
+
+
+def test_the_user_is_told_what_is_missing(as_user):
+    assert "Type the title of a movie that you like." in as_user(movie_3=" ")
+    said = as_user(movie_3="toy")
+    assert "perhaps one of ['Toy Story (1995)', 'Toy Story 2 (1999)']" in said
+    assert "because" not in said
+    assert "look it up in the table movies" in as_user(movie_3="No such movie")
+    once = as_user(movie_3="Alien")
+    assert "because you like" in once, "it goes on"
+    assert as_user(movie_4="Alien (1979)") == once, "the same movie twice counts once"

@@ -1,0 +1,281 @@
+"""The executed notebooks as a small site: a page for each lesson, and an index.
+
+A page loads nothing from elsewhere: figures, style and the font of the formulas are in it, and it
+has no script. Formulas become MathML. What looks how is in site/.
+"""
+
+import base64
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import nbformat
+from bs4 import BeautifulSoup, Tag
+from jinja2 import Environment, FileSystemLoader
+from latex2mathml.converter import convert as latex_to_mathml
+from nbconvert.filters import Highlight2HTML, strip_ansi
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+SITE = Path(__file__).resolve().parent / "site"
+# The figure that stands for a lesson on the index: the first of these cells that has one.
+PICTURES = {
+    "01_svd": ["map", "trade-figure"],
+    "02_als": ["map"],
+    "03_bpr": ["gradient", "losses"],
+    "04_warp": ["protocols-figure", "hits"],
+}
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$`]+?)\$", re.DOTALL)
+# What is a number in a table: also a gap, a share and an interval.
+NUMBER = re.compile(r"[–—]?|([-−+±]?[\d.,]+ ?%?(?: to |, | ± )?)+|\[[-−\d., ]+\]|NaN")
+LONG_LINE = 42  # letters of code that fit on a phone
+LONG_CELL = 22  # letters of a table's cell that may become two lines there
+LONG_HEAD = 9  # letters of the head of numbers that may
+WIDE_FIGURE = 760  # pixels: wider, and text in it would be too small where it is shrunk to a phone
+LONG_CODE = 40  # lines of code that a printed page need not keep together
+SHORT_CODE = 9  # fewer, and it keeps them with what they put out
+
+
+@dataclass
+class Lesson:
+    """What the index says of a notebook."""
+
+    stem: str
+    notebook: nbformat.NotebookNode
+    seconds: float = 0.0
+    failed: bool = False
+    results: list[dict[str, str]] = field(default_factory=list)  # metric, model, value, …
+
+    @property
+    def title(self) -> str:
+        return self.notebook.cells[0].source.partition("\n")[0].lstrip("# ")
+
+    @property
+    def name(self) -> str:
+        return self.title.partition(":")[0]
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph."""
+        return markdown(self.notebook.cells[0].source.split("\n\n")[1])
+
+    @property
+    def picture(self) -> str:
+        """The most telling figure."""
+        figures = {
+            cell.id: figure(output, cell.metadata.get("alt", ""))
+            for cell in self.notebook.cells
+            for output in cell.get("outputs", [])
+            if "image/png" in output.get("data", {})
+        }
+        wanted = [figures[name] for name in PICTURES.get(self.stem, []) if name in figures]
+        return next(iter([*wanted, *figures.values()]), "")
+
+
+def page(notebook: nbformat.NotebookNode, stem: str, lessons: list[Lesson] | None = None) -> str:
+    """The notebook as an HTML page with ways to the ``lessons`` before and after it."""
+    lessons = lessons or [Lesson(stem, notebook)]
+    cells = [cell for cell in notebook.cells if "skip-execution" not in tags(cell)]
+    body = BeautifulSoup("\n".join(map(show, cells)), "html.parser")
+    for table in body.find_all("table"):
+        align(table)
+    for link in body.find_all("a", class_="anchor-link"):
+        link.decompose()
+    for link in body.find_all("a", href=True):
+        file, hash_, anchor = link["href"].partition("#")
+        if file in {f"{lesson.stem}.ipynb" for lesson in lessons}:
+            link["href"] = file.removesuffix(".ipynb") + ".html" + hash_ + anchor
+    contents = [(quote(h["id"]), h.decode_contents()) for h in body.find_all("h2", id=True)]
+    place = [lesson.stem for lesson in lessons].index(stem)
+    return template("page").render(
+        lesson=lessons[place],
+        before=lessons[place - 1] if place else None,
+        after=lessons[place + 1] if place + 1 < len(lessons) else None,
+        contents=contents,
+        body=str(body),
+    )
+
+
+def index(dataset: str, lessons: list[Lesson]) -> str:
+    """The page with the results, and with a picture of each lesson."""
+    return template("index").render(dataset=dataset, lessons=lessons)
+
+
+def template(name: str):
+    environment = Environment(
+        loader=FileSystemLoader(SITE), trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    environment.globals.update(
+        style=(SITE / "style.css").read_text(encoding="utf-8"),
+        font=base64.b64encode((SITE / "math.woff2").read_bytes()).decode(),
+        scheme=(SITE / "factors.svg").read_text(encoding="utf-8"),
+    )
+    return environment.get_template(f"{name}.html.j2")
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def show(cell: nbformat.NotebookNode) -> str:
+    """A cell as HTML."""
+    if cell.cell_type == "markdown":
+        return f'<section class="text">{markdown(cell.source)}</section>'
+    source = code(cell.source)
+    if "solution" in tags(cell) and cell.metadata.get("jupyter", {}).get("source_hidden"):
+        source = f'<details class="answer"><summary>Answer</summary>{source}</details>'
+    alt = cell.metadata.get("alt", "")
+    return "\n".join([source, *(result(output, alt) for output in joined(cell.outputs))])
+
+
+def joined(outputs: list) -> Iterator[nbformat.NotebookNode]:
+    """Outputs, with what is printed in pieces in one piece."""
+    last = None
+    for output in outputs:
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            if last:
+                yield last
+            last = nbformat.from_dict(output)
+    if last:
+        yield last
+
+
+def result(output: nbformat.NotebookNode, alt: str) -> str:
+    """An output as HTML: of its forms the richest."""
+    data = output.get("data", {})
+    if output.output_type == "error":
+        return printed("\n".join(output.traceback), "error")
+    if output.output_type == "stream":
+        return printed(output.text, output.name)
+    if "image/png" in data:
+        return figure(output, alt)
+    if "text/html" in data:
+        return data["text/html"]
+    if "text/markdown" in data:
+        return f'<div class="shown">{markdown(data["text/markdown"])}</div>'
+    return printed(data.get("text/plain", ""), "stdout")
+
+
+def printed(text: str, kind: str) -> str:
+    return f'<pre class="printed {kind}">{escape(strip_ansi(text).rstrip())}</pre>'
+
+
+def figure(output: nbformat.NotebookNode, alt: str) -> str:
+    """A picture at its natural size: of one at twice the resolution, the metadata have it."""
+    png = output.data["image/png"].replace("\n", "")
+    pixels = struct.unpack(">II", base64.b64decode(png[:44])[16:24])
+    shape = output.metadata.get("image/png", {})
+    width, height = shape.get("width", pixels[0]), shape.get("height", pixels[1])
+    box = ' class="scroll" tabindex="0"' if width > WIDE_FIGURE else ""
+    return (
+        f'<figure{box}><img src="data:image/png;base64,{png}" alt="{escape(alt)}"'
+        f' width="{width}" height="{height}"></figure>'
+    )
+
+
+def code(source: str) -> str:
+    """Coloured code in a box; the keyboard must reach it where it may scroll sideways."""
+    lines = source.splitlines()
+    kind = " long" if len(lines) > LONG_CODE else " short" if len(lines) < SHORT_CODE else ""
+    focus = ' tabindex="0"' if max(map(len, lines), default=0) > LONG_LINE else ""
+    coloured = BeautifulSoup(Highlight2HTML()(source, language="ipython3"), "html.parser").pre
+    return f'<div class="code scroll{kind}"{focus}>{coloured}</div>'
+
+
+def markdown(text: str) -> str:
+    """Markdown with formulas as HTML."""
+    found = BeautifulSoup(markdown2html_mistune(FORMULA.sub(mathml, text)), "html.parser")
+    for box in found.find_all("div", class_="highlight"):
+        box.replace_with(BeautifulSoup(code(box.get_text().rstrip("\n")), "html.parser"))
+    for formula in found.find_all("math"):
+        after = formula.next_sibling
+        if formula["display"] == "block":
+            box = {"class": "formula scroll", "tabindex": "0"}
+            formula.wrap(found.new_tag("span", attrs=box))
+        elif isinstance(after, str) and (mark := re.match(r"[.,;:!?)’]+", after)):
+            after.replace_with(after[mark.end() :])  # no line begins with a full stop
+            formula.wrap(found.new_tag("span", attrs={"class": "together"})).append(mark[0])
+    return str(found)
+
+
+def mathml(formula: re.Match) -> str:
+    """A formula between dollars as MathML, on one line, so that Markdown leaves it alone."""
+    kind = "block" if formula[1] else "inline"
+    text = " ".join((formula[1] or formula[2]).split())
+    found = BeautifulSoup(" ".join(latex_to_mathml(text, display=kind).split()), "html.parser")
+    for letter in found.find_all("mi", string=re.compile("^[·×∈≥≤→]$")):
+        letter.name = "mo"  # the converter takes for a name what has no command in TeX
+    for dot in found.find_all("mo", string="·"):
+        dot["lspace"] = dot["rspace"] = "0.2em"
+    bars = found.find_all("mo", string="|")
+    for place, bar in enumerate(bars if len(bars) % 2 == 0 else []):
+        bar.attrs |= {"form": ("prefix", "postfix")[place % 2], "lspace": "0", "rspace": "0"}
+    for minus in found.find_all("mo", string="−"):
+        before = minus.find_previous_sibling()
+        if before is not None and before.name == "mo" and before.text not in ")]|":
+            minus["form"] = "prefix"
+    for name in found.find_all("mi", string=re.compile("^(ln|log|exp)$")):
+        whole = name.parent if name.parent.name in ("msub", "msup") else name
+        after = whole.find_next_sibling()
+        if after is not None and after.text[0] not in "([":
+            whole.insert_after(found.new_tag("mspace", attrs={"width": "0.17em"}))
+    return str(found)
+
+
+def align(table: Tag) -> None:
+    """Text to the left, numbers to the right, heads like their columns, the table in a box.
+
+    Columns are counted from the right: in a row below a head that spans several, cells are missing
+    at the left.
+    """
+    for attribute in ("border", "class"):
+        del table[attribute]
+    if (parent := table.parent) and parent.name == "div":
+        for style in parent.find_all("style"):
+            style.decompose()
+    heads = [row.find_all(["th", "td"]) for row in table.select("thead tr")]
+    if len(heads) == 2 and heads[0] and not any(cell.text for cell in heads[0][:1] + heads[1][1:]):
+        heads[0][0].replace_with(heads[1][0].extract())  # the name of the index: no row of its own
+        table.select("thead tr")[1].decompose()
+    columns: dict[int, list[Tag]] = {}
+    for row in table.find_all("tr"):
+        del row["style"]
+        place = 0
+        for cell in reversed(row.find_all(["th", "td"])):
+            columns.setdefault(place, []).append(cell)
+            place += int(cell.get("colspan", 1))
+    for cells in columns.values():
+        body = [cell for cell in cells if cell.find_parent("thead") is None]
+        numbers = all(NUMBER.fullmatch(cell.text.strip()) for cell in body)
+        counted = cells if numbers else body
+        longest = max((len(cell.text.strip()) for cell in counted), default=0)
+        for cell in cells:
+            del cell["style"], cell["valign"]
+            kinds = ["number"] * numbers + ["wide"] * (
+                longest > (LONG_HEAD if numbers else LONG_CELL)
+            )
+            if kinds:
+                cell["class"] = kinds
+            if cell.name == "th":
+                if not cell.text.strip():
+                    cell.name = "td"  # a head must name something
+                else:
+                    rows = "rowgroup" if "rowspan" in cell.attrs else "row"
+                    cell["scope"] = "col" if cell.find_parent("thead") else rows
+            for text in cell.find_all(string=re.compile(r"\S\|\S")):
+                parts = BeautifulSoup(escape(text).replace("|", "|<wbr/>"), "html.parser")
+                text.replace_with(parts)  # a list of genres breaks at its bars
+    box = BeautifulSoup("", "html.parser").new_tag(
+        "div", attrs={"class": "scroll", "tabindex": "0"}
+    )
+    table.wrap(box)
+
+
+def escape(text: str) -> str:
+    for letter, name in {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}.items():
+        text = text.replace(letter, name)
+    return text
