@@ -113,8 +113,9 @@ def run_all(page, entry: str = "Run All Cells") -> None:
 
 
 def all_done(page) -> None:
-    """Wait until every code cell has a number and the kernel is idle."""
-    numbered = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(
+    """Wait until every code cell, but those folded away, has a number and the kernel is idle."""
+    numbered = """() => [...document.querySelectorAll(
+        '.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')].every(
         prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim()))"""
     page.wait_for_function(numbered, timeout=6 * MINUTES)
     idle(page)

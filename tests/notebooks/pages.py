@@ -28,12 +28,12 @@ PICTURES = {
     "04_warp": ["protocols-figure", "hits"],
 }
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$`]+?)\$", re.DOTALL)
-# What is a number in a table: also a gap, a share and an interval.
-NUMBER = re.compile(r"[–—]?|([-−+±]?[\d.,]+ ?%?(?: to |, | ± )?)+|\[[-−\d., ]+\]|NaN")
+# What is a number in a table: also a gap, a share, an interval, and a number with an interval.
+NUMBER = re.compile(r"[–—]?|NaN|(?=.*\d)(?:[-−+±\d.,%()\[\] ]|(?<= )to(?= ))+")
 LONG_LINE = 42  # letters of code that fit on a phone
 LONG_CELL = 22  # letters of a table's cell that may become two lines there
 LONG_HEAD = 9  # letters of the head of numbers that may
-WIDE_FIGURE = 760  # pixels: wider, and text in it would be too small where it is shrunk to a phone
+WIDE_FIGURE = 720  # pixels: wider, and text in it would be too small where it is shrunk to a phone
 LONG_CODE = 40  # lines of code that a printed page need not keep together
 SHORT_CODE = 9  # fewer, and it keeps them with what they put out
 
@@ -161,7 +161,9 @@ def result(output: nbformat.NotebookNode, alt: str) -> str:
 
 
 def printed(text: str, kind: str) -> str:
-    return f'<pre class="printed {kind}">{escape(strip_ansi(text).rstrip())}</pre>'
+    """Printed text: long lines go on below, but for columns, which scroll."""
+    columns = ' scroll" tabindex="0' if re.search(r"\S {2,}\S", text) else ""
+    return f'<pre class="printed {kind}{columns}">{escape(strip_ansi(text).rstrip())}</pre>'
 
 
 def figure(output: nbformat.NotebookNode, alt: str) -> str:

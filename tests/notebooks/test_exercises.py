@@ -107,23 +107,79 @@ WRONG = {
         "def unliked(liked, r):\n    return r + np.searchsorted(np.asarray(liked) - np.arange(len(liked)), r)",
     ],
     ("04_warp", 1): [
-        "def rank_weight(r):\n    return sum(1 / k for k in range(1, r))",
-        "def rank_weight(r):\n    return np.log(r + 1)",
+        # no choice
+        'def prediction():\n    return "d"',
+        'def prediction():\n    return "the lists are other ones"',
+        "def prediction():\n    return None",
+        "def prediction():\n    return 3",
+        'def prediction():\n    return "abc"',
     ],
     ("04_warp", 2): [
-        # liked items violate
-        "def first_violation(scores, liked, i, draws, margin):\n"
-        "    return next((d for d, j in enumerate(draws, 1) if scores[j] > scores[i] - margin), 0)",
-        # counted from 0
-        "def first_violation(scores, liked, i, draws, margin):\n"
-        "    return next((d for d, j in enumerate(draws) if j not in liked and scores[j] > scores[i] - margin), 0)",
+        # >= for >
+        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
+        "    ranks = [(others >= scores[i] - margin).sum() for i in liked]\n"
+        "    return sum(1 / k for r in ranks for k in range(1, r + 1))",
+        # liked items, and the item itself, violate
+        "def objective(scores, liked, margin):\n"
+        "    ranks = [(scores > scores[i] - margin).sum() for i in liked]\n"
+        "    return sum(1 / k for r in ranks for k in range(1, r + 1))",
         # no margin
-        "def first_violation(scores, liked, i, draws, margin):\n"
-        "    return next((d for d, j in enumerate(draws, 1) if j not in liked and scores[j] > scores[i]), 0)",
+        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
+        "    ranks = [(others > scores[i]).sum() for i in liked]\n"
+        "    return sum(1 / k for r in ranks for k in range(1, r + 1))",
+        # the rank itself
+        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
+        "    return sum((others > scores[i] - margin).sum() for i in liked)",
+        # a logarithm
+        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
+        "    return sum(np.log1p((others > scores[i] - margin).sum()) for i in liked)",
+        # one term too few
+        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
+        "    ranks = [(others > scores[i] - margin).sum() for i in liked]\n"
+        "    return sum(1 / k for r in ranks for k in range(1, r))",
+        # the hinge
+        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
+        "    return sum(np.maximum(0, margin - scores[i] + others).sum() for i in liked)",
+        # the mean over the liked items
+        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
+        "    ranks = [(others > scores[i] - margin).sum() for i in liked]\n"
+        "    return sum(1 / k for r in ranks for k in range(1, r + 1)) / max(len(liked), 1)",
+        # a value learned by heart
+        "def objective(scores, liked, margin):\n    return {4: 2.0, 5: 11 / 6}.get(len(scores), 0.0)",
     ],
     ("04_warp", 3): [
-        "def expected_estimate(v, n_items):\n    return v",
-        "def expected_estimate(v, n_items):\n    return v * np.log(n_items / v)",
+        # of the searches that find something
+        "def average_weight(v, n_items, max_draws, weights):\n    d = np.arange(1, max_draws + 1)\n"
+        "    chances = v / n_items * (1 - v / n_items) ** (d - 1)\n"
+        "    found = max(chances.sum(), 1e-9)\n"
+        "    return (chances * np.asarray(weights)[(n_items - 1) // d]).sum() / found",
+        # the weight of the true rank
+        "def average_weight(v, n_items, max_draws, weights):\n"
+        "    return weights[v] * (1 - (1 - v / n_items) ** max_draws)",
+        "def average_weight(v, n_items, max_draws, weights):\n    return weights[v]",
+        # draws from all items but the liked one
+        "def average_weight(v, n_items, max_draws, weights):\n    d = np.arange(1, max_draws + 1)\n"
+        "    chance = v / (n_items - 1)\n    chances = chance * (1 - chance) ** (d - 1)\n"
+        "    return (chances * np.asarray(weights)[(n_items - 1) // d]).sum()",
+        # one failure too many
+        "def average_weight(v, n_items, max_draws, weights):\n    d = np.arange(1, max_draws + 1)\n"
+        "    chances = v / n_items * (1 - v / n_items) ** d\n"
+        "    return (chances * np.asarray(weights)[(n_items - 1) // d]).sum()",
+        # the estimate I / d
+        "def average_weight(v, n_items, max_draws, weights):\n    d = np.arange(1, max_draws + 1)\n"
+        "    chances = v / n_items * (1 - v / n_items) ** (d - 1)\n"
+        "    ranks = np.minimum(n_items // d, n_items - 1)\n"
+        "    return (chances * np.asarray(weights)[ranks]).sum()",
+        # the last draw forgotten
+        "def average_weight(v, n_items, max_draws, weights):\n    d = np.arange(1, max_draws)\n"
+        "    chances = v / n_items * (1 - v / n_items) ** (d - 1)\n"
+        "    return (chances * np.asarray(weights)[(n_items - 1) // d]).sum()",
+        # without a limit
+        "def average_weight(v, n_items, max_draws, weights):\n    d = np.arange(1, 999)\n"
+        "    chances = v / n_items * (1 - v / n_items) ** (d - 1)\n"
+        "    return (chances * np.asarray(weights)[(n_items - 1) // d]).sum()",
+        # a value learned by heart
+        "def average_weight(v, n_items, max_draws, weights):\n    return 0.4",
     ],
 }
 # Right answers in another form than the notebook's: other types, loops, recursion.
@@ -163,6 +219,48 @@ RIGHT: dict[tuple[str, int], list[str]] = {
     ],
     # 03_bpr
     # 04_warp
+    ("04_warp", 1): [
+        'def prediction():\n    return "a"',
+        'def prediction():\n    return "b"',
+        'def prediction():\n    return np.array(["b", "c"])[1]',
+    ],
+    ("04_warp", 2): [
+        # lists and loops
+        "def objective(scores, liked, margin):\n"
+        "    scores, liked, total = list(scores), set(int(i) for i in liked), 0\n"
+        "    for i in liked:\n        r = 0\n"
+        "        for j, score in enumerate(scores):\n"
+        "            if j not in liked and score > scores[i] - margin:\n"
+        "                r += 1\n                total += 1 / r\n"
+        "    return total",
+        # torch
+        "def objective(scores, liked, margin):\n    scores = torch.as_tensor(scores)\n"
+        "    liked = torch.as_tensor(liked)\n    others = torch.ones(len(scores), dtype=torch.bool)\n"
+        "    others[liked] = False\n"
+        "    violates = scores[others] > scores[liked][:, None] - margin\n"
+        "    L = torch.cat([torch.zeros(1), 1 / torch.arange(1.0, len(scores) + 1)]).cumsum(0)\n"
+        "    return L[violates.sum(1)].sum()",
+        # recursion, and a result in an array
+        "def L(r):\n    return 0 if r == 0 else L(r - 1) + 1 / r\n\n\n"
+        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
+        "    return np.array([sum(L((others > scores[i] - margin).sum()) for i in liked)])",
+    ],
+    ("04_warp", 3): [
+        # a loop
+        "def average_weight(v, n_items, max_draws, weights):\n    total, searching = 0.0, 1.0\n"
+        "    for d in range(1, max_draws + 1):\n"
+        "        total += searching * v / n_items * weights[(n_items - 1) // d]\n"
+        "        searching *= 1 - v / n_items\n    return total",
+        # recursion over the draws
+        "def average_weight(v, n_items, max_draws, weights, d=1):\n    if d > max_draws:\n"
+        "        return 0.0\n"
+        "    later = average_weight(v, n_items, max_draws, weights, d + 1)\n"
+        "    return v / n_items * weights[(n_items - 1) // d] + (1 - v / n_items) * later",
+        # torch
+        "def average_weight(v, n_items, max_draws, weights):\n    d = torch.arange(1, max_draws + 1)\n"
+        "    chances = v / n_items * (1 - v / n_items) ** (d - 1).double()\n"
+        "    return chances @ torch.as_tensor(weights).double()[(n_items - 1) // d]",
+    ],
 }
 NOTEBOOKS = {
     file.stem: {cell.id: cell.source for cell in nbformat.read(file, 4).cells} for file in sources()

@@ -267,6 +267,12 @@ def test_figures_at_twice_the_resolution_have_their_natural_size():
         (pd.DataFrame({"x": ["30 %", "–"], "y": [True, False]}, index=["A", "B"]), [0, 1, 0]),
         (
             pd.DataFrame(
+                {"x": ["0.1 (-0.1 to +0.2)", "0.3"], "y": ["2 to", "(a)"]}, index=["A", "B"]
+            ),
+            [0, 1, 0],
+        ),
+        (
+            pd.DataFrame(
                 {1: list("abcd"), 2: [1, 2, 3, 4]},
                 index=pd.MultiIndex.from_product([["u", "v"], ["cosine", "l2"]]),
             ),
