@@ -37,9 +37,9 @@ EXERCISES = {
     "bpr/auc": Outputs({}, ("the AUC",)),
     "bpr/hinge_step": Outputs({}, ("the user's vector", "the liked item's", "the other item's")),
     "bpr/unliked": Outputs({}, ("the item",)),
-    "warp/rank_weight": Outputs({}, ("the weight",)),
-    "warp/first_violation": Outputs({}, ("the draws needed",)),
-    "warp/expected_estimate": Outputs({}, ("the expectation",)),
+    "warp/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c")),
+    "warp/objective": Outputs({}, ("the sum",)),
+    "warp/average_weight": Outputs({}, ("the average",)),
 }
 
 
@@ -117,17 +117,17 @@ class Drawn:
         others = self.n_items - len(liked)
         return [*((liked, r) for r in range(others)), ([], 4), ([10**9], 10**9)]
 
-    def warp_rank_weight(self) -> list:
-        return [(r,) for r in (0, 1, 2, self.whole(3, 20), self.whole(20, 3000))]
+    def warp_prediction(self) -> list:
+        return [()]
 
-    def warp_first_violation(self) -> list:
-        found = []
-        for row in self.real(8, self.n_items).tolist():
-            liked = self.subset(self.n_items)
-            draws = [self.whole(0, self.n_items) for _ in range(9)]
-            found.append((row, set(liked), liked[0], draws, self.rates(1)[0]))
-        return found
+    def warp_objective(self) -> list:
+        rows = (4 * self.real(4, self.n_items)).round().div(4).numpy()  # with equal scores
+        margins = (0.0, 0.25, 1.0, 1.75)
+        pairs = zip(rows, margins, strict=True)
+        found = [(row, np.array(self.subset(self.n_items)), margin) for row, margin in pairs]
+        nobody, everything = np.array([], int), np.arange(self.n_items)
+        return [*found, (rows[0], nobody, 1.0), (rows[1], everything, 1.0)]
 
-    def warp_expected_estimate(self) -> list:
-        sizes = [self.whole(50, 4000) for _ in range(4)]
-        return [(self.whole(1, n // 2), n) for n in sizes]
+    def warp_average_weight(self) -> list:
+        sizes = [(self.whole(0, 5), self.whole(6, 40), D) for D in (1, 2, 3, 7, 20)]
+        return [(*size, self.real(size[1]).abs().cumsum(0).numpy()) for size in sizes]

@@ -72,7 +72,7 @@ def marked(**wrong):
 
 
 def test_each_output_of_each_function_counts():
-    marks = marked(svd_step=["P"], rank_weight="raises ValueError", cholesky=NOT_ATTEMPTED).marks
+    marks = marked(svd_step=["P"], objective="raises ValueError", cholesky=NOT_ATTEMPTED).marks
     assert marks["svd"]["correctness"] == 40 * 4 / 5
     assert marks["warp"]["correctness"] == 40
     assert marks["warp"]["loop and exercises"] == 15 * 3 / 4

@@ -113,14 +113,15 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
         "svd/clip": "print(clip(model.predict(1)))\n" + answers()["svd/clip"] + "\nassert data",
         "svd/funk_step": "def funk_step(p, q, rating, learning_rate, reg):\n    return p",
         "bpr/auc": "raise NotImplementedError",
-        "warp/rank_weight": "rank_weight = lambda r: float(np.sum(1 / np.arange(1, r + 1)))",
+        "warp/average_weight": "average_weight = lambda v, n, most, L: sum(\n"
+        "    v / n * (1 - v / n) ** (d - 1) * L[(n - 1) // d] for d in range(1, most + 1))",
     }
     units = [exercise(key, [("answer", source)], imports()) for key, source in sources.items()]
     found = attempt(folder, units, [7], plainly)
     each = verdicts(units, found, lambda key: expected(key, (7,)), {"als": ["als.py: is a pipe"]})
     assert "calls svd_step of mflib, which is empty here" in each["svd/textbook"].error
     assert each["svd/textbook"].where == "cell answer, line 2"
-    assert each["svd/clip"].share == each["warp/rank_weight"].share == 1
+    assert each["svd/clip"].share == each["warp/average_weight"].share == 1
     assert each["svd/funk_step"].share == 0
     assert each["bpr/auc"].error == NOT_ATTEMPTED
     assert each["als/cholesky"].error == "als.py: is a pipe"
