@@ -25,8 +25,8 @@ import numpy as np
 from cases import OUTPUTS, RUBRIC, SEEDS
 from edition import ROOT, empty_suite
 from forms import FORMS, PROGRAMS, SAID
-from grade import CASES, known
 from judge import Verdict
+from marks import CASES, known
 from package import packages
 from reference import answers, expected, imports, notebook_of
 from right import RIGHT
@@ -201,6 +201,9 @@ def evaluate(cases: list[Case], folder: Path, suite: Path, seeds: tuple[int, ...
 def really_wrong(case: Case, result: Result, seeds: tuple[int, ...]) -> set[str]:
     """The outputs that differ from the reference's, by numpy's own comparison."""
     found = set()
+    if choices := OUTPUTS[case.key].choices:
+        said = [str(array).strip().lower() for array in result.arrays.values()]
+        return set() if said and set(said) <= set(choices) else set(OUTPUTS[case.key].names)
     for n, output in enumerate(OUTPUTS[case.key].names):
         for place, came in expected(case.key, seeds).items():
             if place.endswith(f"/{n}"):

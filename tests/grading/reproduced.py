@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import nbformat
 from cases import RUBRIC
+from cells import Cells, HandedOut
 from execute import STORED, differences, tags, texts
 from reference import notebook_of
-from submission import Cells, HandedOut
 
 PASSING = (
     (re.compile(r"0x[0-9a-fA-F]{6,}"), "0x…"),

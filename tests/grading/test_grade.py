@@ -6,6 +6,7 @@ from datetime import datetime
 
 import grade
 import lists
+import marks
 import nbformat
 import numpy as np
 import pandas as pd
@@ -13,15 +14,15 @@ import pytest
 import reproduced
 import scipy.sparse as sp
 from cases import OUTPUTS, RUBRIC
-from grade import known
 from judge import NOT_ATTEMPTED, Verdict
 from lists import ndcg, share
+from marks import known
 from package import File, Package
 from page import POINTS, Report, load, page, write
 from reference import notebook_of
 from submission import Submission
 
-OPTIONS = grade.Options("ml-100k", 7, grade.HERE)
+OPTIONS = marks.Options("ml-100k", 7, grade.HERE)
 
 
 def test_ndcg_and_shares_by_hand():
@@ -65,19 +66,19 @@ def verdicts(**wrong):
 
 def marked(**wrong):
     report = Report("a")
-    grade.mark_functions(
+    marks.mark_functions(
         Submission(trouble={task: [] for task in RUBRIC}), verdicts(**wrong), report
     )
     return report
 
 
 def test_each_output_of_each_function_counts():
-    marks = marked(svd_step=["P"], objective="raises ValueError", cholesky=NOT_ATTEMPTED).marks
-    assert marks["svd"]["correctness"] == 40 * 4 / 5
-    assert marks["warp"]["correctness"] == 40
-    assert marks["warp"]["loop and exercises"] == 15 * 3 / 4
-    assert marks["als"]["correctness"] == pytest.approx(40 * 2 / 3)
-    assert marks["bpr"] == dict.fromkeys(POINTS, 0.0) | {
+    points = marked(svd_step=["P"], objective="raises ValueError", cholesky=NOT_ATTEMPTED).marks
+    assert points["svd"]["correctness"] == 40 * 4 / 5
+    assert points["warp"]["correctness"] == 40
+    assert points["warp"]["loop and exercises"] == 15 * 3 / 4
+    assert points["als"]["correctness"] == pytest.approx(40 * 2 / 3)
+    assert points["bpr"] == dict.fromkeys(POINTS, 0.0) | {
         "correctness": 40,
         "loop and exercises": 15,
     }
@@ -91,9 +92,9 @@ def test_what_is_wrong_comes_before_what_is_not_there():
 
 
 def test_lists_are_made_around_the_better_kernel():
-    assert grade.kernel_of_lists("als", verdicts(conjugate_gradient=["X"])) == "cholesky"
-    assert grade.kernel_of_lists("als", verdicts()) == "conjugate_gradient"
-    assert grade.list_unit("als", "cholesky").options == (("use_cg", False),)
+    assert marks.kernel_of_lists("als", verdicts(conjugate_gradient=["X"])) == "cholesky"
+    assert marks.kernel_of_lists("als", verdicts()) == "conjugate_gradient"
+    assert marks.list_unit("als", "cholesky").options == (("use_cg", False),)
     for entry in RUBRIC.values():
         assert set(entry["lists"]) <= set(entry["functions"])
 
@@ -102,16 +103,16 @@ def test_lists_count_in_proportion_to_the_kernel(tmp_path, monkeypatch):
     def judged(task, *_):
         return {"recommendations": 1.0, "similar movies": 0.5}, []
 
-    monkeypatch.setattr(grade, "judge_lists", judged)
-    monkeypatch.setattr(grade, "attempt", lambda *_: [grade_result])
-    monkeypatch.setattr(grade, "prepare", lambda place, _: place.mkdir(parents=True))
-    monkeypatch.setattr(grade, "hidden", lambda *_: ({"users": [], "items": []},))
+    monkeypatch.setattr(marks, "judge_lists", judged)
+    monkeypatch.setattr(marks, "attempt", lambda *_: [grade_result])
+    monkeypatch.setattr(marks, "prepare", lambda place, _: place.mkdir(parents=True))
+    monkeypatch.setattr(marks, "hidden", lambda *_: ({"users": [], "items": []},))
     from trial import Result
 
     grade_result = Result({})
     wrong = {"svd_step": ["P"], "bpr_step": "raises", "warp_step": ["P", "Q"]}
     report, found = marked(**wrong), verdicts(**wrong)
-    grade.mark_lists(Submission(), found, tmp_path, OPTIONS, report)
+    marks.mark_lists(Submission(), found, tmp_path, OPTIONS, report)
     earned = {task: report.marks[task]["recommendations"] for task in RUBRIC}
     assert earned == {"svd": 16, "als": 20, "bpr": 0, "warp": 10}
     assert report.marks["svd"]["similar movies"] == 15 * 0.5 * 0.8
@@ -246,11 +247,11 @@ def test_only_what_has_changed_is_graded_again(tmp_path):
 
 
 def test_the_page_shows_reasons_lines_and_changes_and_runs_nothing(tmp_path):
-    marks = {task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC}
+    points = {task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC}
     reasons = {"svd": ["svd_step: expected 1 & got <2>", "the second"]}
     changes = {"svd": {"loop": "- <script>\n+ 2"}}
     wrong = Verdict("svd/svd_step", wrong={"P": "in P"}, where="svd.py, line 3").as_json()
-    text = page(Report("<b>", marks, reasons, changes, {"svd/svd_step": wrong}, ["<i>"]))
+    text = page(Report("<b>", points, reasons, changes, {"svd/svd_step": wrong}, ["<i>"]))
     first = (
         "<p class=first>svd_step: expected 1 &amp; got &lt;2&gt;</p><ul><li>the second</li></ul>"
     )
@@ -260,7 +261,7 @@ def test_the_page_shows_reasons_lines_and_changes_and_runs_nothing(tmp_path):
     assert "<script" not in text
     assert "<b>" not in text
     assert "<i>" not in text
-    write([Report("a", marks, {"svd": ["no encoding has \ud800"]})], tmp_path)
+    write([Report("a", points, {"svd": ["no encoding has \ud800"]})], tmp_path)
     assert "\\ud800" in (tmp_path / "a.html").read_text(encoding="utf-8")
     row = (tmp_path / "class.csv").read_text(encoding="utf-8").splitlines()[1]
     assert row == "a,25.0,25.0,25.0,25.0,,25.0,"

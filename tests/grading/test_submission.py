@@ -4,9 +4,10 @@ import json
 
 import nbformat
 import pytest
+from cells import handed_out, without_magics
 from package import File
 from reference import ROOT
-from submission import handed_out, read, without_magics
+from submission import read
 
 KNOWN = handed_out(ROOT / "notebooks")
 EXERCISES = ["loop", "exercise-1", "exercise-2", "exercise-3"]

@@ -8,7 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
-import grade
+import marks
 import nbformat
 import pytest
 from cases import OUTPUTS, RUBRIC
@@ -53,7 +53,7 @@ HARM = {
         "for filling the disk",
     ),
     "writing outside": ("open('/usr/stolen', 'w')", "Read-only"),
-    "reading outside": (f"open('{ROOT}/tests/grading/grade.py')", "No such file"),
+    "reading outside": (f"open('{ROOT}/tests/grading/marks.py')", "No such file"),
     "the reference imported": (
         "from mflib.bpr import bpr_step as theirs; return theirs(P, Q, b, users, positives, "
         "negatives, learning_rate, user_regularization, item_regularization)",
@@ -112,7 +112,7 @@ CELLS = {
 def options(tmp_path_factory):
     suite = tmp_path_factory.mktemp("suite")
     empty_suite(suite)
-    return grade.Options("ml-100k", 7, suite)
+    return marks.Options("ml-100k", 7, suite)
 
 
 def submitted(task: str) -> dict[str, str]:
@@ -127,14 +127,14 @@ def submitted(task: str) -> dict[str, str]:
 def graded(what: str, task: str, texts: dict[str, str], options, whole: bool = False) -> Report:
     """The report on one task; without ``whole``, of its functions only."""
     files = {name: File(text.encode, 0.0) for name, text in texts.items()}
-    given, report = read(files, grade.known()), Report(what)
+    given, report = read(files, marks.known()), Report(what)
     with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
         places = [Path(temporary) / name for name in ("functions", "lists", "notebook")]
-        found = grade.tried(given, places[0], options)
-        grade.mark_functions(given, found, report)
+        found = marks.tried(given, places[0], options)
+        marks.mark_functions(given, found, report)
         if whole:
-            grade.mark_lists(given, found, places[1], options, report)
-            grade.mark_notebook(task, given, found, places[2], options, report)
+            marks.mark_lists(given, found, places[1], options, report)
+            marks.mark_notebook(task, given, found, places[2], options, report)
     reasons = " ; ".join(report.reasons[task])
     TABLE.parent.mkdir(exist_ok=True)
     with TABLE.open("a", encoding="utf-8") as file:

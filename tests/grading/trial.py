@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from cases import OUTPUTS, RUBRIC, Came
+from cells import Cells
 from judge import NOT_ATTEMPTED, Verdict, judge
-from submission import Cells, Submission
+from submission import Submission
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("worker.py", "cases.py", "exercises.py", "rubric.toml")

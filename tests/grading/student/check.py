@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from cases import RUBRIC, SEEDS, Came
+from cells import handed_out
 from judge import NOT_ATTEMPTED, Verdict
 from package import plain, read_package
-from submission import Submission, handed_out, read
+from submission import Submission, read
 from trial import attempt, plainly, prepare, units_of, verdicts
 
 HERE = Path(__file__).resolve().parent
