@@ -19,7 +19,7 @@ PASSING = (
     (re.compile(r"0x[0-9a-fA-F]{6,}"), "0x…"),
     (re.compile(r"(?m)^.*(?:CPU times|Wall time|CPU time|per loop).*\n?"), ""),
     (re.compile(r"(?m)^.*\d+%\|.*\|.*\n?"), ""),
-    (re.compile(r"(?:[A-Za-z]:)?[\\/][\w.@ \\/\-+]*[\\/]([\w.\-]+)"), r"\1"),
+    (re.compile(r"(?:[A-Za-z]:)?[\\/][\w.@\\/\-+]*[\\/]([\w.\-]+)"), r"\1"),
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
     (re.compile(r"ipykernel_\d+"), "ipykernel"),
 )
@@ -39,7 +39,10 @@ def as_cell(raw: Mapping) -> nbformat.NotebookNode:
             output.text = passing_removed(_joined(output.text))
             if not output.text.strip():
                 continue
-        for kind, content in output.get("data", {}).items():
+        data = output.get("data", {})
+        if not _joined(data.get("text/plain", "<")).startswith("<"):
+            data.pop("text/html", None)  # the same table, which Colab dresses in its own way
+        for kind, content in data.items():
             if kind.startswith("text/"):
                 output.data[kind] = passing_removed(_joined(content))
             elif isinstance(content, list):

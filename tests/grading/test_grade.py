@@ -167,6 +167,20 @@ def test_stored_outputs_are_compared_cell_by_cell():
     assert "cannot be read" in change({"execution_count": 1, "outputs": [5]}, cell("0.5"))
 
 
+def test_a_table_is_compared_as_text():
+    """Colab puts it into elements of its own; where the text says nothing, the page counts."""
+
+    def table(text, page):
+        found = cell(text)
+        found.outputs[0].data["text/html"] = page
+        return found
+
+    one, other = table("1 2", "<table>"), table("1 2", "<div id=df-1 class=colab-df><table>")
+    assert reproduced.change(one, other) == ""
+    shown = "<IPython.core.display.HTML object>"
+    assert reproduced.change(table(shown, "<p>"), table(shown, "<b>")) != ""
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
