@@ -9,7 +9,7 @@ import ast
 import builtins
 import json
 import re
-from collections.abc import Iterable
+import symtable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -217,8 +217,19 @@ def binds(tree: ast.AST | None) -> set[str]:
 
 
 def _uses(tree: ast.AST | None) -> set[str]:
-    nodes: Iterable[ast.AST] = ast.walk(tree) if tree else ()
-    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    """The names that code takes from outside: what is local to a function is not among them."""
+    found: set[str] = set()
+    try:
+        todo = [symtable.symtable(ast.unparse(tree), "", "exec")] if tree else []
+    except UNPARSED:
+        return found
+    while todo:
+        table = todo.pop()
+        outside = table.get_type() == "module"
+        symbols = (s for s in table.get_symbols() if s.is_referenced())
+        found |= {s.get_name() for s in symbols if outside or s.is_global()}
+        todo += table.get_children()
+    return found
 
 
 def _is_empty(tree: ast.Module | None, function: str) -> bool:

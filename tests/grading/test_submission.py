@@ -91,8 +91,10 @@ def test_helpers_constants_and_imports_of_other_cells_come_along():
     cell(book, "exercise-1")["source"] = "def clip(x):\n    return half(np.clip(x, LOW, 5))"
     book["cells"].insert(3, code("import math\nLOW: float = 1\nprint(undefined)\n"))
     book["cells"].append(code("def half(x):\n    return x / math.sqrt(4)"))
+    book["cells"].append(code("x = estimates = print('not needed')"))
     answer = given(book).answers["svd/clip"]
     assert run(answer)["clip"](8.0) == 2.5
+    assert "not needed" not in str(answer), "x is the function's own"
     assert "undefined" not in "".join(source for _, source in answer)
 
 
