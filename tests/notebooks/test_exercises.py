@@ -10,26 +10,60 @@ from execute import sources
 # By notebook and exercise: wrong answers that a student might give.
 WRONG = {
     ("01_svd", 1): [
-        "def clip(estimates):\n    return estimates",
-        "def clip(estimates):\n    return np.clip(estimates, 0, 5)",
-        "def clip(estimates):\n    return np.round(np.clip(estimates, 1, 5))",
+        "def prediction():\n    return 'd'",
+        "def prediction():\n    return None",
+        "def prediction():\n    return 1",
+        "def prediction():\n    return 'a or b'",
     ],
     ("01_svd", 2): [
-        # the item's step from the new p
-        "def funk_step(p, q, rating, learning_rate, reg):\n    error = rating - p @ q\n"
-        "    p = p + learning_rate * (error * q - reg * p)\n    return p, q + learning_rate * (error * p - reg * q)",
-        # the sign of the penalty
-        "def funk_step(p, q, rating, learning_rate, reg):\n    error = rating - p @ q\n"
-        "    return p + learning_rate * (error * q + reg * p), q + learning_rate * (error * p + reg * q)",
-    ],
-    ("01_svd", 3): [
         # the bias without a penalty
         "def new_user(Q, b, mu, r, reg):\n    D = np.column_stack([np.ones(len(Q)), Q])\n"
-        "    E = np.diag([0.0] + [1.0] * Q.shape[1])\n"
-        "    x = np.linalg.solve(D.T @ D + reg * E, D.T @ (r - mu - b))\n    return x[0], x[1:]",
+        "    E = reg * len(Q) * np.diag([0.0] + [1.0] * Q.shape[1])\n"
+        "    x = np.linalg.solve(D.T @ D + E, D.T @ (r - mu - b))\n    return x[0], x[1:]",
+        # the penalty once, not once for each rating
+        "def new_user(Q, b, mu, r, reg):\n    D = np.column_stack([np.ones(len(Q)), Q])\n"
+        "    x = np.linalg.solve(D.T @ D + reg * np.eye(D.shape[1]), D.T @ (r - mu - b))\n"
+        "    return x[0], x[1:]",
         # the items' biases forgotten
         "def new_user(Q, b, mu, r, reg):\n    D = np.column_stack([np.ones(len(Q)), Q])\n"
-        "    x = np.linalg.solve(D.T @ D + reg * np.eye(D.shape[1]), D.T @ (r - mu))\n    return x[0], x[1:]",
+        "    E = reg * len(Q) * np.eye(D.shape[1])\n"
+        "    x = np.linalg.solve(D.T @ D + E, D.T @ (r - mu))\n    return x[0], x[1:]",
+        # the mean forgotten
+        "def new_user(Q, b, mu, r, reg):\n    D = np.column_stack([np.ones(len(Q)), Q])\n"
+        "    E = reg * len(Q) * np.eye(D.shape[1])\n"
+        "    x = np.linalg.solve(D.T @ D + E, D.T @ (r - b))\n    return x[0], x[1:]",
+        # first the bias alone, then the vector from what is left
+        "def new_user(Q, b, mu, r, reg):\n    e = r - mu - b\n    bias = e.mean() / (1 + reg)\n"
+        "    A = Q.T @ Q + reg * len(Q) * np.eye(Q.shape[1])\n"
+        "    return bias, np.linalg.solve(A, Q.T @ (e - bias))",
+        # without a bias
+        "def new_user(Q, b, mu, r, reg):\n    A = Q.T @ Q + reg * len(Q) * np.eye(Q.shape[1])\n"
+        "    return 0.0, np.linalg.solve(A, Q.T @ (r - mu - b))",
+        "def new_user(Q, b, mu, r, reg):\n    return 0.0, np.zeros(Q.shape[1])",
+    ],
+    ("01_svd", 3): [
+        # the best list has a like for each hit
+        "def ndcg(ranked, liked, N):\n    hits = np.isin(ranked[:N], liked)\n"
+        "    gains = 1 / np.log2(np.arange(2, len(hits) + 2))\n"
+        "    return (gains * hits).sum() / max(gains[: hits.sum()].sum(), 1e-9)",
+        # for each held-out like, also behind the end of the list
+        "def ndcg(ranked, liked, N):\n    hits = np.isin(ranked[:N], liked)\n"
+        "    gains = 1 / np.log2(np.arange(2, len(ranked) + 2))\n"
+        "    return (gains[: len(hits)] * hits).sum() / gains[: len(liked)].sum()",
+        # for each place
+        "def ndcg(ranked, liked, N):\n    hits = np.isin(ranked[:N], liked)\n"
+        "    gains = 1 / np.log2(np.arange(2, len(hits) + 2))\n    return (gains * hits).sum() / gains.sum()",
+        # not divided
+        "def ndcg(ranked, liked, N):\n    hits = np.isin(ranked[:N], liked)\n"
+        "    return (hits / np.log2(np.arange(2, len(hits) + 2))).sum()",
+        # places counted from 0, the first one spared
+        "def ndcg(ranked, liked, N):\n    gains = 1 / np.log2(np.maximum(np.arange(1, N + 1), 2))\n"
+        "    hits = np.isin(ranked[:N], liked)\n"
+        "    return (gains[: len(hits)] * hits).sum() / gains[: len(liked)].sum()",
+        # recall
+        "def ndcg(ranked, liked, N):\n    return np.isin(ranked[:N], liked).sum() / min(N, len(liked))",
+        "def ndcg(ranked, liked, N):\n    return 0.478",
+        "def ndcg(ranked, liked, N):\n    return 0.0",
     ],
     ("02_als", 1): [
         "def prediction():\n    return 'e'",
@@ -185,6 +219,39 @@ WRONG = {
 # Right answers in another form than the notebook's: other types, loops, recursion.
 RIGHT: dict[tuple[str, int], list[str]] = {
     # 01_svd
+    ("01_svd", 1): [
+        "def prediction():\n    return 'a'",
+        "def prediction():\n    expected = list('abc')\n    return expected[2]",
+    ],
+    ("01_svd", 2): [
+        # least squares of a longer system
+        "def new_user(Q, b, mu, r, reg):\n    n, F = np.shape(Q)\n"
+        "    D = np.vstack([np.column_stack([np.ones(n), Q]), np.sqrt(reg * n) * np.eye(F + 1)])\n"
+        "    y = np.concatenate([r - mu - b, np.zeros(F + 1)])\n"
+        "    x = np.linalg.lstsq(D, y, rcond=None)[0].tolist()\n    return x[0], x[1:]",
+        # torch, the bias eliminated first
+        "def new_user(Q, b, mu, r, reg):\n    Q, e = torch.as_tensor(Q), torch.as_tensor(r - mu - b)\n"
+        "    n, F = Q.shape\n    s = Q.sum(0) / (n * (1 + reg))\n"
+        "    A = Q.T @ Q + reg * n * torch.eye(F).to(Q) - torch.outer(Q.sum(0), s)\n"
+        "    p = torch.linalg.solve(A, Q.T @ e - e.sum() * s)\n"
+        "    return (e - Q @ p).sum() / (n * (1 + reg)), p",
+        # descent, one coordinate after the other
+        "def new_user(Q, b, mu, r, reg):\n    D = np.column_stack([np.ones(len(Q)), Q])\n"
+        "    x, e = np.zeros(D.shape[1]), r - mu - b\n    for _ in range(3000):\n"
+        "        for f in range(len(x)):\n            rest = e - D @ x + D[:, f] * x[f]\n"
+        "            x[f] = D[:, f] @ rest / (D[:, f] @ D[:, f] + reg * len(Q))\n    return x[0], x[1:]",
+    ],
+    ("01_svd", 3): [
+        # loops, sets, another base of the logarithm
+        "def ndcg(ranked, liked, N):\n    import math\n    liked = set(np.asarray(liked).tolist())\n"
+        "    got = sum(1 / math.log(r + 1) for r, i in enumerate(ranked[:N], 1) if int(i) in liked)\n"
+        "    return got / sum(1 / math.log(r + 1) for r in range(1, min(N, len(liked)) + 1))",
+        # torch, a tensor comes out
+        "def ndcg(ranked, liked, N):\n    top, liked = torch.tensor(ranked[:N]), torch.tensor(liked)\n"
+        "    gains = 1 / torch.log2(torch.arange(2, N + 2).double())\n"
+        "    hits = torch.isin(top, liked).double()\n"
+        "    return gains[: len(hits)] @ hits / gains[: min(N, len(liked))].sum()",
+    ],
     # 02_als
     ("02_als", 1): [
         "def prediction():\n    return 'a'",
