@@ -28,9 +28,9 @@ class Outputs:
 
 
 EXERCISES = {
-    "svd/clip": Outputs({}, ("the estimates",)),
-    "svd/funk_step": Outputs({}, ("the user's vector", "the item's vector")),
+    "svd/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c")),
     "svd/new_user": Outputs({}, ("the bias", "the vector")),
+    "svd/ndcg": Outputs({}, ("the NDCG",)),
     "als/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c", "d")),
     "als/smallest_penalty": Outputs({}, ("the penalty",)),
     "als/one_more_like": Outputs({}, ("the inverse", "the vector"), kept=(0, 1, 2)),
@@ -78,16 +78,23 @@ class Drawn:
 
     # One call or, as a list of tuples, several.
 
-    def svd_clip(self) -> list:
-        return [3 * self.real(30).numpy() + 3]
-
-    def svd_funk_step(self) -> list:
-        p, q = self.real(2, self.factors).numpy()
-        return [p, q, 3.5, *self.rates(2)]
+    def svd_prediction(self) -> list:
+        return [()]
 
     def svd_new_user(self) -> list:
-        Q, b, r = self.real(12, self.factors), self.real(12), self.real(12) + 3
-        return [Q.numpy(), b.numpy(), 3.2, r.numpy(), *self.rates(1)]
+        found = []
+        for n in (12, 2, 1):  # also fewer ratings than factors
+            Q, b, r = self.real(n, self.factors), self.real(n), self.real(n) + 3
+            found.append((Q.numpy(), b.numpy(), 3.2, r.numpy(), *self.rates(1)))
+        return found
+
+    def svd_ndcg(self) -> list:
+        sizes = ((30, 4, 10), (30, 15, 10), (8, 3, 1), (300, 1, 2), (6, 2, 10), (20, 20, 20))
+        found = []
+        for n, likes, N in (size for size in sizes for _ in range(2)):
+            ranked, liked = (torch.randperm(n, generator=self.rng).numpy() for _ in range(2))
+            found.append((ranked, liked[:likes], N))
+        return found
 
     def als_prediction(self) -> list:
         return [()]

@@ -212,12 +212,12 @@ def test_the_data_set_of_a_notebook_is_seen():
 
 
 def test_the_graders_cells_stay_and_the_answers_come():
-    answers = {"svd/clip": [("helper", "LOW = 1"), ("exercise-1", "def clip(x):\n    return LOW")]}
+    answers = {"svd/ndcg": [("helper", "LOW = 1"), ("exercise-3", "def ndcg(x):\n    return LOW")]}
     notebook = reproduced.notebook_to_run("svd", answers, known()["svd"])
     cells = {c.id: c.source for c in notebook.cells}
-    assert cells["exercise-1"] == "LOW = 1\n\ndef clip(x):\n    return LOW"
+    assert cells["exercise-3"] == "LOW = 1\n\ndef ndcg(x):\n    return LOW"
     assert cells["exercise-2"] == 'raise NotImplementedError("missing")'
-    assert cells["exercise-1-check"].startswith("assert list(clip")
+    assert cells["exercise-3-check"].startswith("def expected(")
 
 
 def packed(time=0.0, **files):

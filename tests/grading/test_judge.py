@@ -93,10 +93,12 @@ def test_the_hint_fits_the_fault():
 def test_numbers_in_a_message_differ():
     assert apart(0.123456789, 0.123456788) == ("0.123456789", "0.123456788")
     assert apart(1.0, 2.0) == ("1", "2")
-    right = expected("svd/clip", SEED)
+    right = expected("als/over_cells", SEED)
     (place,) = right
     wrong = {place: right[place].after * (1 + 1e-4)}
-    said = re.search(r"expected (\S+) at .*, got (\S+);", judge("svd/clip", wrong, right).sentence)
+    said = re.search(
+        r"expected (\S+) at .*, got (\S+);", judge("als/over_cells", wrong, right).sentence
+    )
     assert said[1] != said[2], said
 
 
@@ -110,9 +112,9 @@ def test_numbers_in_a_message_differ():
     ],
 )
 def test_shapes_kinds_and_values(mine, says):
-    right = expected("svd/clip", SEED)
+    right = expected("als/over_cells", SEED)
     arrays = {place: mine(came.after) for place, came in right.items()}
-    verdict = judge("svd/clip", arrays, right)
+    verdict = judge("als/over_cells", arrays, right)
     assert verdict.share == 0
     assert says in verdict.sentence
 
@@ -130,11 +132,11 @@ def test_an_argument_that_is_to_stay_must_stay():
 
 
 def test_sentences():
-    assert Verdict("svd/clip", error=NOT_ATTEMPTED).sentence == "clip: not attempted"
-    verdict = Verdict("svd/clip", error="raises ValueError: x", where="cell exercise-1, line 2")
-    assert verdict.sentence == "clip (cell exercise-1, line 2): raises ValueError: x"
+    assert Verdict("svd/ndcg", error=NOT_ATTEMPTED).sentence == "ndcg: not attempted"
+    verdict = Verdict("svd/ndcg", error="raises ValueError: x", where="cell exercise-1, line 2")
+    assert verdict.sentence == "ndcg (cell exercise-1, line 2): raises ValueError: x"
     assert verdict.share == 0
-    assert Verdict("svd/clip").sentence == "clip: done"
+    assert Verdict("svd/ndcg").sentence == "ndcg: done"
 
 
 def test_calls_have_shapes_that_vary():

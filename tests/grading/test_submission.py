@@ -73,7 +73,7 @@ def test_every_form_gives_the_same_answers(form):
     assert {k: [s for _, s in a] for k, a in found.answers.items()} == {
         k: [s for _, s in a] for k, a in plain.answers.items()
     }
-    assert sorted(plain.answers) == ["svd/clip", "svd/funk_step", "svd/new_user", "svd/textbook"]
+    assert sorted(plain.answers) == ["svd/ndcg", "svd/new_user", "svd/prediction", "svd/textbook"]
     assert set(EXERCISES) <= set(found.stored["svd"])
     assert len(found.stored["svd"]) == len(plain.stored["svd"]), "other cells, too, by their source"
 
@@ -88,39 +88,39 @@ def test_a_script_with_cell_marks_is_read():
 
 def test_helpers_constants_and_imports_of_other_cells_come_along():
     book = notebook()
-    cell(book, "exercise-1")["source"] = "def clip(x):\n    return half(np.clip(x, LOW, 5))"
+    cell(book, "exercise-3")["source"] = "def ndcg(x):\n    return half(np.clip(x, LOW, 5))"
     book["cells"].insert(3, code("import math\nLOW: float = 1\nprint(undefined)\n"))
     book["cells"].append(code("def half(x):\n    return x / math.sqrt(4)"))
     book["cells"].append(code("x = estimates = print('not needed')"))
-    answer = given(book).answers["svd/clip"]
-    assert run(answer)["clip"](8.0) == 2.5
+    answer = given(book).answers["svd/ndcg"]
+    assert run(answer)["ndcg"](8.0) == 2.5
     assert "not needed" not in str(answer), "x is the function's own"
     assert "undefined" not in "".join(source for _, source in answer)
 
 
 def test_split_merged_and_repeated_cells():
     book = notebook()
-    first, second = cell(book, "exercise-1"), cell(book, "exercise-2")
-    second["source"] = ["def clip(x):\n    return 7\n\n\n", *second["source"]]
+    first, second = cell(book, "exercise-3"), cell(book, "exercise-2")
+    second["source"] = ["def ndcg(x):\n    return 7\n\n\n", *second["source"]]
     book["cells"].remove(first)
     found = given(book)
-    assert run(found.answers["svd/clip"])["clip"](0) == 7
-    assert "svd/funk_step" in found.answers
+    assert run(found.answers["svd/ndcg"])["ndcg"](0) == 7
+    assert "svd/new_user" in found.answers
     book = notebook()
-    empty = "def clip(x):\n    raise NotImplementedError('yours')"
-    cell(book, "exercise-1")["source"] = empty
-    book["cells"].append(code("def clip(x):\n    return 8"))
-    assert run(given(book).answers["svd/clip"])["clip"](0) == 8, "not the empty one"
-    cell(book, "exercise-1")["source"] = "def clip(x:\n"
+    empty = "def ndcg(x):\n    raise NotImplementedError('yours')"
+    cell(book, "exercise-3")["source"] = empty
+    book["cells"].append(code("def ndcg(x):\n    return 8"))
+    assert run(given(book).answers["svd/ndcg"])["ndcg"](0) == 8, "not the empty one"
+    cell(book, "exercise-3")["source"] = "def ndcg(x:\n"
     del book["cells"][-1]
-    assert given(book).answers["svd/clip"] == [("exercise-1", "def clip(x:\n")]
+    assert given(book).answers["svd/ndcg"] == [("exercise-3", "def ndcg(x:\n")]
 
 
 def test_a_lambda_a_wrapped_function_and_an_import_define_it_too():
-    for source in ("clip = lambda x: 9", "def _c(x):\n    return 9\nclip = _c", "clip = abs"):
+    for source in ("ndcg = lambda x: 9", "def _c(x):\n    return 9\nndcg = _c", "ndcg = abs"):
         book = notebook()
-        cell(book, "exercise-1")["source"] = source
-        assert "svd/clip" in given(book).answers
+        cell(book, "exercise-3")["source"] = source
+        assert "svd/ndcg" in given(book).answers
 
 
 def test_magics_and_shell_lines_are_taken_out():
@@ -136,7 +136,7 @@ def test_what_is_missing_is_said():
     book = notebook()
     book["cells"].remove(cell(book, "exercise-2"))
     found = given(book)
-    assert "funk_step: the cell exercise-2 is missing" in found.trouble["svd"]
+    assert "new_user: the cell exercise-2 is missing" in found.trouble["svd"]
     assert found.trouble["als"] == ["als.py: was not handed in", "02_als.ipynb: was not handed in"]
     nothing = read({"essay.docx": File(lambda: b"", 0.0)}, KNOWN)
     assert "none of the expected files" in nothing.notes[0]
