@@ -124,21 +124,43 @@ WRONG = {
         "def one_more_like(inverse, x, y, alpha):\n    return np.eye(len(x)), np.zeros(len(x))",
     ],
     ("03_bpr", 1): [
-        "def auc(scores, liked):\n    others = [j for j in range(len(scores)) if j not in liked]\n"
-        "    return np.mean([scores[i] >= scores[j] for i in liked for j in others])",
-        "def auc(scores, liked):\n    return np.mean([scores[i] > s for i in liked for s in scores])",
+        # no choice at all
+        "def prediction():\n    return 'd'",
+        "def prediction():\n    return 'ab'",
+        "def prediction():\n    return ['b']",
+        "def prediction():\n    return None",
+        "def prediction():\n    return True",
+        "def prediction():\n    print('b')",
     ],
     ("03_bpr", 2): [
-        # no margin
-        "def hinge_step(p, qi, qj, learning_rate):\n"
-        "    return p + learning_rate * (qi - qj), qi + learning_rate * p, qj - learning_rate * p",
-        # the items' steps from the new p
-        "def hinge_step(p, qi, qj, learning_rate):\n    if p @ (qi - qj) >= 1:\n        return p, qi, qj\n"
-        "    p = p + learning_rate * (qi - qj)\n    return p, qi + learning_rate * p, qj - learning_rate * p",
+        # uniform
+        "def chosen(r, n, draws):\n    return 1 / n",
+        # place 1 is the lowest
+        "def chosen(r, n, draws):\n    return (r**draws - (r - 1) ** draws) / n**draws",
+        # without replacement
+        "def chosen(r, n, draws):\n    from math import comb\n    if draws > n:\n        return 1 / n\n"
+        "    return comb(n - r, draws - 1) / comb(n, draws)",
+        # in the limit of many movies
+        "def chosen(r, n, draws):\n    return draws * (1 - r / n) ** (draws - 1) / n",
+        # at place r or below
+        "def chosen(r, n, draws):\n    return ((n - r + 1) / n) ** draws",
+        # one draw is at place r, all others strictly below
+        "def chosen(r, n, draws):\n    return draws * (n - r) ** (draws - 1) / n**draws",
+        # for one size, by heart
+        "def chosen(r, n, draws):\n    return [0.4375, 0.3125, 0.1875, 0.0625][r - 1]",
     ],
     ("03_bpr", 3): [
         "def unliked(liked, r):\n    return r + np.searchsorted(liked, r, side='right')",
         "def unliked(liked, r):\n    return r + np.searchsorted(np.asarray(liked) - np.arange(len(liked)), r)",
+        # the r-th from 1
+        "def unliked(liked, r):\n"
+        "    return r - 1 + np.searchsorted(np.asarray(liked) - np.arange(len(liked)), r - 1, side='right')",
+        # all liked items are before it
+        "def unliked(liked, r):\n    return r + len(liked)",
+        # among ten items only
+        "def unliked(liked, r):\n    return np.setdiff1d(np.arange(10), liked)[r]",
+        # the first that is not liked
+        "def unliked(liked, r):\n    while r in liked:\n        r += 1\n    return r",
     ],
     ("04_warp", 1): [
         # no choice
@@ -285,6 +307,38 @@ RIGHT: dict[tuple[str, int], list[str]] = {
         "            [x[f] + lacks / scale * step[f] for f in F])",
     ],
     # 03_bpr
+    ("03_bpr", 1): [
+        "def prediction():\n    return 'a'",
+        'def prediction():\n    answer = "c"\n    return answer',
+        "prediction = lambda: 'b'",
+    ],
+    ("03_bpr", 2): [
+        # a sum over how many of the draws are at place r, the others below
+        "def chosen(r, n, draws):\n    from math import comb\n"
+        "    return sum(comb(draws, k) * (n - r) ** (draws - k) for k in range(1, draws + 1)) / n**draws",
+        # in torch
+        "def chosen(r, n, draws):\n    below = torch.tensor([n - r + 1, n - r], dtype=torch.float64) / n\n"
+        "    return -(below**draws).diff()[0]",
+        # exact, by recursion over the draws
+        "def chosen(r, n, draws):\n    from fractions import Fraction\n\n    def at_most(d):\n"
+        "        return (Fraction(n - r + 1, n) ** d, Fraction(n - r, n) ** d)\n\n"
+        "    high, low = at_most(draws)\n    return high - low",
+        "def chosen(r, n, draws):\n    if draws == 1:\n        return 1 / n\n"
+        "    return chosen(r, n, draws - 1) * (n - r) / n + ((n - r + 1) / n) ** (draws - 1) / n",
+    ],
+    ("03_bpr", 3): [
+        # a loop over the likes
+        "def unliked(liked, r):\n    for k in liked:\n        r += k <= r\n    return r",
+        "def unliked(liked, r):\n    gaps = torch.tensor(liked, dtype=torch.int64) - torch.arange(len(liked))\n"
+        "    return r + torch.searchsorted(gaps, torch.tensor(r), right=True)",
+        "def unliked(liked, r):\n    from bisect import bisect_right\n"
+        "    return r + bisect_right([k - m for m, k in enumerate(liked)], r)",
+        # recursion
+        "def unliked(liked, r):\n    if not liked or liked[0] > r:\n        return r\n"
+        "    return unliked(liked[1:], r + 1)",
+        # an array of one number
+        "def unliked(liked, r):\n    return np.array([r + sum(k - m <= r for m, k in enumerate(liked))])",
+    ],
     # 04_warp
     ("04_warp", 1): [
         'def prediction():\n    return "a"',
