@@ -6,6 +6,7 @@ makes of the same inputs. The exercises' inputs are in exercises.py.
 
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,4 +167,8 @@ def as_array(value: object) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = value.detach().to_dense() if value.layout != torch.strided else value.detach()
         value = value.float() if value.dtype == torch.bfloat16 else value  # numpy has none
-    return value.toarray() if sp.issparse(value) else np.asarray(value)
+    array = value.toarray() if sp.issparse(value) else np.asarray(value)
+    if array.dtype == object:  # fractions and the like
+        with suppress(TypeError, ValueError):
+            return array.astype(float)
+    return array

@@ -34,8 +34,8 @@ EXERCISES = {
     "als/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c", "d")),
     "als/smallest_penalty": Outputs({}, ("the penalty",)),
     "als/one_more_like": Outputs({}, ("the inverse", "the vector"), kept=(0, 1, 2)),
-    "bpr/auc": Outputs({}, ("the AUC",)),
-    "bpr/hinge_step": Outputs({}, ("the user's vector", "the liked item's", "the other item's")),
+    "bpr/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c")),
+    "bpr/chosen": Outputs({}, ("the probability",)),
     "bpr/unliked": Outputs({}, ("the item",)),
     "warp/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c")),
     "warp/objective": Outputs({}, ("the sum",)),
@@ -111,13 +111,13 @@ class Drawn:
         found = [(inverse, x.numpy(), y, 10 * self.rates(1)[0]) for y in Y[:3].numpy()]
         return [*found, (inverse[:1, :1], x[:1].numpy(), Y[0, :1].numpy(), 0.0)]
 
-    def bpr_auc(self) -> list:
-        scores = (4 * self.real(4, self.n_items)).round().div(4).tolist()  # with ties
-        return [(row, set(self.subset(self.n_items))) for row in scores]
+    def bpr_prediction(self) -> list:
+        return [()]
 
-    def bpr_hinge_step(self) -> list:
-        vectors = [self.real(3, self.factors).numpy() for _ in range(6)]
-        return [(scale * p, qi, qj, 0.1) for scale in (0.2, 3) for p, qi, qj in vectors]
+    def bpr_chosen(self) -> list:
+        sizes = [(self.whole(2, 12), self.whole(2, 6)) for _ in range(3)]
+        found = [(r, n, draws) for n, draws in sizes for r in (1, n // 2 + 1, n)]
+        return [*found, (1, 1, 3), (3, 7, 1), (self.whole(1, 900), 1000, 5)]
 
     def bpr_unliked(self) -> list:
         liked = self.subset(self.n_items)

@@ -13,7 +13,7 @@ class Submission:
     """What a student has written, by task."""
 
     modules: dict[str, bytes] = field(default_factory=dict)
-    answers: dict[str, Cells] = field(default_factory=dict)  # by key, as "svd/clip"
+    answers: dict[str, Cells] = field(default_factory=dict)  # by key, as "svd/ndcg"
     stored: dict[str, dict[str, dict]] = field(default_factory=dict)  # by task and handed-out id
     notes: list[str] = field(default_factory=list)  # what was done to read it
     trouble: dict[str, list[str]] = field(default_factory=dict)  # by task: what is missing

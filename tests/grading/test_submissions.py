@@ -80,9 +80,9 @@ HARM = {
 # A cell of 03_bpr and what stands in it instead; what the reasons must say.
 CELLS = {
     "a check made to pass": (
-        "exercise-1",
-        "np.allclose = lambda *a, **k: True\ndef auc(*a): return 0.5",
-        "auc.*in the AUC expected",
+        "exercise-2",
+        "np.allclose = lambda *a, **k: True\ndef chosen(*a): return 0.5",
+        "chosen.*in the probability expected",
     ),
     "a builtin replaced": (
         "exercise-3",
@@ -90,11 +90,11 @@ CELLS = {
         "unliked.*expected",
     ),
     "a fake that equals everything": (
-        "exercise-1",
-        "class Yes:\n    def __eq__(self, other): return True\ndef auc(*a): return Yes()",
-        "auc.*expected numbers",
+        "exercise-2",
+        "class Yes:\n    def __eq__(self, other): return True\ndef chosen(*a): return Yes()",
+        "chosen.*expected numbers",
     ),
-    "a cell that never ends": ("exercise-2", "while True: pass", "hinge_step.*20 s of the proc"),
+    "a cell that never ends": ("exercise-2", "while True: pass", "chosen.*20 s of the proc"),
     "a loop that calls the kernel": (
         "loop",
         "def textbook(P, Q, b, *batch):\n    return bpr_step(P, Q, b, *batch)",

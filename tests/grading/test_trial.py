@@ -112,7 +112,7 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
         "    svd_step(P, Q, b_u, b_i, mu, u, i, r, torch.ones(len(r)), lr, reg)",
         "svd/ndcg": "print(ndcg(model.predict(1)))\n" + answers()["svd/ndcg"] + "\nassert data",
         "svd/new_user": "def new_user(Q, b, mu, r, reg):\n    return 0 * b",
-        "bpr/auc": "raise NotImplementedError",
+        "bpr/chosen": "raise NotImplementedError",
         "warp/average_weight": "average_weight = lambda v, n, most, L: sum(\n"
         "    v / n * (1 - v / n) ** (d - 1) * L[(n - 1) // d] for d in range(1, most + 1))",
     }
@@ -123,7 +123,7 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
     assert each["svd/textbook"].where == "cell answer, line 2"
     assert each["svd/ndcg"].share == each["warp/average_weight"].share == 1
     assert each["svd/new_user"].share == 0
-    assert each["bpr/auc"].error == NOT_ATTEMPTED
+    assert each["bpr/chosen"].error == NOT_ATTEMPTED
     assert each["als/cholesky"].error == "als.py: is a pipe"
     assert set(each) == set(OUTPUTS)
 
