@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from cases import OUTPUTS, RUBRIC, SEEDS
+from cells import binds
 from edition import ROOT, empty_suite
 from forms import FORMS, PROGRAMS, SAID
 from judge import Verdict
@@ -123,8 +124,8 @@ def exercise_cases() -> Iterable[Case]:
     for table, right in ((test_exercises.RIGHT, True), (test_exercises.WRONG, False)):
         for (notebook, number), sources in table.items():
             for n, source in enumerate(sources, 1):
-                names = [d.name for d in ast.parse(source).body if isinstance(d, ast.FunctionDef)]
-                key = next(k for name in names if (k := f"{tasks[notebook]}/{name}") in OUTPUTS)
+                keys = {f"{tasks[notebook]}/{name}" for name in binds(ast.parse(source))}
+                (key,) = keys & set(OUTPUTS)
                 yield Case(key, f"exercise {number}, no. {n}", right, source)
 
 

@@ -116,11 +116,12 @@ def options(tmp_path_factory):
 
 
 def submitted(task: str) -> dict[str, str]:
-    """The reference's two files, with what a student has seen on this data set."""
+    """The reference's modules, and of a task the notebook that a student has seen."""
     entry = RUBRIC[task]
     stored = ROOT / "tests" / "notebooks" / "ml-100k" / f"{entry['notebook']}.ipynb"
-    module = ROOT / "mflib" / f"{entry['module']}.py"
-    files = {f"notebooks/{stored.name}": stored, f"mflib/{module.name}": module}
+    modules = [entry["module"] for entry in RUBRIC.values()]  # a notebook uses several models
+    files = {f"mflib/{name}.py": ROOT / "mflib" / f"{name}.py" for name in modules}
+    files[f"notebooks/{stored.name}"] = stored
     return {name: file.read_text(encoding="utf-8") for name, file in files.items()}
 
 
@@ -163,8 +164,9 @@ def test_the_reference_has_full_marks(task, options):
 def test_what_was_handed_out_has_none(task, options):
     empty = dict.fromkeys(("loop", "exercise_1", "exercise_2", "exercise_3"), "raise SystemExit")
     texts = changed(task, **empty)
-    name = f"mflib/{RUBRIC[task]['module']}.py"
-    texts[name] = blank(texts[name], RUBRIC[task]["functions"])
+    for entry in RUBRIC.values():
+        name = f"mflib/{entry['module']}.py"
+        texts[name] = blank(texts[name], entry["functions"])
     report = graded("nothing done, stored outputs copied", task, texts, options, whole=True)
     assert sum(report.marks[task].values()) == 0
     assert str(report.reasons).count("not attempted") >= len(RUBRIC[task]["functions"])
