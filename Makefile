@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test test-browser verify reproduce lab notebooks assignment grade submissions mutants bench bench-busy bench-large bench-published search
+.PHONY: run test test-browser verify reproduce lab notebooks assignment grade grader-accuracy submissions mutants bench bench-busy bench-large bench-published search
 
 # Execute the four notebooks, print what came out, and make a site of them: build/$(DATASET)/index.html.
 run: .venv/ready
@@ -56,12 +56,17 @@ assignment: .venv/ready
 	$(VENV) tests/grading/edition.py
 
 # Marks for SUBMISSION (zips or folders, or a folder of many) into build/grades/; needs bubblewrap.
-# OPTIONS="--soft 2026-01-31 --hard 2026-02-14" sets deadlines, --trust goes without the sandbox.
+# OPTIONS="--soft 2026-01-31 --hard 2026-02-14" sets deadlines, --again grades what has not changed, too,
+# --secret 123 repeats a run's hidden inputs, --trust goes without the sandbox.
 grade: .venv/ready
 	$(VENV) -m mflib.data $(DATASET)
 	$(VENV) tests/grading/grade.py $(SUBMISSION) --dataset $(DATASET) $(OPTIONS)
 
-# Right, wrong and hostile submissions, graded in the sandbox: what each gets and why, into build/submissions.md.
+# How often the grader errs: right and wrong answers, forms of packing, into build/grader-accuracy.md.
+grader-accuracy: .venv/ready
+	OMP_NUM_THREADS=1 $(VENV) tests/grading/accuracy.py
+
+# Right and hostile submissions, graded in the sandbox: what each gets and why, into build/submissions.md.
 submissions: .venv/ready
 	$(VENV) -m mflib.data ml-100k
 	rm -f build/submissions.md

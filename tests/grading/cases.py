@@ -1,64 +1,71 @@
 """Inputs for the functions that a student writes, made from a seed, and what comes out of them.
 
-The student's edition carries this file and, in cases.npz, what the reference makes of the same
-inputs.
+Check and grader share this file; they differ in the seeds. What is expected is what the reference
+makes of the same inputs. The exercises' inputs are in exercises.py.
 """
 
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from exercises import EXERCISES, Drawn, Outputs
 
 RUBRIC = tomllib.loads((Path(__file__).parent / "rubric.toml").read_text(encoding="utf-8"))
 SEEDS = (0, 1, 2)  # of the student's checks
-NAMES = {  # of what a function returns or changes, in order
-    "svd_step": ("P", "Q", "b_u", "b_i", "the losses"),
-    "over_cells": ("the sum",),
-    "conjugate_gradient": ("X",),
-    "cholesky": ("X",),
-    "bpr_step": ("P", "Q", "b", "the losses"),
-    "first_violations": ("the draws needed",),
-    "warp_step": ("P", "Q", "the losses", "the draws needed"),
-}
+
+# By task and function.
+OUTPUTS = {
+    "svd/svd_step": Outputs({"P": 0, "Q": 1, "b_u": 2, "b_i": 3}, ("the losses",)),
+    "svd/textbook": Outputs({"P": 0, "Q": 1, "b_u": 2, "b_i": 3}),
+    "als/over_cells": Outputs({}, ("the sum",)),
+    "als/conjugate_gradient": Outputs({"X": 0}),
+    "als/cholesky": Outputs({"X": 0}),
+    "als/textbook": Outputs({"X": 0}),
+    "bpr/bpr_step": Outputs({"P": 0, "Q": 1, "b": 2}, ("the losses",)),
+    "bpr/textbook": Outputs({"P": 0, "Q": 1, "b": 2}),
+    "warp/first_violations": Outputs({}, ("the draws needed",)),
+    "warp/warp_step": Outputs({"P": 0, "Q": 1}, ("the losses", "the draws needed")),
+    "warp/textbook": Outputs({"P": 0, "Q": 1}),
+} | EXERCISES
 
 
-class Inputs:
-    """Random tensors of a size that depends on the seed, float64."""
+class Kernels(Drawn):
+    """Arguments of the kernels and of the textbook loops: random tensors, float64."""
 
-    def __init__(self, seed: int):
-        self.rng = torch.Generator().manual_seed(seed)
-        self.n_users, self.n_items, self.factors = 9 + seed % 5, 12 + seed % 7, 3 + seed % 4
-        self.steps = 1 + seed % 3
+    def svd_svd_step(self) -> list:
+        P, Q, *biases = self.model()
+        batch = (self.ids(self.n_users), self.ids(self.n_items), self.real(self.n) + 3)
+        return [P, Q, *biases, 3.1, *batch, self.real(self.n).abs(), *self.rates(2)]
 
-    def real(self, *shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=self.rng, dtype=torch.float64)
+    def svd_textbook(self) -> list:
+        *start, _, rate, penalty = self.svd_svd_step()
+        return [*start, rate, penalty]
 
-    def ids(self, n: int, size: int) -> torch.Tensor:
-        return torch.randint(n, (size,), generator=self.rng)
+    def bpr_bpr_step(self) -> list:
+        P, Q, _, b = self.model()
+        triples = (self.ids(self.n_users), self.ids(self.n_items), self.ids(self.n_items))
+        return [P, Q, b, *triples, *self.rates(3)]
 
-    def svd_step(self) -> list:
-        P, Q = self.real(self.n_users, self.factors), self.real(self.n_items, self.factors)
-        users, items = self.ids(self.n_users, 40), self.ids(self.n_items, 40)
-        batch = (users, items, self.real(40) + 3, self.real(40).abs())
-        return [P, Q, self.real(self.n_users), self.real(self.n_items), 3.1, *batch, 0.02, 0.3]
+    bpr_textbook = bpr_bpr_step
 
-    def bpr_step(self) -> list:
-        P, Q = self.real(self.n_users, self.factors), self.real(self.n_items, self.factors)
-        triples = (self.ids(self.n_users, 40), *(self.ids(self.n_items, 40) for _ in range(2)))
-        return [P, Q, self.real(self.n_items), *triples, 0.05, 0.3, 0.2]
+    def _likes(self) -> sp.csr_matrix:
+        dense = (self.real(self.n_users, self.n_items) > 0.6).double()
+        dense[1, :] = 0
+        dense[:, 2] = 0
+        dense[0, 0] = 1
+        return sp.csr_matrix(dense.numpy())
 
     def _cells(self, width: int | None = None) -> tuple:
         """The cells of all rows in blocks of ``width`` columns, and the penalty of each row."""
         from mflib.als import weighted_cells
 
-        dense = (self.real(self.n_users, self.n_items) > 0.6).double()
-        dense[1, :] = 0
-        dense[:, 2] = 0
-        dense[0, 0] = -1  # a dislike
-        rows, width, blocks = sp.csr_matrix(dense.numpy()), width or self.n_items, []
+        rows, width, blocks = self._likes(), width or self.n_items, []
+        rows[0, 0] = -1  # a dislike
         for start in range(0, self.n_items, width):
             columns = slice(start, start + width)
             (cells,) = weighted_cells(rows[:, columns], alpha=1.5, dtype=torch.float64)
@@ -66,63 +73,102 @@ class Inputs:
         count = torch.from_numpy(rows.getnnz(1)).double()
         return blocks, 0.7 * count.clamp(min=1).sqrt()[:, None]
 
-    def over_cells(self) -> list:
-        X, Y = self.real(self.n_users, self.factors), self.real(self.n_items, self.factors)
+    def als_over_cells(self) -> list:
+        X, Y, *_ = self.model()
         return [self._cells(5)[0], X, Y, lambda xy, excess, cp: cp - excess * xy**2]
 
-    def conjugate_gradient(self) -> list:
-        return [
-            self.real(self.n_users, self.factors),
-            self.real(self.n_items, self.factors),
-            *self._cells(5),
-            self.steps,
-        ]
+    def als_conjugate_gradient(self) -> list:
+        X, Y, *_ = self.model()
+        return [X, Y, *self._cells(5), 1 + self.seed % 3]
 
-    def cholesky(self) -> list:
-        return [
-            self.real(self.n_users, self.factors),
-            self.real(self.n_items, self.factors),
-            *self._cells(),
-        ]
+    def als_cholesky(self) -> list:
+        X, Y, *_ = self.model()
+        return [X, Y, *self._cells()]
 
-    def first_violations(self) -> list:
-        scores, rows = self.real(self.n_users, self.n_items), self.ids(self.n_users, 60)
-        draws = torch.randint(self.n_items, (27, 60), generator=self.rng)
-        return [lambda rows, items: scores[rows, items], rows, self.real(60) + 1, draws]
+    def als_textbook(self) -> list:
+        X, Y, *_ = self.model()
+        return [X, Y, self._likes(), *(10 * rate for rate in self.rates(2))]
 
-    def warp_step(self) -> list:
-        P, Q = self.real(self.n_users, self.factors), self.real(self.n_items, self.factors)
-        users = torch.randperm(self.n_users, generator=self.rng)[:6]
-        likes = (self.real(6, self.n_items) > 0.3).nonzero()
+    def warp_first_violations(self) -> list:
+        scores, rows = self.real(self.n_users, self.n_items), self.ids(self.n_users)
+        draws = self.ids(self.n_items, 70)
+        return [lambda rows, items: scores[rows, items], rows, self.real(self.n) + 1.2, draws]
+
+    def _search(self) -> tuple:
+        """Five users, their likes, candidates, the ranks' weights."""
+        users = torch.randperm(self.n_users, generator=self.rng)[:5]
+        likes = (self.real(5, self.n_items) > 0.3).nonzero()
         draws = torch.randint(self.n_items, (15, len(likes)), generator=self.rng)
         weights = torch.cat([torch.zeros(1), 1 / torch.arange(1, self.n_items)]).double().cumsum(0)
+        return users, likes, draws, weights
+
+    def warp_warp_step(self) -> list:
+        P, Q, *_ = self.model()
+        users, likes, draws, weights = self._search()
         cells = likes[:, 0] * self.n_items + likes[:, 1]
-        return [P, Q, users, cells, *likes.T.contiguous(), draws, weights, 0.5, 0.02, 0.3]
+        lists = [users, cells, *likes.T.contiguous(), draws, weights]
+        return [P, Q, *lists, 0.5, *self.rates(2)]
+
+    def warp_textbook(self) -> list:
+        P, Q, *_ = self.model()
+        users, likes, draws, weights = self._search()
+        rows, positives = likes.T.contiguous()
+        cells = (np.ones(len(rows)), (users[rows].numpy(), positives.numpy()))
+        liked = sp.csr_matrix(cells, (self.n_users, self.n_items))
+        return [P, Q, liked, users[rows], positives, draws, weights, 0.5, *self.rates(2)]
 
 
-def outputs(function: Callable, name: str, seed: int) -> list[np.ndarray]:
-    """What ``function``, written for ``name``, changes in place and returns."""
-    arguments = getattr(Inputs(seed), name)()
-    returned = function(*arguments)
-    changed = [a for a in arguments if isinstance(a, torch.Tensor) and a.is_floating_point()]
-    # names of one to three letters are arguments
-    changed = changed[: sum(len(n) <= 3 for n in NAMES[name])]
-    returned = returned if isinstance(returned, tuple) else () if returned is None else (returned,)
-    return [np.asarray(tensor) for tensor in (*changed, *returned)]
+class ChangedError(Exception):
+    """An argument that is to stay as it is was changed."""
 
 
-def compare(name: str, got: list[np.ndarray], expected: list[np.ndarray]) -> str | None:
-    """What is wrong, in a sentence: number, then shape, then value; or None."""
-    if len(got) != len(expected):
-        return f"expected {', '.join(NAMES[name])}, got {len(got)} of these {len(expected)}"
-    for what, mine, right in zip(NAMES[name], got, expected, strict=True):
-        if mine.shape != right.shape:
-            return f"in {what} expected the shape {right.shape}, got {mine.shape}"
-        if mine.dtype.kind not in "biuf":
-            return f"in {what} expected numbers, got {mine.dtype}"
-        wrong = ~np.isclose(mine, right, rtol=1e-8, atol=1e-10)
-        if wrong.any():
-            place = tuple(int(i) for i in np.argwhere(wrong)[0])
-            values = f"expected {right[place]:.6g} at {place}, got {mine[place]:.6g}"
-            return f"in {what} {values}; {wrong.mean():.0%} differ"
-    return None
+class Came(NamedTuple):
+    """An output: as it was before the call (None for what is returned), and after."""
+
+    before: np.ndarray | None
+    after: np.ndarray | None  # None if nothing came
+
+
+def calls(key: str, seed: int) -> list[list]:
+    """The arguments of each call of a function; a function of few numbers is called often."""
+    task, _, name = key.partition("/")
+    made = getattr(Kernels(seed), f"{task}_{name}")()
+    return made if isinstance(made[0], tuple) else [made]
+
+
+def outputs(function: Callable, key: str, seed: int) -> dict[str, Came]:
+    """What ``function`` changes in place and returns, by "seed/call/output", output from 0."""
+    found = {}
+    wanted = OUTPUTS[key]
+    for place, arguments in enumerate(calls(key, seed)):
+        before = [as_array(arguments[n]).copy() for n in wanted.changed.values()]
+        kept = [as_array(arguments[n]).copy() for n in wanted.kept]
+        returned = function(*arguments)
+        for n, was in zip(wanted.kept, kept, strict=True):
+            if not np.array_equal(as_array(arguments[n]), was):
+                raise ChangedError(f"changes its argument number {n + 1}, which is to stay")
+        after = [as_array(arguments[n]) for n in wanted.changed.values()]
+        pairs = [Came(*pair) for pair in zip(before, after, strict=True)]
+        pairs += [Came(None, value) for value in _returned(returned, len(wanted.returned))]
+        found |= {f"{seed}/{place}/{n}": came for n, came in enumerate(pairs)}
+    return found
+
+
+def _returned(value: object, how_many: int) -> list[np.ndarray | None]:
+    if how_many == 1:
+        return [None if value is None else as_array(value)]
+    parts = list(value) if isinstance(value, tuple | list | np.ndarray | torch.Tensor) else [value]
+    parts = parts if len(parts) == how_many else [None] * how_many
+    return [None if part is None else as_array(part) for part in parts]
+
+
+def as_array(value: object) -> np.ndarray:
+    """Numbers in whatever form a student returns them."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().to_dense() if value.layout != torch.strided else value.detach()
+        value = value.float() if value.dtype == torch.bfloat16 else value  # numpy has none
+    array = value.toarray() if sp.issparse(value) else np.asarray(value)
+    if array.dtype == object:  # fractions and the like
+        with suppress(TypeError, ValueError):
+            return array.astype(float)
+    return array

@@ -6,7 +6,6 @@ arrays that the reference computes here.
 """
 
 import ast
-import importlib
 import json
 import shutil
 import tempfile
@@ -14,16 +13,18 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-from cases import RUBRIC, SEEDS, outputs
+from cases import OUTPUTS, RUBRIC, SEEDS
+from reference import expected
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TARGET = ROOT / "build" / "assignment"
+EXECUTE = ROOT / "tests" / "notebooks" / "execute.py"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
-CHECKS = [
-    HERE / name
-    for name in ("cases.py", "rules.py", "rubric.toml", "student/check.py", "student/submit.py")
-]
+CHECKS = (
+    *("cases.py", "cells.py", "exercises.py", "judge.py", "package.py", "rubric.toml"),
+    *("submission.py", "trial.py", "worker.py", "student/check.py", "student/submit.py"),
+)
 
 
 def blank(source: str, hints: dict[str, str]) -> str:
@@ -66,39 +67,46 @@ def blank_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def empty_suite(target: Path) -> None:
+    """The package with empty kernels, the notebooks with empty answers: what is handed out."""
+    shutil.copytree(ROOT / "mflib", target / "mflib", ignore=shutil.ignore_patterns("__pycache__"))
+    (target / "notebooks").mkdir()
+    for entry in RUBRIC.values():
+        module = target / "mflib" / f"{entry['module']}.py"
+        source = module.read_text(encoding="utf-8")
+        module.write_text(blank(source, entry["functions"]), encoding="utf-8")
+        name = f"{entry['notebook']}.ipynb"
+        notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+        nbformat.write(blank_notebook(notebook), target / "notebooks" / name)
+
+
+def cases() -> dict[str, np.ndarray]:
+    """What the checks expect, by "task/function/seed/call/output", and as it was before."""
+    arrays = {}
+    for key in OUTPUTS:
+        for place, came in expected(key, SEEDS).items():
+            arrays[f"{key}/{place}"] = came.after
+            if came.before is not None:
+                arrays[f"{key}/{place}/before"] = came.before
+    return arrays
+
+
 def build(target: Path) -> None:
     """Write the edition to ``target``, which is replaced, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".assignment-") as temporary:
         new = Path(temporary) / "assignment"
-        shutil.copytree(ROOT / "mflib", new / "mflib", ignore=shutil.ignore_patterns("__pycache__"))
+        empty_suite(new)
         for name in COPIED:
             (new / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, new / name)
         for name in ("README.md", "Makefile"):
             shutil.copy(HERE / "student" / name, new / name)
-        (new / "notebooks").mkdir()
         (new / "checks").mkdir()
-        for file in (*CHECKS, ROOT / "tests" / "notebooks" / "execute.py"):
+        empty_suite(new / "checks" / "suite")  # the checks' own, whatever becomes of the student's
+        for file in (*(HERE / name for name in CHECKS), EXECUTE):
             shutil.copy(file, new / "checks" / file.name)
-        arrays, cells = {}, {}
-        for entry in RUBRIC.values():
-            module = new / "mflib" / f"{entry['module']}.py"
-            source = module.read_text(encoding="utf-8")
-            module.write_text(blank(source, entry["functions"]), encoding="utf-8")
-            notebook = nbformat.read(
-                ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4
-            )
-            file = new / "notebooks" / f"{entry['notebook']}.ipynb"
-            nbformat.write(blank_notebook(notebook), file)
-            cells[entry["notebook"]] = [cell.id for cell in notebook.cells]
-            reference = importlib.import_module(f"mflib.{entry['module']}")
-            for name in entry["functions"]:
-                for seed in SEEDS:
-                    for place, array in enumerate(outputs(getattr(reference, name), name, seed)):
-                        arrays[f"{name}/{seed}/{place}"] = array
-        np.savez(new / "checks" / "cases.npz", **arrays)
-        (new / "checks" / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
+        np.savez_compressed(new / "checks" / "cases.npz", **cases())
         shutil.make_archive(str(Path(temporary) / "packed"), "zip", temporary, "assignment")
         if target.exists():
             target.rename(Path(temporary) / "old")

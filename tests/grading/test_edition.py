@@ -2,18 +2,22 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
-from cases import RUBRIC
+from cases import OUTPUTS, RUBRIC, SEEDS
 from edition import ROOT, blank, blank_cell, blank_notebook, build
+from judge import judge
+from reference import expected
+from trial import Unit, attempt, plainly, prepare
 
 # Plausible mistakes: module, right, wrong, the function in which it must be found.
 MISTAKES = {
@@ -134,41 +138,69 @@ def test_notebooks_are_cleared_and_complete(edition):
         assert [cell.id for cell in stubs] == ["loop", "exercise-1", "exercise-2", "exercise-3"]
 
 
+def test_the_checks_have_a_suite_of_their_own(edition):
+    for name in ("mflib/svd.py", "notebooks/01_svd.ipynb"):
+        own = edition / "checks" / "suite" / name
+        assert own.read_bytes() == (edition / name).read_bytes()
+
+
 def test_as_handed_out_everything_is_not_attempted(edition):
     code, text = check(edition)
     assert code == 1
-    assert "0 of 19 done, 19 not attempted" in text
+    assert f"0 of {len(OUTPUTS)} done, {len(OUTPUTS)} not attempted" in text
 
 
-def test_the_reference_is_done_and_mistakes_are_named(edition, tmp_path):
-    """In each folder at most one mistake for each module.
+def with_answers(edition: Path, folder: Path) -> Path:
+    """The edition with the reference's answers, in ``folder``."""
+    shutil.copytree(edition, folder)
+    for entry in RUBRIC.values():
+        shutil.copy(ROOT / "mflib" / f"{entry['module']}.py", folder / "mflib")
+        shutil.copy(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", folder / "notebooks")
+    return folder
 
-    A process for each mistake would take half a minute.
-    """
-    folders, left = {tmp_path / "reference": {}}, dict(MISTAKES)
-    while left:
-        together = {module: what for what, (module, *_) in left.items()}
-        folders[tmp_path / str(len(left))] = {what: left.pop(what) for what in together.values()}
-    for folder, together in folders.items():
-        shutil.copytree(edition, folder)
-        for entry in RUBRIC.values():
-            shutil.copy(ROOT / "mflib" / f"{entry['module']}.py", folder / "mflib")
-            shutil.copy(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", folder / "notebooks")
-        for what, (module, right, wrong, _) in together.items():
-            file = folder / "mflib" / f"{module}.py"
-            source = file.read_text(encoding="utf-8")
-            assert right in source, f"{what}: bring it up to date"
-            file.write_text(source.replace(right, wrong, 1), encoding="utf-8")
-    with ThreadPoolExecutor(2) as pool:
-        (code, text), *checked = pool.map(check, folders)
+
+def test_the_reference_is_done(edition, tmp_path):
+    code, text = check(with_answers(edition, tmp_path / "reference"))
     assert code == 0, text
-    assert "19 of 19 done" in text
-    for together, (code, text) in zip(list(folders.values())[1:], checked, strict=True):
-        assert code == 1
-        for what, (*_, function) in together.items():
-            (line,) = [line for line in text.splitlines() if line.split()[:1] == [function]]
-            assert "wrong:" in line, f"{what} was not found"
-            assert "Hint:" in line or "raises" in line
+    assert f"{len(OUTPUTS)} of {len(OUTPUTS)} done" in text
+
+
+def test_mistakes_are_named(edition, tmp_path):
+    """All in one process; with what the checks expect."""
+    folder, units, stored = tmp_path / "work", [], np.load(edition / "checks" / "cases.npz")
+    prepare(folder, edition / "checks" / "suite")
+    for n, (module, right, wrong, function) in enumerate(MISTAKES.values()):
+        source = (ROOT / "mflib" / f"{module}.py").read_text(encoding="utf-8")
+        assert right in source, f"{right}: bring it up to date"
+        (folder / str(n)).mkdir()
+        (folder / str(n) / f"{module}.py").write_text(source.replace(right, wrong, 1), "utf-8")
+        units.append(Unit(f"{module}/{function}", file=f"{n}/{module}.py"))
+    results = attempt(folder, units, list(SEEDS), plainly)
+    for what, unit, result in zip(MISTAKES, units, results, strict=True):
+        verdict = judge(unit.key, result.arrays, expected(unit.key, SEEDS))
+        assert verdict.share < 1, f"{what} was not found"
+        assert re.search("hint:|the penalty|a sign", verdict.sentence)
+        for place, came in expected(unit.key, SEEDS).items():
+            assert np.array_equal(stored[f"{unit.key}/{place}"], came.after)
+
+
+def test_check_never_ends_in_a_traceback(edition, tmp_path):
+    """A file that cannot be parsed, a notebook that is none, a file that is not there."""
+    folder = with_answers(edition, tmp_path / "mine")
+    file = folder / "mflib" / "svd.py"
+    source = file.read_text(encoding="utf-8")
+    line = 1 + source[: source.index("def svd_step(")].count("\n")
+    file.write_text(source.replace("def svd_step(", "def svd_step(("), encoding="utf-8")
+    (folder / "mflib" / "bpr.py").unlink()
+    (folder / "notebooks" / "04_warp.ipynb").write_text("{no")
+    code, text = check(folder)
+    assert code == 1
+    assert "Traceback" not in text
+    assert f"svd_step (svd.py, line {line}): '(' was never closed" in text
+    assert "bpr_step: bpr.py: was not handed in" in text
+    assert "04_warp.ipynb: the notebook cannot be read" in text
+    gone = [key for key in OUTPUTS if key.startswith("warp/") and "step" not in key]
+    assert f"{len(OUTPUTS) - 2 - len(gone) + 1} of {len(OUTPUTS)} done" in text
 
 
 def test_blank_keeps_signature_and_docstring():
@@ -194,18 +226,3 @@ def test_the_place_for_an_answer_is_not_folded():
     assert blanked[0].metadata == {"tags": ["solution"]}
     assert blanked[1].metadata == {"jupyter": {"source_hidden": True}}
     assert blanked[2].metadata == {"tags": ["solution"], "jupyter": {"outputs_hidden": True}}
-
-
-def test_submission_must_have_the_cells_that_were_handed_out(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "grading" / "student"))
-    from submit import incomplete
-
-    notebook = nbformat.read(ROOT / "notebooks" / "01_svd.ipynb", as_version=4)
-    handed_out = [cell.id for cell in notebook.cells]
-    assert incomplete(notebook, handed_out) is None
-    notebook.cells.insert(3, nbformat.v4.new_code_cell("1 + 1"))
-    assert incomplete(notebook, handed_out) is None, "a student may add cells"
-    notebook.cells[5], notebook.cells[6] = notebook.cells[6], notebook.cells[5]
-    assert "order" in incomplete(notebook, handed_out)
-    del notebook.cells[7]
-    assert handed_out[6] in incomplete(notebook, handed_out)

@@ -1,20 +1,22 @@
-"""Whole submissions of one task each, graded: right ones, wrong ones, and those that mean harm.
+"""Submissions of one task each, graded in the sandbox: right ones, and those that mean harm.
 
-Takes up to an hour, so `make test` leaves it to `make submissions`. What was given and why is
-written to build/submissions.md.
+Takes minutes, so `make test` leaves it to `make submissions`. What was given and why is written to
+build/submissions.md. How right and wrong answers are told apart is measured by accuracy.py.
 """
 
 import re
+import tempfile
 from pathlib import Path
 
-import grade
+import marks
 import nbformat
 import pytest
-import rules
-from cases import RUBRIC
-from edition import ROOT, blank
+from cases import OUTPUTS, RUBRIC
+from edition import ROOT, blank, empty_suite
+from package import File
+from page import POINTS, Report
 from sandbox import protections
-from test_edition import MISTAKES
+from submission import read
 
 MISSING = [tool for tool, there in protections().items() if not there]
 pytestmark = [
@@ -24,266 +26,206 @@ pytestmark = [
     ),
 ]
 TABLE = ROOT / "build" / "submissions.md"
-
-# Mistakes beside those that the student's checks are tried with: task, right, wrong, what the
-# reasons must say.
-WRONG = {what: (*mistake, f"{function}: ") for what, (*mistake, function) in MISTAKES.items()} | {
-    "seed ignored": (
-        "svd",
-        "    p, q =",
-        "    P += 1e-3 * torch.randn(P.shape).to(P)\n    p, q =",
-        "svd_step: ",
-    ),
-    "the negative item stays": (
-        "bpr",
-        "    Q.index_add_(0, negatives, torch.add(step_p, qj, alpha=shrink_q).neg_())\n",
-        "",
-        "bpr_st",
-    ),
-    "the user's penalty on the items": (
-        "bpr",
-        "shrink_q = learning_rate * item_regularization",
-        "shrink_q = learning_rate * user_regularization",
-        "bpr_step: ",
-    ),
-    "empty cells forgotten": ("als", "A = Y.T @ Y + penalty", "A = penalty", "cholesky: "),
-    "right, but a loop over the batch": (
-        "svd",
-        "    p, q =",
-        "    for n in range(20 * len(users)):\n"
-        "        float(P[users[n % len(users)]].sum())\n"
-        "    p, q =",
-        "by the clock",
-    ),
-}
-# What stands first in bpr_step and is refused unread, and what the reasons must say.
-REFUSED = {
-    "os._exit": ("import os; os._exit(0)", "imports"),
-    "reading for the reference": ("P += float(open('cases.py').read()[0] == 'x')", "uses open"),
-    "reading for the test items": ("import numpy; numpy.load('train.npz')", "attribute 'load'"),
-    "a metric replaced": (
-        "import mflib.metrics; mflib.metrics.ranking_metrics = None",
-        "by its attribute",
-    ),
-    "network": ("import urllib.request", "imports"),
-    "a process left behind": ("import subprocess; subprocess.Popen(['sleep', '999'])", "imports"),
-    "the system, through a module": ("import mflib.data; mflib.data.os._exit(0)", "attribute 'os'"),
-}
-AT_EXIT = "import atexit, pathlib, numpy, os; here = pathlib.Path('bpr_step.npz'); atexit.register"
-# The same with the refusal out of the way: what the sandbox, or the reading of what comes out of
-# it, makes of them.
+STEP = "    p = P.index_select(0, users)  # B x F\n"
+# A student's own results: the file of unit 0, and the word that it is done.
+FORGED = "import numpy, os, pathlib; here = pathlib.Path('0.npz'); {}"
+FORGED += "; open('results.jsonl', 'a').write('{{\"unit\": 0}}\\n'); os._exit(0)"
+# What stands first in bpr_step, and what the reasons must say.
 HARM = {
-    "os._exit": ("import os; os._exit(0)", "no results came out"),
-    "sys.exit(0)": ("raise SystemExit(0)", "no results came out"),
-    "an endless loop": ("while True: pass", "by the clock"),
+    "os._exit": ("import os; os._exit(0)", "before anything came out"),
+    "sys.exit(0)": ("raise SystemExit(0)", "ends the program"),
+    "an endless loop": ("while True: pass", "20 s of the processor"),
     "memory": ("hog = [torch.ones(2**27) for _ in range(1000)]", "RuntimeError|MemoryError"),
     "network": ("import socket; socket.create_connection(('1.1.1.1', 53), 3)", "raises OSError"),
     "a process left behind": (
         "import subprocess; subprocess.Popen(['sleep', '999']); raise SystemExit",
-        "no results came out",
+        "ends the program",
     ),
     "a fork bomb": (
         "import os\n    while True: os.fork()",
-        "many processes|by the clock|ended with|raises",
+        "many processes|by the clock|ended|raises",
     ),
-    "killed": ("import os; os.kill(os.getpid(), 9)", "exit code|no results"),
-    "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|by the clock|raises"),
+    "killed": ("import os; os.kill(os.getpid(), 9)", "killed by signal 9"),
+    "the worker killed": ("import os; os.kill(os.getppid(), 9); raise SystemExit", "ended|ends"),
+    "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|clock|raises|ended"),
     "gigabytes of files": (
         "import os\n    while True: open(str(os.urandom(8).hex()), 'wb').write(bytes(2**26))",
         "for filling the disk",
     ),
     "writing outside": ("open('/usr/stolen', 'w')", "Read-only"),
-    "reading outside": (f"open('{ROOT}/tests/grading/grade.py')", "No such file"),
+    "reading outside": (f"open('{ROOT}/tests/grading/marks.py')", "No such file"),
+    "the reference imported": (
+        "from mflib.bpr import bpr_step as theirs; return theirs(P, Q, b, users, positives, "
+        "negatives, learning_rate, user_regularization, item_regularization)",
+        "needs bpr_step, which is not attempted|not attempted",
+    ),
+    "a metric replaced": (
+        "import mflib.metrics; mflib.metrics.ranking_metrics = None; return None",
+        "nothing changed",
+    ),
     "a pickle": (
-        AT_EXIT + "(numpy.savez, 'bpr_step.npz', **{'1101/0': numpy.array([print])})",
+        FORGED.format("numpy.savez(here, **{'7/0/0': numpy.array([print])})"),
         "Object arrays cannot be loaded",
     ),
     "a link in place of results": (
-        AT_EXIT + "(lambda: [here.unlink(), here.symlink_to('train.npz')])",
-        "expected bpr_step.npz to be a file",
+        FORGED.format("here.symlink_to('job.json')"),
+        "expected 0.npz to be a file",
     ),
-    "a pipe in place of results": (
-        AT_EXIT + "(lambda: [here.unlink(), os.mkfifo(here)])",
-        "expected bpr_step.npz to be a file",
-    ),
-    "links where the notebook comes": (
-        "import os; os.symlink('/tmp', 'tests'); os.symlink('/tmp', 'data')",
-        "raises FileExistsError",
-    ),
+    "a pipe in place of results": (FORGED.format("os.mkfifo(here)"), "expected 0.npz to be a file"),
     "the grader detected": (
         "import sys\n    if 'worker.py' in sys.argv[0]: return users",
-        "bpr_step: ",
+        "bpr_step",
     ),
 }
+# A cell of 03_bpr and what stands in it instead; what the reasons must say.
+CELLS = {
+    "a check made to pass": (
+        "exercise-2",
+        "np.allclose = lambda *a, **k: True\ndef chosen(*a): return 0.5",
+        "chosen.*in the probability expected",
+    ),
+    "a builtin replaced": (
+        "exercise-3",
+        "int = lambda x: 0\ndef unliked(liked, r): return 0",
+        "unliked.*expected",
+    ),
+    "a fake that equals everything": (
+        "exercise-2",
+        "class Yes:\n    def __eq__(self, other): return True\ndef chosen(*a): return Yes()",
+        "chosen.*expected numbers",
+    ),
+    "a cell that never ends": ("exercise-2", "while True: pass", "chosen.*20 s of the proc"),
+    "a loop that calls the kernel": (
+        "loop",
+        "def textbook(P, Q, b, *batch):\n    return bpr_step(P, Q, b, *batch)",
+        "textbook.*calls bpr_step of mflib",
+    ),
+    "a cell that kills its process": (
+        "loop",
+        "import os\nos.kill(os.getpid(), 9)\ndef textbook(*a): pass",
+        "textbook.*killed by signal 9",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    suite = tmp_path_factory.mktemp("suite")
+    empty_suite(suite)
+    return marks.Options("ml-100k", 7, suite)
 
 
 def submitted(task: str) -> dict[str, str]:
-    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in grade.NAMES}
-    name = f"notebooks/{RUBRIC[task]['notebook']}.ipynb"
-    # what the student has seen on this data set
-    stored = ROOT / "tests" / "notebooks" / "ml-100k" / Path(name).name
-    return texts | {name: stored.read_text(encoding="utf-8")}
+    """The reference's modules, and of a task the notebook that a student has seen."""
+    entry = RUBRIC[task]
+    stored = ROOT / "tests" / "notebooks" / "ml-100k" / f"{entry['notebook']}.ipynb"
+    modules = [entry["module"] for entry in RUBRIC.values()]  # a notebook uses several models
+    files = {f"mflib/{name}.py": ROOT / "mflib" / f"{name}.py" for name in modules}
+    files[f"notebooks/{stored.name}"] = stored
+    return {name: file.read_text(encoding="utf-8") for name, file in files.items()}
 
 
-def graded(what: str, task: str, texts: dict[str, str]) -> tuple[float, str, dict[str, float]]:
-    report = grade.Report(what)
-    grade.grade_task(task, texts, "ml-100k", False, report)
-    total, reasons = sum(report.marks[task].values()), " ; ".join(report.reasons[task])
+def graded(what: str, task: str, texts: dict[str, str], options, whole: bool = False) -> Report:
+    """The report on one task; without ``whole``, of its functions only."""
+    files = {name: File(text.encode, 0.0) for name, text in texts.items()}
+    given, report = read(files, marks.known()), Report(what)
+    with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
+        places = [Path(temporary) / name for name in ("functions", "lists", "notebook")]
+        found = marks.tried(given, places[0], options)
+        marks.mark_functions(given, found, report)
+        if whole:
+            marks.mark_lists(given, found, places[1], options, report)
+            marks.mark_notebook(task, given, found, places[2], options, report)
+    reasons = " ; ".join(report.reasons[task])
     TABLE.parent.mkdir(exist_ok=True)
     with TABLE.open("a", encoding="utf-8") as file:
+        total = sum(report.marks[task].values())
         line = f"| {what} | {task} | {total:.1f} | {reasons[:160].replace('|', '/')} |"
         file.write(line.replace("\n", " ") + "\n")
-    return total, reasons, report.marks[task]
+    return report
 
 
-@pytest.fixture(autouse=True)
-def soon(monkeypatch):
-    seconds = {"functions": 60, "notebook": 120, "notebook of an endless loop": 40}
-    monkeypatch.setattr(grade, "SECONDS", seconds)
-
-
-def edited(task: str, right: str, wrong: str) -> dict[str, str]:
-    texts, name = submitted(task), f"mflib/{RUBRIC[task]['module']}.py"
-    assert right in texts[name], "bring the mistake up to date"
-    return texts | {name: texts[name].replace(right, wrong, 1)}
-
-
-@pytest.mark.parametrize("task", RUBRIC)
-def test_the_reference_has_full_marks(task):
-    total, reasons, _ = graded("the reference", task, submitted(task))
-    assert total == 100, reasons
-
-
-@pytest.mark.parametrize("task", RUBRIC)
-def test_what_was_handed_out_has_none(task):
+def changed(task: str, **sources: str) -> dict[str, str]:
     texts = submitted(task)
-    name = f"mflib/{RUBRIC[task]['module']}.py"
-    texts[name] = blank(texts[name], RUBRIC[task]["functions"])
-    notebook = nbformat.reads(texts[f"notebooks/{RUBRIC[task]['notebook']}.ipynb"], as_version=4)
+    (name,) = (name for name in texts if name.endswith(".ipynb"))
+    notebook = nbformat.reads(texts[name], as_version=4)
     for cell in notebook.cells:
-        if "solution" in cell.metadata.get("tags", []):
-            cell.source = "raise NotImplementedError"
-    texts[f"notebooks/{RUBRIC[task]['notebook']}.ipynb"] = nbformat.writes(notebook)
-    total, reasons, _ = graded("nothing done, stored outputs copied", task, texts)
-    assert total == 0
-    assert reasons.count("not attempted") >= len(RUBRIC[task]["functions"])
+        cell.source = sources.get(cell.id.replace("-", "_"), cell.source)
+    return texts | {name: nbformat.writes(notebook)}
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_a_mistake_costs_and_is_named(what):
-    task, right, wrong, says = WRONG[what]
-    total, reasons, marks = graded(what, task, edited(task, right, wrong))
-    assert total < 100
-    assert says in reasons
-    if "clock" not in says:
-        assert marks["correctness"] < grade.POINTS["correctness"]
+@pytest.mark.parametrize("task", RUBRIC)
+def test_the_reference_has_full_marks(task, options):
+    report = graded("the reference", task, submitted(task), options, whole=True)
+    assert report.marks[task] == POINTS, report.reasons[task]
 
 
-def harmful(code: str) -> dict[str, str]:
-    return edited("bpr", "    p = P.index", f"    {code}\n    p = P.index")
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_reaches_for_more_is_refused(what):
-    code, says = REFUSED[what]
-    total, reasons, marks = graded(f"{what}, refused", "bpr", harmful(code))
-    assert marks["correctness"] == 0
-    assert total <= 15, "the exercises"
-    assert says in reasons
+@pytest.mark.parametrize("task", RUBRIC)
+def test_what_was_handed_out_has_none(task, options):
+    empty = dict.fromkeys(("loop", "exercise_1", "exercise_2", "exercise_3"), "raise SystemExit")
+    texts = changed(task, **empty)
+    for entry in RUBRIC.values():
+        name = f"mflib/{entry['module']}.py"
+        texts[name] = blank(texts[name], entry["functions"])
+    report = graded("nothing done, stored outputs copied", task, texts, options, whole=True)
+    assert sum(report.marks[task].values()) == 0
+    assert str(report.reasons).count("not attempted") >= len(RUBRIC[task]["functions"])
 
 
 @pytest.mark.parametrize("what", HARM)
-def test_harm_gives_a_mark_and_a_reason(what, monkeypatch):
-    monkeypatch.setattr(rules, "refused", lambda *_: None)
+def test_harm_gives_a_mark_and_a_reason(what, options):
     code, says = HARM[what]
-    total, reasons, marks = graded(what, "bpr", harmful(code))
-    assert marks["correctness"] == 0
-    assert total <= 50, "what the exercises and, if they came out, the lists are worth"
-    assert re.search(says, reasons), reasons
-
-
-def changed_cells(change) -> dict[str, str]:
     texts = submitted("bpr")
-    notebook = nbformat.reads(texts["notebooks/03_bpr.ipynb"], as_version=4)
-    change(notebook)
-    return texts | {"notebooks/03_bpr.ipynb": nbformat.writes(notebook)}
-
-
-def answer(cell_id: str, source: str):
-    def change(notebook):
-        next(cell for cell in notebook.cells if cell.id == cell_id).source = source
-
-    return change
-
-
-def reorder(notebook):
-    notebook.cells.reverse()
-
-
-def without_cells(notebook):
-    del notebook.cells[10:]
-
-
-NOTEBOOKS = {
-    "a check made to pass": (
-        answer(
-            "exercise-1",
-            "import numpy as np\nnp.allclose = lambda *a, **k: True\ndef auc(*a): return 0.5",
-        ),
-        "exercise-1 changes an object by its attribute",
-    ),
-    "a builtin replaced": (
-        answer("exercise-3", "int = lambda x: 0\ndef unliked(liked, r): return 0"),
-        "binds \\['int'\\]",
-    ),
-    "a fake that equals everything": (
-        answer(
-            "exercise-1",
-            "class Yes:\n    def __eq__(self, other): return True\ndef auc(*a): return Yes()",
-        ),
-        "uses ClassDef",
-    ),
-    "a check replaced through a dictionary": (
-        answer(
-            "exercise-1",
-            "getattr(np, '__dict__').update(allclose=lambda *a: True)\ndef auc(*a): return 0.5",
-        ),
-        "uses getattr",
-    ),
-    "a cell that never ends": (
-        answer("exercise-2", "while True: pass"),
-        "by the clock|not executed",
-    ),
-    "cells removed": (without_cells, "is missing"),
-    "cells in another order": (reorder, "another order"),
-}
-
-
-@pytest.mark.parametrize("what", NOTEBOOKS)
-def test_a_changed_notebook_gives_a_mark_and_a_reason(what):
-    change, says = NOTEBOOKS[what]
-    total, reasons, _ = graded(what, "bpr", changed_cells(change))
+    source = texts["mflib/bpr.py"]
+    assert STEP in source
+    texts["mflib/bpr.py"] = source.replace(STEP, f"    {code}\n{STEP}")
+    report = graded(what, "bpr", texts, options)
+    assert report.marks["bpr"]["correctness"] == 0
+    reasons = " ; ".join(report.reasons["bpr"])
     assert re.search(says, reasons), reasons
-    assert total == 100 if what == "cells in another order" else 40 <= total < 100
+    others = report.marks["bpr"]["loop and exercises"]
+    assert others == 15 or "ended" in reasons, "what is not touched keeps its points"
 
 
-def test_a_cell_that_kills_its_kernel_costs_what_comes_after(monkeypatch):
-    monkeypatch.setattr(rules, "refused", lambda *_: None)
-    killed = answer("loop", "import os\nos.kill(os.getpid(), 9)\ndef textbook(*a): pass")
-    total, reasons, marks = graded("the cell that kills its kernel", "bpr", changed_cells(killed))
-    assert "equality: not executed" in reasons
-    assert marks["correctness"] == 40
-    assert 75 <= total < 95
+@pytest.mark.parametrize("what", CELLS)
+def test_a_cell_that_means_harm_costs_itself_alone(what, options):
+    name, source, says = CELLS[what]
+    texts = changed("bpr", **{name.replace("-", "_"): source})
+    report = graded(what, "bpr", texts, options)
+    reasons = " ; ".join(report.reasons["bpr"])
+    assert re.search(says, reasons), reasons
+    assert report.marks["bpr"]["correctness"] == 40
+    assert report.marks["bpr"]["loop and exercises"] == 15 * 3 / 4
+
+
+def test_a_cell_that_kills_its_kernel_costs_what_comes_after(options):
+    texts = changed("bpr", loop="import os\nos.kill(os.getpid(), 9)\ndef textbook(*a): pass")
+    report = graded("the cell that kills its kernel", "bpr", texts, options, whole=True)
+    assert "not executed here" in report.changes["bpr"].values()
+    assert report.marks["bpr"]["recommendations"] == 20
+    assert report.marks["bpr"]["reproducibility"] < 5
 
 
 @pytest.mark.parametrize(
     ("what", "content"), [("no notebook, or renamed", None), ("a corrupt notebook", "{cells:")]
 )
-def test_without_a_notebook_the_kernel_still_counts(what, content):
+def test_without_a_notebook_the_kernel_still_counts(what, content, options):
     texts = submitted("bpr")
     del texts["notebooks/03_bpr.ipynb"]
     texts |= {} if content is None else {"notebooks/03_bpr.ipynb": content}
-    total, reasons, marks = graded(what, "bpr", texts)
-    assert "is missing" in reasons
-    assert marks["correctness"] == 40
-    assert total < 100
+    report = graded(what, "bpr", texts, options)
+    assert re.search("was not handed in|cannot be read", str(report.reasons["bpr"]))
+    assert report.marks["bpr"]["correctness"] == 40
+    assert report.marks["bpr"]["loop and exercises"] == 0
+
+
+def test_one_bad_file_costs_its_own_task_alone(options):
+    texts = submitted("bpr") | submitted("svd")
+    texts["mflib/svd.py"] = (
+        "import torch\ntorch.set_default_dtype(torch.float16)\ntorch.abs = None\n("
+    )
+    report = graded("a file that cannot be parsed", "svd", texts, options)
+    assert report.marks["bpr"]["correctness"] == 40
+    assert report.marks["svd"]["loop and exercises"] == 15
+    assert "svd.py, line 4): '(' was never closed" in report.reasons["svd"][0]
+    assert len(report.functions) == len(OUTPUTS)

@@ -1,0 +1,206 @@
+"""The marks of a submission, part by part: functions, lists, reproducibility.
+
+Students' code runs in the sandbox, in folders that are complete before it starts: what it may leave
+in one cannot reach another.
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from cases import RUBRIC
+from cells import HandedOut, handed_out
+from judge import NOT_ATTEMPTED, Verdict
+from lists import LISTS, hidden, judge_lists
+from page import POINTS, Report
+from reference import ROOT, expected, imports
+from reproduced import changes, dataset_of, notebook_to_run, stored_reference
+from sandbox import Limits, run
+from submission import Submission
+from trial import Unit, attempt, came_out, prepare, units_of, verdicts
+
+from mflib.data import data_dir
+
+EXECUTE = ROOT / "tests" / "notebooks" / "execute.py"
+CASES = 4  # for each function
+# By the clock: to start, for each unit, for a notebook.
+SECONDS = {"start": 60, "unit": 100, "notebook": 900}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of one run of the grader."""
+
+    dataset: str
+    secret: int  # the seed of all hidden inputs
+    suite: Path  # the package with empty kernels, see ``empty_suite``
+    trust: bool = False
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(self.secret + n for n in range(CASES))
+
+    def launch(self, command: list[str], folder: Path, seconds: float) -> str:
+        """Run a command in the sandbox -> why it ended badly, or nothing."""
+        finished = run(command, folder, [], Limits(seconds=seconds), self.trust)
+        if finished.code is None:
+            return f"ended after {finished.seconds:.0f} s {finished.ended}"
+        said = finished.output.strip()[-300:]
+        return f"ended with exit code {finished.code}: {said}" if finished.code else ""
+
+
+@cache
+def known() -> dict[str, list[HandedOut]]:
+    return handed_out(ROOT / "notebooks")
+
+
+def tried(given: Submission, folder: Path, options: Options) -> dict[str, Verdict]:
+    """Verdicts on all functions of a submission, which is tried in ``folder``."""
+    prepare(folder, options.suite)
+    units = units_of(given, folder, imports())
+    seconds = SECONDS["start"] + SECONDS["unit"] * len(units)
+    results = attempt(
+        folder, units, list(options.seeds), lambda c, f: options.launch(c, f, seconds)
+    )
+    return verdicts(units, results, lambda key: expected(key, options.seeds), given.trouble)
+
+
+def kernel_of_lists(task: str, found: dict[str, Verdict]) -> str:
+    """The function around which the lists are made: of those that would do, the best."""
+    names = RUBRIC[task]["lists"]
+    return max(names, key=lambda name: found[f"{task}/{name}"].share)
+
+
+def list_unit(task: str, kernel: str) -> Unit:
+    options = RUBRIC[task]["lists"][kernel]
+    file = f"submitted/{RUBRIC[task]['module']}.py"
+    return Unit(f"{task}/lists", file=file, options=tuple(options.items()))
+
+
+def mark_lists(
+    given: Submission, found: dict[str, Verdict], folder: Path, options: Options, report: Report
+) -> None:
+    """Recommendations and similar movies, in proportion to the kernel's right outputs."""
+    kernels = {task: kernel_of_lists(task, found) for task in RUBRIC}
+    shares = {task: found[f"{task}/{kernel}"].share for task, kernel in kernels.items()}
+    for task in (task for task, share in shares.items() if share):
+        place = folder / task
+        prepare(place, options.suite)
+        units_of(given, place, imports())
+        arrays = dict(hidden(options.dataset, options.secret)[0])
+        if task != "svd":  # where lists are judged, what is wanted stays outside
+            del arrays["users"], arrays["items"]
+        np.savez(place / "train.npz", **arrays)
+        unit = list_unit(task, kernels[task])
+        seconds = SECONDS["start"] + 3 * SECONDS["unit"]
+        (result,) = attempt(place, [unit], [], lambda c, f, s=seconds: options.launch(c, f, s))
+        try:
+            if result.error:
+                raise ValueError(f"{result.error} {f'({result.where})' if result.where else ''}")
+            reached, why = judge_lists(task, options.dataset, options.secret, result.arrays)
+        except Exception as error:  # what came out may be anything
+            report.reasons[task].append(f"recommendations: {error}")
+            continue
+        for part in LISTS:
+            report.marks[task][part] = POINTS[part] * reached[part] * shares[task]
+        if shares[task] < 1:
+            why.append(
+                f"recommendations and similar movies count {shares[task]:.0%}, "
+                f"as of {kernels[task]} that part of the outputs is right"
+            )
+        report.reasons[task] += why
+
+
+def mark_notebook(
+    task: str,
+    given: Submission,
+    found: dict[str, Verdict],
+    folder: Path,
+    options: Options,
+    report: Report,
+) -> None:
+    """How many cells give here what was handed in; nothing else is earned here."""
+    stored = given.stored.get(task, {})
+    ours = [found[f"{task}/{name}"].share for name in RUBRIC[task]["functions"]]
+    outputs = [raw for raw in stored.values() if raw.get("execution_count")]
+    if not any(ours) or not outputs:  # nothing of one's own to reproduce
+        if any(ours) and stored:
+            report.reasons[task].append("reproducibility: the notebook has no outputs")
+        return
+    ran_on = dataset_of(task, stored, options.dataset)
+    if ran_on != options.dataset:
+        executed = stored_reference(task, ran_on)
+        stored = {name: raw for name, raw in stored.items() if name in executed}
+        what = f"the notebook was run on {ran_on}; it is compared with the outputs there"
+        report.reasons[task].append(what)
+    else:
+        prepare_notebook(task, given, found, folder, options)
+        command = [sys.executable, "worker.py", "notebook", options.dataset]
+        if ended := options.launch(command, folder, SECONDS["notebook"]):
+            report.reasons[task].append(f"the notebook: {ended}")
+        executed = executed_cells(folder, report.reasons[task])
+    gap = any(verdict.share < 1 for key, verdict in found.items() if not key.startswith(f"{task}/"))
+    only = set(executed) if ran_on != options.dataset else None
+    differ, counted = changes(task, stored, executed, gap, only)
+    same = counted - len(differ)
+    report.changes[task] = differ
+    report.marks[task]["reproducibility"] = POINTS["reproducibility"] * same / max(counted, 1)
+    if differ:
+        what = f"{same} of {counted} cells have the outputs that came out here"
+        report.reasons[task].append(f"reproducibility: {what}")
+
+
+def prepare_notebook(
+    task: str, given: Submission, found: dict[str, Verdict], folder: Path, options: Options
+) -> None:
+    """A folder with the notebook, the data, and the student's kernels of all tasks.
+
+    A notebook uses several models. A kernel of another task that never came to an end stays empty.
+    """
+    prepare(folder, options.suite)
+    units_of(given, folder, imports())
+    for other, entry in RUBRIC.items():
+        endless = any("ended" in found[f"{other}/{name}"].error for name in entry["functions"])
+        file = folder / "submitted" / f"{entry['module']}.py"
+        if endless and other != task:
+            file.unlink(missing_ok=True)
+        with (folder / "mflib" / f"{entry['module']}.py").open("a", encoding="utf-8") as module:
+            module.write(f"\n\nfrom worker import adopt\n\nadopt(globals(), {other!r})\n")
+    (folder / "tests").mkdir()
+    shutil.copy(EXECUTE, folder / "tests")
+    nbformat.write(notebook_to_run(task, given.answers, known()[task]), folder / "notebook.ipynb")
+    shutil.copytree(data_dir() / options.dataset, folder / "data" / options.dataset)
+
+
+def executed_cells(folder: Path, reasons: list[str]) -> dict[str, nbformat.NotebookNode]:
+    """The code cells that came out, by id."""
+    try:
+        executed = nbformat.read(came_out(folder / "executed.ipynb", 2**25), as_version=4)
+        nbformat.validate(executed)
+    except Exception as error:  # no file, or what strangers' code has left there
+        reasons.append(f"the executed notebook did not come out: {type(error).__name__}")
+        return {}
+    return {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
+
+
+def mark_functions(given: Submission, found: dict[str, Verdict], report: Report) -> None:
+    """The points of kernels, loops and exercises; each output of each counts alike."""
+    for task, entry in RUBRIC.items():
+        report.marks[task] = dict.fromkeys(POINTS, 0.0)
+        mine = [verdict for key, verdict in found.items() if key.startswith(f"{task}/")]
+        for part, kernels in (("correctness", True), ("loop and exercises", False)):
+            these = [v for v in mine if (v.name in entry["functions"]) == kernels]
+            earned = sum(v.share for v in these) / len(these)
+            report.marks[task][part] = POINTS[part] * earned
+        # what is wrong comes before what is not there
+        said = sorted((v for v in mine if v.error or v.wrong), key=lambda v: v.share == 0)
+        said.sort(key=lambda v: v.error == NOT_ATTEMPTED)
+        reasons = [verdict.sentence for verdict in said]
+        reasons += [verdict.sentence for verdict in mine if verdict.remark]
+        trouble = [t for t in given.trouble.get(task, []) if not any(t in r for r in reasons)]
+        report.reasons[task] = trouble + reasons
+    report.functions = {key: verdict.as_json() for key, verdict in found.items()}

@@ -1,0 +1,163 @@
+"""Whether the outputs that were handed in are those that come out here.
+
+Both sides are read alike: what depends on the machine and the minute (paths of temporary files,
+addresses, measured times, progress bars) does not count.
+"""
+
+import base64
+import re
+import struct
+from collections.abc import Mapping
+
+import nbformat
+from cases import RUBRIC
+from cells import Cells, HandedOut
+from execute import STORED, differences, tags, texts
+from reference import notebook_of
+
+PASSING = (
+    (re.compile(r"0x[0-9a-fA-F]{6,}"), "0x…"),
+    (re.compile(r"(?m)^.*(?:CPU times|Wall time|CPU time|per loop).*\n?"), ""),
+    (re.compile(r"(?m)^.*\d+%\|.*\|.*\n?"), ""),
+    (re.compile(r"(?:[A-Za-z]:)?[\\/][\w.@\\/\-+]*[\\/]([\w.\-]+)"), r"\1"),
+    (re.compile(r"\x1b\[[0-9;]*m"), ""),
+    (re.compile(r"ipykernel_\d+"), "ipykernel"),
+)
+WIDGET = "application/vnd.jupyter.widget-view+json"
+TOO_LARGE = 2**22  # pixels of a figure
+SHOWS_SOURCE = "kernel"  # the cell that displays the student's own code
+
+
+def as_cell(raw: Mapping) -> nbformat.NotebookNode:
+    """A stored cell with outputs in one form; ValueError and the like if it has none."""
+    cell = nbformat.v4.new_code_cell("", id="x", execution_count=raw.get("execution_count"))
+    for output in raw.get("outputs") or []:
+        output = nbformat.from_dict(output)
+        if WIDGET in output.get("data", {}):
+            continue
+        if "text" in output:
+            output.text = passing_removed(_joined(output.text))
+            if not output.text.strip():
+                continue
+        data = output.get("data", {})
+        if not _joined(data.get("text/plain", "<")).startswith("<"):
+            data.pop("text/html", None)  # the same table, which Colab dresses in its own way
+        for kind, content in data.items():
+            if kind.startswith("text/"):
+                output.data[kind] = passing_removed(_joined(content))
+            elif isinstance(content, list):
+                output.data[kind] = _joined(content)
+        if output.output_type == "error":
+            output.evalue = passing_removed(_joined(output.get("evalue", "")))
+        cell.outputs.append(output)
+    return cell
+
+
+def _joined(text: object) -> str:
+    return "".join(text) if isinstance(text, list) else str(text)
+
+
+def passing_removed(text: str) -> str:
+    text = text.rpartition("\r")[2] if "\r" in text and "\n" not in text else text
+    for pattern, instead in PASSING:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def _failed(cell: nbformat.NotebookNode) -> bool:
+    return any(output.output_type == "error" for output in cell.outputs)
+
+
+def dataset_of(task: str, stored: Mapping[str, Mapping], graded_on: str) -> str:
+    """The data set that a notebook was run on, as its outputs show."""
+    scores = {}
+    for name, folder in STORED.items():
+        cells = nbformat.read(folder / f"{RUBRIC[task]['notebook']}.ipynb", as_version=4).cells
+        same = [
+            cell.id
+            for cell in cells
+            if cell.cell_type == "code" and cell.outputs and _alike(stored.get(cell.id), cell)
+        ]
+        scores[name] = len(same)
+    best = max(scores, key=lambda name: scores[name])
+    return best if scores[best] > scores.get(graded_on, 0) + 1 else graded_on
+
+
+def _alike(raw: Mapping | None, reference: Mapping) -> bool:
+    try:
+        return raw is not None and texts(as_cell(raw)) == texts(as_cell(reference))
+    except Exception:  # what is stored may be anything
+        return False
+
+
+def stored_reference(task: str, dataset: str) -> dict[str, nbformat.NotebookNode]:
+    """The repository's outputs on a data set, but for the cells that show what a student wrote."""
+    file = STORED[dataset] / f"{RUBRIC[task]['notebook']}.ipynb"
+    cells = nbformat.read(file, as_version=4).cells
+    shown = [c for c in cells if c.cell_type == "code" and "solution" not in tags(c)]
+    return {cell.id: cell for cell in shown if cell.id != SHOWS_SOURCE}
+
+
+def change(raw: Mapping | None, came: nbformat.NotebookNode | None) -> str:
+    """How what came out here differs from what was handed in; "" if it does not."""
+    if raw is None or not raw.get("execution_count"):
+        return "no outputs were handed in"
+    if came is None or not came.execution_count:
+        return "not executed here"
+    try:
+        stored, executed = as_cell(raw), as_cell(came)
+        for output in (*stored.outputs, *executed.outputs):
+            if "image/png" in output.get("data", {}):
+                header = base64.b64decode(output.data["image/png"])[16:24]
+                width, height = struct.unpack(">II", header)
+                if width * height > TOO_LARGE:
+                    return f"a figure of {width} x {height} pixels is too large to compare"
+        pair = (nbformat.v4.new_notebook(cells=[cell]) for cell in (stored, executed))
+        return differences(*pair)["x"]
+    except Exception as error:  # what is stored may be anything
+        return f"the outputs handed in cannot be read: {error}"
+
+
+def changes(
+    task: str,
+    stored: Mapping[str, Mapping],
+    executed: Mapping[str, nbformat.NotebookNode],
+    gap_elsewhere: bool,
+    only: set[str] | None = None,
+) -> tuple[dict[str, str], int]:
+    """By cell, what was not reproduced; and of how many cells that count.
+
+    Where another task has a gap, cells that fail here, and have no outputs or the same failure in
+    what was handed in, do not count. ``only``: the cells to be compared, if not all.
+    """
+    cells = [c for c in notebook_of(task).cells if c.cell_type == "code"]
+    ids = [c.id for c in cells if "skip-execution" not in tags(c)]
+    ids = ids if only is None else [name for name in ids if name in only]
+    found, counted = {}, 0
+    for name in ids:
+        came, raw = executed.get(name), stored.get(name)
+        difference, nothing = change(raw, came), not (raw or {}).get("execution_count")
+        fails = came is not None and _failed(came)
+        if gap_elsewhere and fails and (nothing or not difference):
+            continue
+        counted += 1
+        if difference:
+            found[name] = difference
+    return found, counted
+
+
+def notebook_to_run(
+    task: str, answers: Mapping[str, Cells], known: list[HandedOut]
+) -> nbformat.NotebookNode:
+    """The grader's notebook with the student's answers."""
+    notebook = notebook_of(task)
+    own = {cell.id: cell.functions for cell in known}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            if own[cell.id]:
+                keys = [f"{task}/{name}" for name in own[cell.id]]
+                parts = dict.fromkeys(part for key in keys for part in answers.get(key, []))
+                missing = 'raise NotImplementedError("missing")'
+                cell.source = "\n\n".join(source for _, source in parts) or missing
+    return notebook

@@ -1,0 +1,571 @@
+"""Right answers written differently: by function and style, the code in place of the reference's.
+
+A kernel's code stands in place of the function in its module, a loop's in place of its cell. Other
+right answers to exercises are those of tests/notebooks/test_exercises.py.
+"""
+
+SVD, BPR, WARP = "svd/svd_step", "bpr/bpr_step", "warp/warp_step"
+HEAD = "P, Q, b_u, b_i, mu, users, items, ratings, weights, learning_rate, regularization"
+BHEAD = (
+    "P, Q, b, users, positives, negatives, learning_rate, user_regularization, item_regularization"
+)
+WHEAD = "P, Q, users, known, rows, positives, draws, rank_weights, margin, learning_rate, regularization"
+# A plain right step, to be wrapped in this style and that.
+PLAIN = """
+    p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
+    e = weights * (ratings - mu - bu - bi - (p * q).sum(1))
+    losses = e * (ratings - mu - bu - bi - (p * q).sum(1)) / 2
+    lr, reg = learning_rate, regularization
+    P.index_add_(0, users, lr * (e[:, None] * q - reg * p))
+    Q.index_add_(0, items, lr * (e[:, None] * p - reg * q))
+    b_u.index_add_(0, users, lr * (e - reg * bu))
+    b_i.index_add_(0, items, lr * (e - reg * bi))
+    return losses
+"""
+BPLAIN = """
+    p, qi, qj = P[users], Q[positives], Q[negatives]
+    x = b[positives] - b[negatives] + (p * (qi - qj)).sum(1)
+    g = 1 / (1 + torch.exp(x))
+    bi, bj = b[positives].clone(), b[negatives].clone()
+    P.index_add_(0, users, learning_rate * (g[:, None] * (qi - qj) - user_regularization * p))
+    Q.index_add_(0, positives, learning_rate * (g[:, None] * p - item_regularization * qi))
+    Q.index_add_(0, negatives, learning_rate * (-g[:, None] * p - item_regularization * qj))
+    b.index_add_(0, positives, learning_rate * (g - item_regularization * bi))
+    b.index_add_(0, negatives, learning_rate * (-g - item_regularization * bj))
+    return torch.log1p(torch.exp(-x))
+"""
+WLOOP = """
+    old_P, old_Q, likes = P.clone(), Q.clone(), set(known.tolist())
+    losses, needed = P.new_zeros(len(rows)), torch.zeros_like(rows)
+    for k, (row, i) in enumerate(zip(rows.tolist(), positives.tolist())):
+        u = users[row]
+        p, qi = old_P[u], old_Q[i]
+        for d, j in enumerate(draws[:, k].tolist(), 1):
+            excess = margin - p @ qi + p @ old_Q[j]
+            if excess > 0 and row * len(Q) + j not in likes:
+                weight = rank_weights[(len(Q) - 1) // d]
+                losses[k], needed[k] = weight * excess, d
+                P[u] += learning_rate * (weight * (qi - old_Q[j]) - regularization * p)
+                Q[i] += learning_rate * (weight * p - regularization * qi)
+                Q[j] -= learning_rate * (weight * p + regularization * old_Q[j])
+                break
+    return losses, needed
+"""
+
+RIGHT = {
+    (SVD, "plain indexing"): f"def svd_step({HEAD}):{PLAIN}",
+    (SVD, "autograd on copies"): f"""
+def svd_step({HEAD}):
+    leaves = [W.detach().clone().requires_grad_(True) for W in (P, Q, b_u, b_i)]
+    p, q, x, y = leaves[0][users], leaves[1][items], leaves[2][users], leaves[3][items]
+    losses = weights * (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
+    penalty = regularization / 2 * sum((W**2).sum() for W in (p, q, x, y))
+    (losses.sum() + penalty).backward()
+    with torch.no_grad():
+        for W, leaf in zip((P, Q, b_u, b_i), leaves):
+            W -= learning_rate * leaf.grad
+    return losses.detach()
+""",
+    (SVD, "autograd on the arguments, left on them"): f"""
+def svd_step({HEAD}):
+    for W in (P, Q, b_u, b_i):
+        W.requires_grad_(True)
+    p, q, x, y = P[users], Q[items], b_u[users], b_i[items]
+    losses = weights * (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
+    penalty = regularization / 2 * sum((W**2).sum() for W in (p, q, x, y))
+    grads = torch.autograd.grad(losses.sum() + penalty, (P, Q, b_u, b_i))
+    with torch.no_grad():
+        for W, grad in zip((P, Q, b_u, b_i), grads):
+            W.sub_(learning_rate * grad)
+    return losses
+""",
+    (SVD, "an optimizer of torch"): f"""
+def svd_step({HEAD}):
+    tables = [torch.nn.Parameter(W.clone()) for W in (P, Q, b_u, b_i)]
+    optimizer = torch.optim.SGD(tables, lr=learning_rate)
+    p, q, x, y = tables[0][users], tables[1][items], tables[2][users], tables[3][items]
+    losses = weights * (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
+    (losses.sum() + regularization / 2 * sum((W**2).sum() for W in (p, q, x, y))).backward()
+    optimizer.step()
+    for W, table in zip((P, Q, b_u, b_i), tables):
+        W.copy_(table.data)
+    return losses.detach()
+""",
+    (SVD, "einsum and one-hot matrices"): f"""
+def svd_step({HEAD}):
+    U = torch.nn.functional.one_hot(users, len(P)).to(P)
+    I = torch.nn.functional.one_hot(items, len(Q)).to(P)
+    p, q = torch.einsum("bu,uf->bf", U, P), torch.einsum("bi,if->bf", I, Q)
+    bu, bi = U @ b_u, I @ b_i
+    e = ratings - mu - bu - bi - torch.einsum("bf,bf->b", p, q)
+    w = learning_rate * weights * e
+    shrink = learning_rate * regularization
+    P += torch.einsum("bu,b,bf->uf", U, w, q) - shrink * U.T @ p
+    Q += torch.einsum("bi,b,bf->if", I, w, p) - shrink * I.T @ q
+    b_u += U.T @ (w - shrink * bu)
+    b_i += I.T @ (w - shrink * bi)
+    return weights * e * e / 2
+""",
+    (SVD, "sparse products"): f"""
+def svd_step({HEAD}):
+    n, ones = len(users), torch.ones(len(users), dtype=P.dtype)
+    U = torch.sparse_coo_tensor(torch.stack([users, torch.arange(n)]), ones, (len(P), n))
+    I = torch.sparse_coo_tensor(torch.stack([items, torch.arange(n)]), ones, (len(Q), n))
+    p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
+    e = ratings - mu - bu - bi - (p * q).sum(1)
+    w, shrink = (learning_rate * weights * e)[:, None], learning_rate * regularization
+    P += torch.sparse.mm(U, w * q - shrink * p)
+    Q += torch.sparse.mm(I, w * p - shrink * q)
+    b_u += torch.sparse.mm(U, w - shrink * bu[:, None])[:, 0]
+    b_i += torch.sparse.mm(I, w - shrink * bi[:, None])[:, 0]
+    return 0.5 * weights * e.square()
+""",
+    (SVD, "a loop over the batch"): f"""
+def svd_step({HEAD}):
+    old = [W.clone() for W in (P, Q, b_u, b_i)]
+    losses = []
+    for u, i, r, w in zip(users.tolist(), items.tolist(), ratings, weights):
+        p, q, x, y = old[0][u], old[1][i], old[2][u], old[3][i]
+        e = r - mu - x - y - p.dot(q)
+        P[u] += learning_rate * (w * e * q - regularization * p)
+        Q[i] += learning_rate * (w * e * p - regularization * q)
+        b_u[u] += learning_rate * (w * e - regularization * x)
+        b_i[i] += learning_rate * (w * e - regularization * y)
+        losses.append(w * e**2 / 2)
+    return torch.stack(losses)
+""",
+    (SVD, "numpy, on shared memory"): f"""
+import numpy as np
+
+
+def svd_step({HEAD}):
+    A, B, c, d = (W.numpy() for W in (P, Q, b_u, b_i))
+    u, i, w = users.numpy(), items.numpy(), weights.numpy()
+    p, q, x, y = A[u], B[i], c[u], d[i]
+    e = ratings.numpy() - mu - x - y - np.einsum("bf,bf->b", p, q)
+    np.add.at(A, u, learning_rate * ((w * e)[:, None] * q - regularization * p))
+    np.add.at(B, i, learning_rate * ((w * e)[:, None] * p - regularization * q))
+    np.add.at(c, u, learning_rate * (w * e - regularization * x))
+    np.add.at(d, i, learning_rate * (w * e - regularization * y))
+    return w * e**2 / 2
+""",
+    (SVD, "scatter_add_ and index_put_"): f"""
+def svd_step({HEAD}):
+    p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
+    e = ratings - (mu + bu + bi + (p * q).sum(-1))
+    step, shrink = learning_rate * weights * e, learning_rate * regularization
+    P.scatter_add_(0, users[:, None].expand_as(p), step.unsqueeze(1) * q - shrink * p)
+    Q.index_put_((items,), step.unsqueeze(1) * p - shrink * q, accumulate=True)
+    b_u.scatter_add_(0, users, step - shrink * bu)
+    b_i.scatter_add_(0, items, step - shrink * bi)
+    return weights * e.pow(2).div(2)
+""",
+    (SVD, "users one by one"): f"""
+def svd_step({HEAD}):
+    p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
+    e = ratings - mu - bu - bi - (p * q).sum(1)
+    lr, reg = learning_rate, regularization
+    for u in users.unique():
+        mine = users == u
+        P[u] += lr * ((weights * e)[mine] @ q[mine] - reg * p[mine].sum(0))
+        b_u[u] += lr * ((weights * e)[mine].sum() - reg * bu[mine].sum())
+    for i in items.unique():
+        mine = items == i
+        Q[i] += lr * ((weights * e)[mine] @ p[mine] - reg * q[mine].sum(0))
+        b_i[i] += lr * ((weights * e)[mine].sum() - reg * bi[mine].sum())
+    return weights * e**2 / 2
+""",
+    (SVD, "functional, with a copy back"): f"""
+def updated({HEAD}):
+    P, Q, b_u, b_i = (W.clone() for W in (P, Q, b_u, b_i)){PLAIN.replace("return losses", "return P, Q, b_u, b_i, losses")}
+
+def svd_step({HEAD}):
+    *new, losses = updated({HEAD})
+    for old, W in zip((P, Q, b_u, b_i), new):
+        old[:] = W
+    return losses
+""",
+    (SVD, "float32 inside"): f"""
+def svd_step({HEAD}):
+    small = [W.float() for W in (P, Q, b_u, b_i)]
+    losses = in_float32(*small, mu, users, items, ratings.float(), weights.float(), learning_rate, regularization)
+    for W, own in zip((P, Q, b_u, b_i), small):
+        W.copy_(own)
+    return losses
+
+
+def in_float32({HEAD}):{PLAIN}""",
+    (
+        SVD,
+        "no_grad called on a function",
+    ): f"def _step({HEAD}):{PLAIN}\n\nsvd_step = torch.no_grad()(_step)\n",
+    (SVD, "the decorator no_grad"): f"@torch.no_grad()\ndef svd_step({HEAD}):{PLAIN}",
+    (SVD, "inference mode"): f"@torch.inference_mode()\ndef svd_step({HEAD}):{PLAIN}",
+    (SVD, "a decorator of one's own and a logger"): f"""
+import functools
+import logging
+
+logger = logging.getLogger(__name__)
+
+
+def logged(function):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        logger.debug("%s", function.__name__)
+        return function(*args, **kwargs)
+
+    return call
+
+
+@logged
+def svd_step({HEAD}):{PLAIN}""",
+    (SVD, "a class with __call__"): f"""
+class Step:
+    calls: int = 0
+
+    def __call__(self, {HEAD}):
+        self.calls += 1{PLAIN.replace(chr(10), chr(10) + "    ")}
+
+svd_step = Step()
+""",
+    (SVD, "a dataclass for the batch"): f"""
+from dataclasses import dataclass as record
+
+
+@record
+class Rows:
+    users: Tensor
+    items: Tensor
+    error: Tensor
+
+
+def svd_step({HEAD}):
+    rows = Rows(users, items, ratings - mu - b_u[users] - b_i[items] - (P[users] * Q[items]).sum(1))
+    assert type(rows) is Rows{PLAIN}""",
+    (
+        SVD,
+        "constants with annotations",
+    ): f"EPS: float = 1e-12\nSCALE: int = 1\n\n\ndef svd_step({HEAD}):{PLAIN.replace('/ 2', '/ (2 * SCALE)')}",
+    (
+        SVD,
+        "guarded imports",
+    ): f"try:\n    import cupy as xp\nexcept ImportError:\n    xp = None\n\n\ndef svd_step({HEAD}):{PLAIN}",
+    (
+        SVD,
+        "tqdm",
+    ): f"from tqdm import tqdm\n\n\ndef svd_step({HEAD}):\n    for _ in tqdm(range(3), disable=True):\n        pass{PLAIN}",
+    (SVD, "a helper that asks for types"): f"""
+def as_float(x):
+    return float(x) if type(x) is not float else x
+
+
+def svd_step({HEAD}):
+    mu = as_float(mu){PLAIN}""",
+    (SVD, "other names of arguments, keywords of its own"): """
+def svd_step(P, Q, bu, bi, mean, u, i, r, w, lr=0.01, lam=0.1, *, verbose=False):
+    p, q, x, y = P[u], Q[i], bu[u], bi[i]
+    e = r - mean - x - y - (p * q).sum(1)
+    P.index_add_(0, u, lr * ((w * e)[:, None] * q - lam * p))
+    Q.index_add_(0, i, lr * ((w * e)[:, None] * p - lam * q))
+    bu.index_add_(0, u, lr * (w * e - lam * x))
+    bi.index_add_(0, i, lr * (w * e - lam * y))
+    return w * e**2 / 2
+""",
+    (SVD, "arguments as a star"): f"def svd_step(*arguments):\n    {HEAD} = arguments{PLAIN}",
+    (SVD, "tensors' data assigned"): f"""
+def svd_step({HEAD}):
+    own = [W.clone() for W in (P, Q, b_u, b_i)]
+    losses = plain_step(*own, mu, users, items, ratings, weights, learning_rate, regularization)
+    for W, new in zip((P, Q, b_u, b_i), own):
+        W.data.copy_(new)
+    return losses
+
+
+def plain_step({HEAD}):{PLAIN}""",
+    (
+        SVD,
+        "prints and warnings",
+    ): f"import warnings\n\n\ndef svd_step({HEAD}):\n    print('step')\n    warnings.warn('slow'){PLAIN}",
+    (BPR, "plain indexing"): f"def bpr_step({BHEAD}):{BPLAIN}",
+    (BPR, "autograd and logsigmoid"): f"""
+def bpr_step({BHEAD}):
+    A, B, c = (W.clone().requires_grad_() for W in (P, Q, b))
+    p, qi, qj, bi, bj = A[users], B[positives], B[negatives], c[positives], c[negatives]
+    losses = -torch.nn.functional.logsigmoid(bi - bj + (p * (qi - qj)).sum(1))
+    penalty = user_regularization / 2 * p.pow(2).sum()
+    penalty = penalty + item_regularization / 2 * sum(W.pow(2).sum() for W in (qi, qj, bi, bj))
+    (losses.sum() + penalty).backward()
+    for W, leaf in ((P, A), (Q, B), (b, c)):
+        W.sub_(leaf.grad, alpha=learning_rate)
+    return losses.detach()
+""",
+    (BPR, "a loop over triples"): f"""
+def bpr_step({BHEAD}):
+    old_P, old_Q, old_b, losses = P.clone(), Q.clone(), b.clone(), torch.zeros(len(users)).to(P)
+    for n, (u, i, j) in enumerate(zip(users.tolist(), positives.tolist(), negatives.tolist())):
+        x = old_b[i] - old_b[j] + old_P[u] @ (old_Q[i] - old_Q[j])
+        g = torch.sigmoid(-x)
+        P[u] += learning_rate * (g * (old_Q[i] - old_Q[j]) - user_regularization * old_P[u])
+        Q[i] += learning_rate * (g * old_P[u] - item_regularization * old_Q[i])
+        Q[j] -= learning_rate * (g * old_P[u] + item_regularization * old_Q[j])
+        b[i] += learning_rate * (g - item_regularization * old_b[i])
+        b[j] -= learning_rate * (g + item_regularization * old_b[j])
+        losses[n] = -torch.log(torch.sigmoid(x))
+    return losses
+""",
+    (BPR, "both items at once"): f"""
+def bpr_step({BHEAD}):
+    items, n = torch.cat([positives, negatives]), len(users)
+    sign = torch.cat([torch.ones(n), -torch.ones(n)]).to(P)
+    p, q, bias = P[users], Q[items], b[items]
+    x = (sign * (bias + (p.repeat(2, 1) * q).sum(1))).view(2, n).sum(0)
+    g = torch.sigmoid(-x)
+    P.index_add_(0, users, learning_rate * (g[:, None] * (q[:n] - q[n:]) - user_regularization * p))
+    up = (sign * g.repeat(2))
+    Q.index_add_(0, items, learning_rate * (up[:, None] * p.repeat(2, 1) - item_regularization * q))
+    b.index_add_(0, items, learning_rate * (up - item_regularization * bias))
+    return -torch.log(1 - g)
+""",
+    (
+        BPR,
+        "the annotated constant that cost everything",
+    ): f"EPS: float = 1e-12\n\n\ndef bpr_step({BHEAD}):{BPLAIN}",
+    (
+        BPR,
+        "no_grad called on a function",
+    ): f"def _step({BHEAD}):{BPLAIN}\n\nbpr_step = torch.no_grad()(_step)\n",
+    (BPR, "numpy, added at"): f"""
+import numpy as np
+
+
+def bpr_step({BHEAD}):
+    u, i, j = users.numpy(), positives.numpy(), negatives.numpy()
+    A, B, c = P.numpy(), Q.numpy(), b.numpy()
+    p, qi, qj, bi, bj = A[u], B[i], B[j], c[i], c[j]
+    x = bi - bj + ((qi - qj) * p).sum(1)
+    g = 1 / (1 + np.exp(x))
+    np.add.at(A, u, learning_rate * (g[:, None] * (qi - qj) - user_regularization * p))
+    np.add.at(B, i, learning_rate * (g[:, None] * p - item_regularization * qi))
+    np.add.at(B, j, learning_rate * (-g[:, None] * p - item_regularization * qj))
+    np.add.at(c, i, learning_rate * (g - item_regularization * bi))
+    np.add.at(c, j, learning_rate * (-g - item_regularization * bj))
+    return torch.from_numpy(np.logaddexp(0, -x))
+""",
+    ("als/over_cells", "row by row"): """
+def over_cells(blocks, X, Y, value):
+    total = torch.zeros_like(X)
+    for columns, excess, weighted in blocks:
+        start = excess.crow_indices().tolist()
+        for u in range(len(X)):
+            cells = slice(start[u], start[u + 1])
+            y = Y[columns][excess.col_indices()[cells]]
+            total[u] += value(y @ X[u], excess.values()[cells], weighted[cells]) @ y
+    return total
+""",
+    ("als/over_cells", "coordinates and index_add"): """
+def over_cells(blocks, X, Y, value):
+    total = X.new_zeros(X.shape)
+    for columns, excess, weighted in blocks:
+        coo = excess.to_sparse_coo().coalesce()
+        rows, cols = coo.indices()
+        y = Y[columns][cols]
+        total.index_add_(0, rows, value((X[rows] * y).sum(1), coo.values(), weighted)[:, None] * y)
+    return total
+""",
+    ("als/over_cells", "dense blocks"): """
+def over_cells(blocks, X, Y, value):
+    parts = []
+    for columns, excess, weighted in blocks:
+        rows, cols = excess.to_sparse_coo().indices()
+        dense = torch.zeros(excess.shape, dtype=X.dtype)
+        dense[rows, cols] = value((X @ Y[columns].T)[rows, cols], excess.values(), weighted)
+        parts.append(dense @ Y[columns])
+    return sum(parts)
+""",
+    ("als/conjugate_gradient", "a function for A x"): """
+def conjugate_gradient(X, Y, blocks, penalty, steps):
+    gram = Y.T @ Y
+
+    def A(V):
+        return V @ gram + penalty * V + over_cells(blocks, V, Y, lambda xy, excess, cp: excess * xy)
+
+    r = over_cells(blocks, X, Y, lambda xy, excess, cp: cp) - A(X)
+    d, rr = r.clone(), (r * r).sum(1, keepdim=True)
+    for _ in range(steps):
+        Ad = A(d)
+        alpha = rr / ((d * Ad).sum(1, keepdim=True) + 1e-300)
+        X.add_(alpha * d)
+        r = r - alpha * Ad
+        new = (r * r).sum(1, keepdim=True)
+        d, rr = r + new / (rr + 1e-300) * d, new
+""",
+    ("als/conjugate_gradient", "row by row, dense"): """
+def conjugate_gradient(X, Y, blocks, penalty, steps):
+    excess = torch.cat([e.to_dense() for _, e, _ in blocks], 1)
+    cp = torch.cat([_as_dense(e, v) for _, e, v in blocks], 1)
+    for u in range(len(X)):
+        A = Y.T @ Y + penalty[u] * torch.eye(Y.shape[1]).to(Y) + (Y.T * excess[u]) @ Y
+        r = Y.T @ cp[u] - A @ X[u]
+        d = r
+        for _ in range(steps):
+            if r @ r < 1e-280:
+                break
+            a = (r @ r) / (d @ A @ d)
+            X[u] += a * d
+            new = r - a * (A @ d)
+            d, r = new + (new @ new) / (r @ r) * d, new
+
+
+def _as_dense(pattern, values):
+    return torch.sparse_csr_tensor(
+        pattern.crow_indices(), pattern.col_indices(), values, pattern.shape
+    ).to_dense()
+""",
+    ("als/cholesky", "solved row by row"): """
+def cholesky(X, Y, blocks, penalty):
+    b = over_cells(blocks, X, Y, lambda xy, excess, cp: cp)
+    for u in range(len(X)):
+        A = Y.T @ Y + penalty[u] * torch.eye(Y.shape[1], dtype=Y.dtype)
+        for columns, excess, _ in blocks:
+            y = Y[columns]
+            A = A + (y.T * excess[u].to_dense()) @ y
+        X[u] = torch.linalg.solve(A, b[u])
+""",
+    ("als/cholesky", "all at once, by einsum"): """
+def cholesky(X, Y, blocks, penalty):
+    A = (Y.T @ Y)[None] + penalty[:, :, None] * torch.eye(Y.shape[1]).to(Y)
+    for columns, excess, _ in blocks:
+        A = A + torch.einsum("ui,if,ig->ufg", excess.to_dense(), Y[columns], Y[columns])
+    b = over_cells(blocks, X, Y, lambda xy, excess, cp: cp)
+    X[:] = torch.linalg.inv(A).matmul(b[..., None]).squeeze(-1)
+""",
+    ("als/cholesky", "scipy's solver"): """
+from scipy.linalg import cho_factor, cho_solve
+
+
+def cholesky(X, Y, blocks, penalty):
+    y, b = Y.numpy(), over_cells(blocks, X, Y, lambda xy, excess, cp: cp).numpy()
+    whole = np.hstack([excess.to_dense().numpy() for _, excess, _ in blocks])
+    for u, row in enumerate(whole):
+        A = y.T @ y + float(penalty[u]) * np.eye(y.shape[1]) + (y.T * row) @ y
+        X[u] = torch.from_numpy(cho_solve(cho_factor(A), b[u]))
+""",
+    ("warp/first_violations", "one by one"): """
+def first_violations(scores, rows, limits, draws):
+    needed = torch.zeros_like(rows)
+    for k in range(len(rows)):
+        for d in range(len(draws)):
+            if scores(rows[k : k + 1], draws[d, k : k + 1]) > limits[k]:
+                needed[k] = d + 1
+                break
+    return needed
+""",
+    ("warp/first_violations", "all draws at once"): """
+def first_violations(scores, rows, limits, draws):
+    violates = scores(rows.expand_as(draws), draws) > limits
+    place = torch.arange(1, len(draws) + 1)[:, None].where(violates, len(draws) + 1).amin(0)
+    return place.where(place <= len(draws), 0)
+""",
+    ("warp/first_violations", "numpy, draw by draw"): """
+def first_violations(scores, rows, limits, draws):
+    needed = np.zeros(len(rows), dtype=np.int64)
+    for d, candidates in enumerate(draws, 1):
+        hit = (scores(rows, candidates) > limits).numpy()
+        needed[hit & (needed == 0)] = d
+    return torch.from_numpy(needed)
+""",
+    (WARP, "positive by positive"): f"def warp_step({WHEAD}):{WLOOP}",
+    (WARP, "dense scores, all draws at once"): f"""
+def warp_step({WHEAD}):
+    scores = P[users] @ Q.T
+    scores.view(-1)[known] = -torch.inf
+    p, qi = P[users[rows]], Q[positives]
+    limits = (p * qi).sum(1) - margin
+    violates = scores[rows, draws] > limits
+    needed = torch.where(violates.any(0), violates.int().argmax(0) + 1, 0)
+    ok = needed > 0
+    u, i, j = users[rows][ok], positives[ok], draws[(needed - 1).clamp(min=0), torch.arange(len(rows))][ok]
+    w = rank_weights[(len(Q) - 1) // needed[ok]]
+    losses = torch.zeros(len(rows), dtype=P.dtype)
+    losses[ok] = w * (scores[rows[ok], j] - limits[ok])
+    p, qi, qj = P[u], Q[i], Q[j]
+    P.index_add_(0, u, learning_rate * (w[:, None] * (qi - qj) - regularization * p))
+    Q.index_add_(0, i, learning_rate * (w[:, None] * p - regularization * qi))
+    Q.index_add_(0, j, learning_rate * (-w[:, None] * p - regularization * qj))
+    return losses, needed
+""",
+    (
+        WARP,
+        "a list of two",
+    ): f"def warp_step({WHEAD}):{WLOOP.replace('return losses, needed', 'return [losses, needed]')}",
+    (
+        WARP,
+        "no_grad called on a function",
+    ): f"def _step({WHEAD}):{WLOOP}\n\nwarp_step = torch.no_grad()(_step)\n",
+    ("svd/textbook", "without a loop"): """
+def textbook(P, Q, b_u, b_i, mu, users, items, ratings, learning_rate, reg):
+    p, q, x, y = P[users], Q[items], b_u[users], b_i[items]
+    e = ratings - (mu + x + y + (p * q).sum(1))
+    P.index_add_(0, users, learning_rate * (e[:, None] * q - reg * p))
+    Q.index_add_(0, items, learning_rate * (e[:, None] * p - reg * q))
+    b_u.index_add_(0, users, learning_rate * (e - reg * x))
+    b_i.index_add_(0, items, learning_rate * (e - reg * y))
+""",
+    ("svd/textbook", "numpy, sums kept apart"): """
+import math
+
+RATE_OF_BIAS: float = 1.0
+
+
+def textbook(P, Q, b_u, b_i, mu, users, items, ratings, learning_rate, reg):
+    moves = [np.zeros(tuple(W.shape)) for W in (P, Q, b_u, b_i)]
+    for n in range(len(users)):
+        u, i, r = int(users[n]), int(items[n]), float(ratings[n])
+        p, q = P[u].numpy(), Q[i].numpy()
+        e = r - mu - float(b_u[u]) - float(b_i[i]) - math.fsum(p * q)
+        moves[0][u] += e * q - reg * p
+        moves[1][i] += e * p - reg * q
+        moves[2][u] += RATE_OF_BIAS * e - reg * float(b_u[u])
+        moves[3][i] += RATE_OF_BIAS * e - reg * float(b_i[i])
+    for W, move in zip((P, Q, b_u, b_i), moves):
+        W += learning_rate * torch.from_numpy(move)
+""",
+    ("als/textbook", "only the known cells, with the gram matrix"): """
+def textbook(X, Y, R, alpha, reg):
+    gram = Y.T @ Y + reg * torch.eye(Y.shape[1]).to(Y)
+    for u in range(X.shape[0]):
+        row = R[u].tocoo()
+        y, r = Y[torch.from_numpy(row.col).long()], torch.from_numpy(row.data).to(Y)
+        X[u] = torch.linalg.inv(gram + (y.T * (alpha * r)) @ y) @ (y.T @ (1 + alpha * r))
+""",
+    ("bpr/textbook", "one function for the gradient"): """
+def gradient(p, qi, qj, bi, bj):
+    s = 1 / (1 + torch.exp(bi - bj + torch.dot(p, qi - qj)))
+    return s * (qi - qj), s * p, -s * p, s, -s
+
+
+def textbook(P, Q, b, users, i_s, j_s, learning_rate, reg_u, reg_i):
+    start = P.clone(), Q.clone(), b.clone()
+    for u, i, j in zip(users, i_s, j_s):
+        values = start[0][u], start[1][i], start[1][j], start[2][i], start[2][j]
+        targets = (P, u), (Q, i), (Q, j), (b, i), (b, j)
+        for (W, place), value, g, reg in zip(targets, values, gradient(*values), [reg_u] + 4 * [reg_i]):
+            W[place] += learning_rate * (g - reg * value)
+""",
+    ("warp/textbook", "the first violation by next"): """
+def textbook(P, Q, user_items, users, positives, draws, L, margin, learning_rate, reg):
+    A, B = P.clone(), Q.clone()
+    dense = user_items.toarray() > 0
+    for k in range(len(users)):
+        u, i = int(users[k]), int(positives[k])
+        s = B @ A[u]
+        bad = (n for n, j in enumerate(draws[:, k].tolist()) if not dense[u, j] and s[j] > s[i] - margin)
+        d = next(bad, None)
+        if d is None:
+            continue
+        j, w = int(draws[d, k]), float(L[(Q.shape[0] - 1) // (d + 1)])
+        P[u] += learning_rate * (w * (B[i] - B[j]) - reg * A[u])
+        Q[i] += learning_rate * (w * A[u] - reg * B[i])
+        Q[j] += learning_rate * (-w * A[u] - reg * B[j])
+""",
+}

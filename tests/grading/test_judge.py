@@ -1,0 +1,144 @@
+"""What outputs are worth, and what is said of wrong ones."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from cases import OUTPUTS, RUBRIC, SEEDS, ChangedError, calls, outputs
+from judge import NOT_ATTEMPTED, Verdict, apart, judge
+from reference import answers, expected, function
+
+from mflib.bpr import bpr_step
+
+SEED = (1101,)
+
+
+def judged(own, key="bpr/bpr_step"):
+    came = outputs(own, key, SEED[0])
+    arrays = {place: pair.after for place, pair in came.items() if pair.after is not None}
+    return judge(key, arrays, expected(key, SEED))
+
+
+def test_every_answer_of_the_notebooks_has_inputs():
+    kernels = {f"{task}/{name}" for task in RUBRIC for name in RUBRIC[task]["functions"]}
+    assert set(answers()) == set(OUTPUTS) - kernels
+    assert len(answers()) == 16
+
+
+@pytest.mark.parametrize("key", OUTPUTS)
+def test_the_reference_is_right_and_its_inputs_differ_by_seed(key):
+    assert judged(function(key), key).share == 1
+    one, other = (expected(key, (seed,)) for seed in SEEDS[:2])
+    if not OUTPUTS[key].choices:
+        one, other = ([c.after.tolist() for c in came.values()] for came in (one, other))
+        assert one != other
+
+
+def test_each_output_counts_alike():
+    def without_losses(*arguments):
+        bpr_step(*arguments)
+
+    verdict = judged(without_losses)
+    assert verdict.share == 3 / 4
+    assert list(verdict.wrong) == ["the losses"]
+    assert "nothing came" in verdict.sentence
+    assert "Right: P, Q, b." in verdict.sentence
+
+
+def test_what_is_not_in_place_is_said():
+    def functional(P, Q, b, *rest):
+        return bpr_step(P.clone(), Q.clone(), b.clone(), *rest)
+
+    verdict = judged(functional)
+    assert verdict.share == 1 / 4
+    assert "nothing changed: it is to be updated in place" in verdict.wrong["P"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share", "says"),
+    [(torch.float32, 1, "float32?"), (torch.bfloat16, 0, "half precision?")],
+)
+def test_imprecise_numbers_are_called_so(dtype, share, says):
+    def imprecise(P, Q, b, *rest):
+        own = [W.to(dtype) for W in (P, Q, b)]
+        losses = bpr_step(*own, *rest)
+        for W, mine in zip((P, Q, b), own, strict=True):
+            W.copy_(mine)
+        return losses
+
+    verdict = judged(imprecise)
+    assert verdict.share == share if share else verdict.share < 1
+    assert says in verdict.sentence
+
+
+def test_the_hint_fits_the_fault():
+    def opposite(P, Q, b, *rest):
+        before = [W.clone() for W in (P, Q, b)]
+        losses = bpr_step(P, Q, b, *rest)
+        for W, old in zip((P, Q, b), before, strict=True):
+            W.copy_(2 * old - W)
+        return losses
+
+    assert "the opposite way: a sign" in judged(opposite).wrong["P"]
+
+    def unpenalised(P, Q, b, users, i, j, rate, *_):
+        return bpr_step(P, Q, b, users, i, j, rate, 0.0, 0.0)
+
+    verdict = judged(unpenalised)
+    assert "the penalty" in verdict.wrong["P"]
+    assert "lambda_I" in verdict.wrong["b"], "where the fault cannot be seen, the output's hint"
+
+
+def test_numbers_in_a_message_differ():
+    assert apart(0.123456789, 0.123456788) == ("0.123456789", "0.123456788")
+    assert apart(1.0, 2.0) == ("1", "2")
+    right = expected("als/over_cells", SEED)
+    (place,) = right
+    wrong = {place: right[place].after * (1 + 1e-4)}
+    said = re.search(
+        r"expected (\S+) at .*, got (\S+);", judge("als/over_cells", wrong, right).sentence
+    )
+    assert said[1] != said[2], said
+
+
+@pytest.mark.parametrize(
+    ("mine", "says"),
+    [
+        (lambda a: a[:3], "expected the shape"),
+        (lambda a: a.astype(str), "expected numbers"),
+        (lambda a: a + np.nan, "got nan"),
+        (lambda a: a + 1, "100% of the numbers differ"),
+    ],
+)
+def test_shapes_kinds_and_values(mine, says):
+    right = expected("als/over_cells", SEED)
+    arrays = {place: mine(came.after) for place, came in right.items()}
+    verdict = judge("als/over_cells", arrays, right)
+    assert verdict.share == 0
+    assert says in verdict.sentence
+
+
+@pytest.mark.parametrize(("said", "share"), [("a", 1), (" D ", 1), ("e", 0), (3, 0), (["c"], 0)])
+def test_a_prediction_may_be_wrong_but_must_be_one(said, share):
+    verdict = judged(lambda: said, "als/prediction")
+    assert verdict.share == share
+    assert "expected one of a, b, c, d" in verdict.sentence or share
+
+
+def test_an_argument_that_is_to_stay_must_stay():
+    with pytest.raises(ChangedError, match="argument number 2"):
+        outputs(lambda inverse, x, y, alpha: x.__iadd__(1), "als/one_more_like", 7)
+
+
+def test_sentences():
+    assert Verdict("svd/ndcg", error=NOT_ATTEMPTED).sentence == "ndcg: not attempted"
+    verdict = Verdict("svd/ndcg", error="raises ValueError: x", where="cell exercise-1, line 2")
+    assert verdict.sentence == "ndcg (cell exercise-1, line 2): raises ValueError: x"
+    assert verdict.share == 0
+    assert Verdict("svd/ndcg").sentence == "ndcg: done"
+
+
+def test_calls_have_shapes_that_vary():
+    shapes = {tuple(calls("bpr/bpr_step", seed)[0][0].shape) for seed in range(50, 54)}
+    assert len(shapes) == 4
