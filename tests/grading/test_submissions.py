@@ -175,7 +175,7 @@ def test_what_was_handed_out_has_none(task, options):
 @pytest.mark.parametrize("what", HARM)
 def test_harm_gives_a_mark_and_a_reason(what, options):
     code, says = HARM[what]
-    texts = submitted("bpr")
+    texts = {name: text for name, text in submitted("bpr").items() if "bpr" in name}  # unit 0
     source = texts["mflib/bpr.py"]
     assert STEP in source
     texts["mflib/bpr.py"] = source.replace(STEP, f"    {code}\n{STEP}")
