@@ -127,25 +127,9 @@ def temporal_global_split(
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """Hold out what happened from one date on: nothing that was trained on is later.
 
-    Of users without any interaction before the date no model here knows anything: they are left
-    out of the test part.
-
-    Parameters
-    ----------
-    user_items, times
-        As of ``temporal_user_split``.
-    train_percentage
-        The share, between 0 and 1, of all interactions that happened before the date.
-
-    Returns
-    -------
-    train, test
-        As of ``train_test_split``.
-
-    Raises
-    ------
-    ValueError
-        ``train_percentage`` is not between 0 and 1, or an interaction has no time.
+    ``train_percentage`` is the share of all interactions that happened before the date. Of users
+    without any before it no model here knows anything: they are left out of the test part.
+    Otherwise as ``temporal_user_split``.
     """
     _check_share(train_percentage)
     cells, when = _timed(user_items, times)
