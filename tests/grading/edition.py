@@ -19,7 +19,7 @@ from reference import expected
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TARGET = ROOT / "build" / "assignment"
-EXECUTE = ROOT / "tests" / "notebooks" / "execute.py"
+EXECUTE = ROOT / "tests" / "notebooks" / "fresh_kernel.py"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
 CHECKS = (
     *("cases.py", "cells.py", "exercises.py", "judge.py", "package.py", "rubric.toml"),

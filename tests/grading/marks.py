@@ -25,7 +25,7 @@ from trial import Unit, attempt, came_out, prepare, units_of, verdicts
 
 from mflib.data import data_dir
 
-EXECUTE = ROOT / "tests" / "notebooks" / "execute.py"
+EXECUTE = ROOT / "tests" / "notebooks" / "fresh_kernel.py"
 CASES = 4  # for each function
 # By the clock: to start, for each unit, for a notebook.
 SECONDS = {"start": 60, "unit": 100, "notebook": 900}

@@ -273,7 +273,7 @@ def execute_notebook(dataset: str) -> None:
     """All cells, whatever they do."""
     sys.path.insert(0, "tests")
     import nbformat
-    from execute import execute
+    from fresh_kernel import execute
 
     notebook, _ = execute(Path("notebook.ipynb").resolve(), dataset, go_on=True)
     nbformat.write(notebook, "executed.ipynb")
