@@ -110,7 +110,7 @@ MUTANTS = [  # what is wrong, file, right, wrong
     ("half precision is accepted", "parameters.py", "(torch.float32, torch.float64)", "(torch.float32, torch.float64, torch.float16, torch.bfloat16)"),
     ("what is given twice overflows", "matrices.py", "user_items.astype(np.float64 if wide else np.float32)", "user_items"),
     ("stored zeros are interactions", "matrices.py", "    csr.eliminate_zeros()\n", ""),
-    ("only dislikes are learned from", "matrices.py", "if not likes.nnz:", "if False:"),
+    ("only dislikes are learned from", "matrices.py", "    if not likes:", "    if False:"),
     ("metrics: known items ranked", "metrics.py", "scores[known.nonzero()] = -np.inf", "pass"),
     ("metrics: ties in favour of the model", "metrics.py", "np.searchsorted(row, mine)", 'np.searchsorted(row, mine, side="right")'),
     ("metrics: a leak goes unnoticed", "metrics.py", "known.multiply(wanted).nnz", "False"),
