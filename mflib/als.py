@@ -1,6 +1,7 @@
 """ALS: alternating least squares on implicit feedback, with confidences in place of negatives."""
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -167,12 +168,11 @@ def weighted_cells(
 def balanced(indptr: np.ndarray, parts: int) -> list[slice]:
     """Consecutive slices of the rows of a CSR matrix, with about as many cells each.
 
-    They begin at multiples of 8 rows: then a product of dense matrices gives a row the same bits in
-    its slice as in the whole. ``indptr`` is the matrix's; returns at most ``parts`` slices.
+    ``indptr`` is the matrix's; returns at most ``parts`` slices.
     """
-    n_rows = len(indptr) - 1
-    wanted = np.searchsorted(indptr, np.linspace(0, indptr[-1], parts + 1)[1:-1])
-    cuts = np.unique([0, *np.minimum(wanted // 8 * 8, n_rows), n_rows]).tolist()
+    shares = np.linspace(0, indptr[-1], parts + 1)[1:-1]
+    nearest = np.searchsorted((indptr[:-1] + indptr[1:]) / 2, shares)
+    cuts = np.unique([0, *nearest, len(indptr) - 1]).tolist()
     return [slice(*pair) for pair in itertools.pairwise(cuts)]
 
 
@@ -231,8 +231,10 @@ class ALS(FactorModel):
     def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         likes_of(user_items)  # there must be some; dislikes are learned from, too
         self._initialise(user_items, self.init_std)
-        users = self._rows_to_solve(user_items, threads)
-        items = self._rows_to_solve(user_items.T.tocsr(), threads)
+        users, items = (
+            self._rows_to_solve(rows, self._parts(rows.getnnz(1)))
+            for rows in (user_items, user_items.T.tocsr())
+        )
         return self._sweeps(users, items, torch.zeros_like(self.item_factors), threads)
 
     def _sweeps(
@@ -272,25 +274,34 @@ class ALS(FactorModel):
         for _ in pool.map(solve, parts):  # which raises what has been raised
             pass
 
-    def _rows_to_solve(
-        self, user_items: sp.csr_matrix, threads: int, first: int = 0
-    ) -> list[RowsToSolve]:
-        """The interactions of users (or items) in parts: one a thread, or few enough rows.
+    def _parts(self, cells: np.ndarray) -> list[slice]:
+        """The users (or items), who have so many ``cells``, in parts that are solved apart.
 
-        ``first`` is the id of the first row.
+        A matrix product may give a row other bits in other company. So no part depends on how many
+        threads or processes there are: many share many parts well, but each part costs a product
+        Y'Y, as all parts together cost the steps over the cells.
         """
+        n = int(cells.sum())
+        indptr = np.concatenate([[0], np.cumsum(cells)])
+        parts = balanced(indptr, 2 ** max(1, round(math.log2(n) / 2 - 6.6)))  # 8 of MovieLens-1M
         if self.use_cg:
-            parts = balanced(user_items.indptr, threads)
-        else:
-            parts = list(row_blocks(user_items.shape[0], self.factors**2))
+            return parts
         return [
-            RowsToSolve(
-                rows=slice(first + part.start, first + part.stop),
-                blocks=weighted_cells(user_items[part], self.alpha, self.dtype, self.device),
-                penalty=self._penalty(user_items[part]),
-            )
+            slice(part.start + few.start, part.start + few.stop)
             for part in parts
+            for few in row_blocks(part.stop - part.start, self.factors**2)
         ]
+
+    def _rows_to_solve(
+        self, user_items: sp.csr_matrix, parts: list[slice], first: int = 0
+    ) -> list[RowsToSolve]:
+        """The interactions of users (or items). That of ``first`` is the first row."""
+        found = []
+        for part in parts:
+            cells = user_items[part.start - first : part.stop - first]
+            blocks = weighted_cells(cells, self.alpha, self.dtype, self.device)
+            found.append(RowsToSolve(part, blocks, self._penalty(cells)))
+        return found
 
     def _penalty(self, user_items: sp.csr_matrix) -> Tensor:
         count = torch.from_numpy(user_items.getnnz(1)).to(self.item_factors)

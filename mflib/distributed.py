@@ -11,8 +11,9 @@ processes as it likes. If one fails or is killed, the others say so and end.
 Each process owns a range of the users and one of the items, with about as many interactions as the
 others, and of the matrix and its transpose these rows alone. It solves them with the kernels of
 ``als.py``; after each half sweep all of them get all factors (an all-gather of unequal parts, which
-is a broadcast from each). Ranges begin at multiples of 8 rows, as those of threads do, and losses
-are summed by rows, so that no number depends on how many processes, or threads, there are.
+is a broadcast from each). Ranges consist of parts that depend on the data alone, and losses are
+summed by rows, so no number depends on how many processes, or threads, there are; what else of it
+depends on the kind of processor, in one process as in several.
 
 **Cost.** With U users, I items, n interactions, F factors of b bytes and K processes, each process
 
@@ -67,19 +68,21 @@ class Share(NamedTuple):
     """What a process knows of the interactions, of users and of items."""
 
     cells: dict[Side, np.ndarray]  # how many each row has, of all rows
-    ranges: dict[Side, list[slice]]  # which rows each process solves, perhaps none
+    parts: dict[Side, list[list[slice]]]  # what each process solves, perhaps nothing
     rows: dict[Side, sp.csr_matrix]  # those of this process: its users x I, its items x U
 
 
-def share_of(source: Path, process: int, processes: int) -> Share:
+def share_of(source: Path, model: ALS, process: int, processes: int) -> Share:
     """Read what one of the processes needs; ValueError if there is nothing to learn from."""
     of_users, of_items = cells_of(source)
     cells: dict[Side, np.ndarray] = {"user": of_users, "item": of_items}
-    ranges: dict[Side, list[slice]] = {}
+    parts: dict[Side, list[list[slice]]] = {}
     for side, count in cells.items():
-        some = balanced(np.concatenate([[0], np.cumsum(count)]), processes)
-        ranges[side] = some + [slice(len(count), len(count))] * (processes - len(some))
-    users, items = (ranges[side][process] for side in cells)
+        whole = model._parts(count)
+        ends = np.cumsum([0, *(count[part].sum() for part in whole)])
+        runs = [whole[run] for run in balanced(ends, processes)]
+        parts[side] = runs + [[]] * (processes - len(runs))
+    users, items = (joined(parts[side][process]) for side in cells)
     by_user, by_item, first = [], [], 0
     for shard in shards(source):
         start, stop = np.clip([users.start - first, users.stop - first], 0, shard.shape[0])
@@ -87,7 +90,12 @@ def share_of(source: Path, process: int, processes: int) -> Share:
         by_item.append(shard[:, items])
         first += shard.shape[0]
     item_users = sp.vstack(by_item, "csc").T
-    return Share(cells, ranges, {"user": sp.vstack(by_user, "csr"), "item": item_users})
+    return Share(cells, parts, {"user": sp.vstack(by_user, "csr"), "item": item_users})
+
+
+def joined(parts: list[slice]) -> slice:
+    """All rows of consecutive parts."""
+    return slice(parts[0].start, parts[-1].stop) if parts else slice(0, 0)
 
 
 @contextmanager
@@ -135,7 +143,7 @@ def fit(
     """
     normalise(model)
     process = dist.get_rank()
-    cells, ranges, rows = share_of(source, process, dist.get_world_size())
+    cells, parts, rows = share_of(source, model, process, dist.get_world_size())
     change = torch.zeros(len(cells["item"]), model.factors, dtype=model.dtype, device=model.device)
     digest = hashlib.sha256(cells["user"].tobytes() + cells["item"].tobytes()).hexdigest()
     of = f"{replace(model, iterations=1, device='cpu')!r} on rows of SHA-256 {digest}"
@@ -151,16 +159,16 @@ def fit(
                 dist.broadcast(W, src=0)
         model.seed, model.history = begun
         users, items = (
-            model._rows_to_solve(rows.pop(side), threads, ranges[side][process].start)
-            for side in ranges
+            model._rows_to_solve(rows.pop(side), mine[process], joined(mine[process]).start)
+            for side, mine in parts.items()
         )
         return model._sweeps(users, items, change, threads, gather)
 
     def gather(W: Tensor, side: Side) -> None:
         with connected():
-            for owner, owned in enumerate(ranges[side]):
-                if owned.start < owned.stop:
-                    dist.broadcast(W[owned], src=owner)
+            for owner, owned in enumerate(parts[side]):
+                if owned:
+                    dist.broadcast(W[joined(owned)], src=owner)
 
     def after(iteration: int, elapsed: float, loss: float) -> None:
         learned = {name: getattr(model, name) for name in LEARNED}

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from known_answers import random_ratings
 
 from mflib import ALS
-from mflib.distributed import fit, share_of
+from mflib.distributed import fit, joined, share_of
 
 SIDES = ("user", "item")
 gloo = pytest.mark.skipif(
@@ -45,24 +46,27 @@ def same(one: ALS, other: ALS) -> bool:
     return all(factors) and losses[0] == losses[1]
 
 
+@pytest.fixture(autouse=True)
+def many_parts(monkeypatch):
+    """As if there were more interactions: enough parts for seven processes."""
+    monkeypatch.setattr("mflib.als.math.log2", lambda n: 19.2)
+    monkeypatch.setattr("mflib.matrices.BLOCK", 16**2 * 10)
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 7])
 def test_each_process_has_its_rows(processes, ratings, folder):
-    """All rows once, from a multiple of 8 on, and no process has many more cells than its part."""
-    shares = [share_of(folder, process, processes) for process in range(processes)]
+    """All rows once, and no process has many more cells than its share."""
+    shares = [share_of(folder, ALS(16), process, processes) for process in range(processes)]
     for side, matrix in zip(SIDES, (ratings, ratings.T.tocsr()), strict=True):
         joined = sp.vstack([share.rows[side] for share in shares], "csr")
         assert (joined != matrix).nnz == 0
         assert np.array_equal(shares[0].cells[side], matrix.getnnz(1))
+        # the parts are those of one process: in other parts, rows may have other bits
+        assert [*chain(*shares[0].parts[side])] == ALS(16)._parts(matrix.getnnz(1))
         for process, share in enumerate(shares):
-            rows = share.ranges[side][process]
-            assert rows.start % 8 == 0 or rows.start == rows.stop
-            assert share.rows[side].shape[0] == rows.stop - rows.start
-            assert share.rows[side].nnz < matrix.nnz / processes + 8 * matrix.getnnz(1).max()
-
-
-def test_there_may_be_more_processes_than_rows(folder):
-    shares = [share_of(folder, process, 40) for process in range(40)]
-    assert sum(share.rows["item"].nnz for share in shares) == shares[0].cells["item"].sum()
+            rows = [row for part in share.parts[side][process] for row in range(203)[part]]
+            assert share.rows[side].shape[0] == len(rows)
+            assert share.rows[side].nnz < 1.25 * matrix.nnz / min(processes, 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -72,15 +76,15 @@ def test_the_number_of_processes_does_not_matter(dtype, options, ratings, folder
     model = ALS(factors=16, iterations=2, dtype=dtype, **options)
     whole = ALS(factors=16, iterations=2, dtype=dtype, **options).fit(ratings)
     for processes in (1, 2, 3, 4, 7, 40):
-        shares = [share_of(folder, process, processes) for process in range(processes)]
+        shares = [share_of(folder, model, process, processes) for process in range(processes)]
 
         def start(threads, shares=shares):
             model._initialise_rows(*shares[0].cells.values(), std=model.init_std)
             parts = {side: [] for side in SIDES}
             for process, share in enumerate(shares):
                 for side, rows in share.rows.items():
-                    first = share.ranges[side][process].start
-                    parts[side] += model._rows_to_solve(rows, threads, first)
+                    mine = share.parts[side][process]
+                    parts[side] += model._rows_to_solve(rows, mine, joined(mine).start)
             return model._sweeps(*parts.values(), torch.zeros_like(model.item_factors), threads)
 
         assert same(model._train(start, show_progress=False, callback=None), whole), processes
@@ -183,14 +187,14 @@ def test_shards_that_do_not_fit(names, sentence, tmp_path):
     for columns, name in enumerate(names, start=5):
         sp.save_npz(tmp_path / name, sp.eye(4, columns, format="csr"))
     with pytest.raises(ValueError, match=sentence):
-        share_of(tmp_path, 0, 1)
+        share_of(tmp_path, ALS(), 0, 1)
 
 
 def test_files_that_hold_no_interactions(tmp_path):
     file = tmp_path / "likes.npz"
     file.write_text("nothing")
     with pytest.raises(ValueError, match=r"expected .*likes.npz to hold a sparse matrix"):
-        share_of(file, 0, 1)
+        share_of(file, ALS(), 0, 1)
     sp.save_npz(file, -sp.eye(4, format="csr"))
     with pytest.raises(ValueError, match="got 4 values of at most 0"):
-        share_of(file, 0, 1)
+        share_of(file, ALS(), 0, 1)
