@@ -85,11 +85,12 @@ def execute(
     environment: dict[str, str] | None = None,
     go_on: bool = False,
     twice: bool = False,
+    last: nbformat.NotebookNode | None = None,
 ) -> tuple[nbformat.NotebookNode, str | None]:
     """The notebook with new outputs, run from its own folder, and what failed or None.
 
     ``environment``: more variables for the kernel; ``go_on`` after a cell that fails; ``twice``:
-    run all cells twice.
+    run all cells twice; ``last``: a cell to be run at the end, which the result does not hold.
     """
     notebook = nbformat.read(file, as_version=4)
     for cell in notebook.cells:
@@ -102,6 +103,7 @@ def execute(
             if c.cell_type == "code"
         ]
         notebook.cells = once + notebook.cells
+    notebook.cells += [last] if last else []
     bar = tqdm(
         total=len(notebook.cells),
         desc=file.stem,
@@ -130,6 +132,8 @@ def execute(
     bar.close()
     if twice:
         notebook.cells = notebook.cells[len(once) :]
+    if last:
+        notebook.cells.pop()
     notebook.metadata = {
         "kernelspec": {
             "display_name": "Python 3 (ipykernel)",
@@ -164,13 +168,15 @@ def headlines(notebook: nbformat.NotebookNode) -> list[re.Match]:
 def run(dataset: str) -> list[str]:
     """Execute all into build/, with pages; print the table; returns what failed."""
     from pages import Lesson, index, page  # where submissions are executed, there are none
+    from playground import keeping, made
 
     target = ROOT / "build" / dataset
     lessons = [Lesson(file.stem, nbformat.read(file, as_version=4)) for file in sources()]
     rows, errors = [("notebook", "seconds", "metric", "model", "baseline")], []
     for file, lesson in zip(sources(), lessons, strict=True):
         start = time.perf_counter()
-        lesson.notebook, error = execute(file, dataset)
+        last = keeping(file.stem, target / "models")
+        lesson.notebook, error = execute(file, dataset, last=last)
         lesson.seconds = time.perf_counter() - start
         lesson.results = [line.groupdict() for line in headlines(lesson.notebook)]
         if error is None and not lesson.results:
@@ -187,7 +193,10 @@ def run(dataset: str) -> list[str]:
             first = ("", "")
         if error:
             rows.append((file.stem, f"{lesson.seconds:.0f}", "failed", "", ""))
-    write(index(SOURCES_OF_DATA[dataset].title, lessons), target / "index.html")
+    playground = made(dataset, target)
+    errors += [f"no playground: {playground}"] if playground else []
+    html = index(SOURCES_OF_DATA[dataset].title, lessons, with_playground=not playground)
+    write(html, target / "index.html")
     show(rows)
     print(f"\nOpen build/{dataset}/index.html in a browser: the lessons and their results.")
     print("The executed notebooks are beside it.")
