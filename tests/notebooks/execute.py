@@ -20,6 +20,7 @@ from differences import differences, texts
 from disturbances import COMBINED, DISTURBANCES, cannot, disturbed
 from fresh_kernel import execute, tags, write
 from pages import Lesson, index, page
+from playground import keeping, made
 
 from mflib.data import SOURCES as SOURCES_OF_DATA
 
@@ -55,7 +56,8 @@ def run(dataset: str) -> list[str]:
     rows, errors = [("notebook", "seconds", "metric", "model", "baseline")], []
     for file, lesson in zip(sources(), lessons, strict=True):
         start = time.perf_counter()
-        lesson.notebook, error = execute(file, dataset)
+        last = keeping(file.stem, target / "models")
+        lesson.notebook, error = execute(file, dataset, last=last)
         lesson.seconds = time.perf_counter() - start
         lesson.results = [line.groupdict() for line in headlines(lesson.notebook)]
         if error is None and not lesson.results:
@@ -72,7 +74,10 @@ def run(dataset: str) -> list[str]:
             first = ("", "")
         if error:
             rows.append((file.stem, f"{lesson.seconds:.0f}", "failed", "", ""))
-    write(index(SOURCES_OF_DATA[dataset].title, lessons), target / "index.html")
+    playground = made(dataset, target)
+    errors += [f"no playground: {playground}"] if playground else []
+    html = index(SOURCES_OF_DATA[dataset].title, lessons, with_playground=not playground)
+    write(html, target / "index.html")
     show(rows)
     print(f"\nOpen build/{dataset}/index.html in a browser: the lessons and their results.")
     print("The executed notebooks are beside it.")

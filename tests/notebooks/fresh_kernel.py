@@ -101,11 +101,12 @@ def execute(
     environment: dict[str, str] | None = None,
     go_on: bool = False,
     twice: bool = False,
+    last: nbformat.NotebookNode | None = None,
 ) -> tuple[nbformat.NotebookNode, str | None]:
     """The notebook with new outputs, run from its own folder, and what failed or None.
 
     ``environment``: more variables for the kernel; ``go_on`` after a cell that fails; ``twice``:
-    run all cells twice.
+    run all cells twice; ``last``: a cell to be run at the end, which the result does not hold.
     """
     notebook = nbformat.read(file, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -114,6 +115,7 @@ def execute(
     if twice:
         once = [nbformat.v4.new_code_cell(c.source, metadata=c.metadata) for c in code]
         notebook.cells = once + notebook.cells
+    notebook.cells += [last] if last else []
     error = None
     variables = {"MFLIB_DATASET": dataset, "MFLIB_PROGRESS": "0"} | (environment or {})
     with own_settings(file.resolve().parent) as own, _bar(file.stem, len(notebook.cells)) as bar:
@@ -138,6 +140,8 @@ def execute(
             error = f"{file.name}: {failure}"
     if twice:
         notebook.cells = notebook.cells[len(once) :]
+    if last:
+        notebook.cells.pop()
     if error is None and (cells := _without_figure(notebook)):
         error = f"{file.name}: expected a figure of each of the cells {', '.join(cells)}, got none"
     notebook.metadata = {
