@@ -44,6 +44,11 @@ class Report:
         return round(min(whole, {"": 100.0, "soft": 80.0, "hard": 0.0}[self.late]), 1)
 
 
+# A page that holds what strangers wrote loads and runs nothing.
+CSP = (
+    "<meta http-equiv=Content-Security-Policy "
+    "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+)
 STYLE = """
 body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
 body { overflow-wrap: anywhere }
