@@ -107,6 +107,9 @@ def build(target: Path) -> None:
         for file in (*(HERE / name for name in CHECKS), EXECUTE):
             shutil.copy(file, new / "checks" / file.name)
         np.savez_compressed(new / "checks" / "cases.npz", **cases())
+        shutil.copy(HERE / "student" / "AGENTS.md", new)  # for those who work with an assistant
+        (new / ".github" / "workflows").mkdir(parents=True)
+        shutil.copy(HERE / "student" / "classroom.yml", new / ".github" / "workflows")
         shutil.make_archive(str(Path(temporary) / "packed"), "zip", temporary, "assignment")
         if target.exists():
             target.rename(Path(temporary) / "old")
