@@ -45,7 +45,9 @@ def imports() -> dict[str, str]:
 def check(folder: Path, tasks: Iterable[str] = RUBRIC) -> tuple[dict[str, Verdict], Submission]:
     """Verdicts on the functions of some tasks of the edition, or submission, in ``folder``."""
     package = read_package(folder)
-    given = read(package.files, handed_out(SUITE / "notebooks"))
+    # what was packed here before is not what is worked on
+    files = {n: f for n, f in package.files.items() if not n.startswith("submission.zip/")}
+    given = read(files, handed_out(SUITE / "notebooks"))
     given.notes[:0] = package.notes
     with tempfile.TemporaryDirectory(prefix="check-") as temporary:
         place = Path(temporary) / "check"
