@@ -22,8 +22,9 @@ TARGET = ROOT / "build" / "assignment"
 EXECUTE = ROOT / "tests" / "notebooks" / "execute.py"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
 CHECKS = (
-    *("cases.py", "cells.py", "exercises.py", "judge.py", "package.py", "rubric.toml"),
-    *("submission.py", "trial.py", "worker.py", "student/check.py", "student/submit.py"),
+    *("archives.py", "cases.py", "cells.py", "exercises.py", "judge.py", "package.py"),
+    *("rubric.toml", "submission.py", "trial.py", "worker.py"),
+    *("student/check.py", "student/submit.py"),
 )
 
 

@@ -16,8 +16,8 @@ from cases import RUBRIC
 from cells import HandedOut, handed_out
 from judge import NOT_ATTEMPTED, Verdict
 from lists import LISTS, hidden, judge_lists
-from page import POINTS, Report
 from reference import ROOT, expected, imports
+from report import POINTS, Report
 from reproduced import changes, dataset_of, notebook_to_run, stored_reference
 from sandbox import Limits, run
 from submission import Submission
@@ -27,6 +27,7 @@ from mflib.data import data_dir
 
 EXECUTE = ROOT / "tests" / "notebooks" / "execute.py"
 CASES = 4  # for each function
+BY_CLOCK = "ended by the clock"  # what says so is graded again alone
 # By the clock: to start, for each unit, for a notebook.
 SECONDS = {"start": 60, "unit": 100, "notebook": 900}
 
@@ -39,6 +40,7 @@ class Options:
     secret: int  # the seed of all hidden inputs
     suite: Path  # the package with empty kernels, see ``empty_suite``
     trust: bool = False
+    alone: bool = False  # nothing else is graded meanwhile
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -48,7 +50,7 @@ class Options:
         """Run a command in the sandbox -> why it ended badly, or nothing."""
         finished = run(command, folder, [], Limits(seconds=seconds), self.trust)
         if finished.code is None:
-            return f"ended after {finished.seconds:.0f} s {finished.ended}"
+            return f"ended {finished.ended}"
         said = finished.output.strip()[-300:]
         return f"ended with exit code {finished.code}: {said}" if finished.code else ""
 

@@ -1,48 +1,17 @@
-"""What is written about submissions: a page each, one table, one file for programs."""
+"""What is written about submissions: a page each, one table, one file for programs.
+
+Everything is written anew beside what was there, and takes its place when it is whole.
+"""
 
 import csv
 import html
 import io
 import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cases import RUBRIC
 from package import plain
-
-POINTS = {
-    "correctness": 40,
-    "loop and exercises": 15,
-    "recommendations": 20,
-    "similar movies": 15,
-    "reproducibility": 10,
-}
-
-
-@dataclass
-class Report:
-    """Points and reasons of one submission, by task and part."""
-
-    name: str
-    marks: dict[str, dict[str, float]] = field(default_factory=dict)
-    # by task: what to say of each function, then of the rest; what is missing comes first
-    reasons: dict[str, list[str]] = field(default_factory=dict)
-    # by task and cell: stored (-), re-executed (+)
-    changes: dict[str, dict[str, str]] = field(default_factory=dict)
-    functions: dict[str, dict] = field(default_factory=dict)  # by key: the verdict
-    notes: list[str] = field(default_factory=list)
-    late: str = ""  # or the deadline that was missed, "soft" or "hard"
-    handed_in: str = ""
-    dataset: str = ""
-    secret: int = 0  # the seed of the hidden inputs
-    content: str = ""  # what was graded, as a hash
-
-    @property
-    def total(self) -> float:
-        """Of 100; a task is a quarter."""
-        whole = sum(sum(parts.values()) for parts in self.marks.values()) / len(RUBRIC)
-        return round(min(whole, {"": 100.0, "soft": 80.0, "hard": 0.0}[self.late]), 1)
-
+from report import POINTS, Report
 
 # A page that holds what strangers wrote loads and runs nothing.
 CSP = (
@@ -111,36 +80,29 @@ def _section(report: Report, task: str) -> str:
     return section
 
 
-def load(file: Path) -> Report | None:
-    """A report as it was written, or None if there is none that can be read."""
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        del stored["total"]
-        return Report(**stored)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def write(reports: list[Report], target: Path) -> None:
-    """The last of ``reports``: its page and its JSON; all of them: one table, one file."""
+def write(report: Report, target: Path) -> None:
+    """The page and the JSON of one submission."""
     (target / "submissions").mkdir(parents=True, exist_ok=True)
-    last = reports[-1]
-    # a student's message may hold what no encoding has
-    _whole(target / f"{last.name}.html", page(last))
-    full = [asdict(report) | {"total": report.total} for report in reports]
-    _whole(target / "submissions" / f"{last.name}.json", json.dumps(full[-1], indent=1))
-    _whole(target / "report.json", json.dumps(full, indent=1))
+    whole(target / f"{report.name}.html", page(report))
+    stored = report.bounded() | {"total": report.total}
+    whole(target / "submissions" / f"{report.name}.json", json.dumps(stored, indent=1))
+
+
+def write_class(reports: list[Report], target: Path) -> None:
+    """One table of all, and one file, without the sources."""
+    full = [r.bounded() | {"total": r.total, "answers": {}} for r in reports]
+    whole(target / "report.json", json.dumps(full, indent=1))
     rows = [["name", *RUBRIC, "late", "total", "to be looked at"]]
     for r in reports:
         points = [round(sum(parts.values()), 1) for parts in r.marks.values()]
         rows.append([r.name, *points, r.late, r.total, "; ".join(map(plain, r.notes))[:300]])
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(rows)
-    _whole(target / "class.csv", table.getvalue())
+    whole(target / "class.csv", table.getvalue())
 
 
-def _whole(file: Path, text: str) -> None:
-    """Whole or not at all, at every moment."""
+def whole(file: Path, text: str) -> None:
+    """Whole or not at all, at every moment; a student's message may hold what no encoding has."""
     new = file.with_name(f".{file.name}.new")
     new.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     new.replace(file)
