@@ -13,8 +13,12 @@ from tables import read_table, write_table
 COLUMNS = ("name", "pseudonym")
 
 
-def pseudonyms(names: Iterable[str], key: Path) -> dict[str, str]:
-    """The pseudonym of each name: those in the key file, and new ones, which are added to it."""
+def pseudonyms(names: Iterable[str], key: Path, new: bool = True) -> dict[str, str]:
+    """The pseudonym of each name: those in the key file, and new ones, which are added to it.
+
+    ValueError for a key file that is none; and for names that are not in it, if there are to be no
+    ``new`` ones: two graders at once would draw different ones.
+    """
     known: dict[str, str] = {}
     if key.exists():
         table = read_table(key, COLUMNS)
@@ -27,9 +31,14 @@ def pseudonyms(names: Iterable[str], key: Path) -> dict[str, str]:
                 )
             known[name] = pseudonym
     wanted = dict.fromkeys(names)
-    for name in wanted:
-        if name not in known:
-            known[name] = _new(set(known.values()))
+    unknown = [name for name in wanted if name not in known]
+    if unknown and not new:
+        how = "grade a share after --merge has made it"
+        raise ValueError(
+            f"{key.name}: expected all names of the class, {unknown[0]!r} is missing; {how}"
+        )
+    for name in unknown:
+        known[name] = _new(set(known.values()))
     key.parent.mkdir(parents=True, exist_ok=True)
     write_table(key, [COLUMNS, *sorted(known.items())])
     return {name: known[name] for name in wanted}

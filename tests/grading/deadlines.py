@@ -19,7 +19,7 @@ MOODLE = tuple(
     for date in ("%A, %d %B %Y", "%A, %B %d, %Y", "%d %B %Y", "%B %d, %Y")
     for hour in ("%I:%M %p", "%H:%M")
 )
-FORGEABLE = "the dates of files, which can be forged"
+FILES = "the dates of files, which can be forged"
 
 
 def timezone(name: str) -> ZoneInfo:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cases import RUBRIC
-from page import POINTS
+from report import POINTS
 from tables import Row, Table, read_table
 
 COLUMNS = ("name", "task", "part", "points", "comment")

@@ -5,12 +5,15 @@ Here nothing is parsed: numbers are compared, texts are shown.
 
 import html
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from urllib.parse import quote
 
 from page import CSP, STYLE
+from report import Report
+from tables import write_whole
 
 COMMON = 3  # who share a passage, and not more than a tenth of the class: else it is the usual way
 LEAST = 4  # fingerprints that a pair shares
@@ -55,6 +58,12 @@ def closest(prints: Mapping[str, Prints], most: int = SHOWN) -> list[Pair]:
                 for side, name in zip(sides, (pair.one, pair.other), strict=True):
                     side.update(range(who[name][0], who[name][1] + 1))
     return pairs[:most]
+
+
+def write_similar(reports: Sequence[Report], target: Path) -> None:
+    pairs = closest({report.name: report.prints.get("fingerprints", {}) for report in reports})
+    sources = {report.name: report.answers for report in reports}
+    write_whole(target / "similarity.html", pairs_page(pairs, sources))
 
 
 def pairs_page(pairs: list[Pair], answers: Mapping[str, Mapping[str, str]]) -> str:
