@@ -40,7 +40,7 @@ from package import Package, packages, plain
 from page import whole, write, write_class
 from reference import ROOT, expected, imports
 from report import Report, load
-from sandbox import UnprotectedError, protections, ready
+from sandbox import UnprotectedError, protections, ready, strength
 from submission import chosen
 from tqdm import tqdm
 
@@ -225,7 +225,8 @@ def summary(graded: list[Graded], seconds: float) -> str:
 def main() -> None:
     given = arguments_of()
     deadlines = {name: time for name in ("soft", "hard") if (time := getattr(given, name))}
-    there = (f"{name} {'yes' if has else 'NO'}" for name, has in protections().items())
+    there = [f"{name} {'yes' if has else 'NO'}" for name, has in protections().items()]
+    there += [] if given.trust else [str(strength())]
     print("protections:", ", ".join(there))
     tqdm.monitor_interval = 0  # no thread: this process is forked
     target = given.into
