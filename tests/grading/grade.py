@@ -44,7 +44,7 @@ from pairs import write_similar
 from put_away import GONE, bring_back, put_away
 from reference import ROOT, expected, imports
 from report import Report, load
-from sandbox import UnprotectedError, protections, ready
+from sandbox import UnprotectedError, protections, ready, strength
 from submission import chosen
 from tables import write_whole
 from tqdm import tqdm
@@ -228,7 +228,8 @@ def summary(graded: list[Graded], seconds: float) -> str:
 
 def main() -> None:
     given = arguments_of()
-    there = (f"{name} {'yes' if has else 'NO'}" for name, has in protections().items())
+    there = [f"{name} {'yes' if has else 'NO'}" for name, has in protections().items()]
+    there += [] if given.trust else [str(strength())]
     print("protections:", ", ".join(there))
     tqdm.monitor_interval = 0  # no thread: this process is forked
     target = given.into

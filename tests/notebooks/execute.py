@@ -85,11 +85,12 @@ def execute(
     environment: dict[str, str] | None = None,
     go_on: bool = False,
     twice: bool = False,
+    cell_seconds: int | None = CELL_SECONDS,
 ) -> tuple[nbformat.NotebookNode, str | None]:
     """The notebook with new outputs, run from its own folder, and what failed or None.
 
     ``environment``: more variables for the kernel; ``go_on`` after a cell that fails; ``twice``:
-    run all cells twice.
+    run all cells twice; ``cell_seconds``: by the clock, for one cell.
     """
     notebook = nbformat.read(file, as_version=4)
     for cell in notebook.cells:
@@ -110,7 +111,7 @@ def execute(
     )
     client = NotebookClient(
         notebook,
-        timeout=CELL_SECONDS,
+        timeout=cell_seconds,
         kernel_name="python3",
         allow_errors=go_on,
         record_timing=False,
