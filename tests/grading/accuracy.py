@@ -219,7 +219,7 @@ def really_wrong(case: Case, result: Result, seeds: tuple[int, ...]) -> set[str]
 
 
 def sandboxed(command: list[str], folder: Path) -> str:
-    finished = run(command, folder, [], Limits(seconds=1800, cpu_seconds=1800))
+    finished = run(command, folder, [], Limits(cpu_seconds=1800))
     if finished.code is None:
         return f"ended {finished.ended}"
     return f"exit code {finished.code}: {finished.output[-300:]}" if finished.code else ""

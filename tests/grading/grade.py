@@ -1,15 +1,20 @@
 """Mark submissions: zips or folders, or a class of them as a learning platform packs it.
 
     python tests/grading/grade.py SUBMISSION [SUBMISSION …] [--dataset ml-100k]
-        [--soft DATE] [--hard DATE] [--jobs 2] [--secret N] [--again NAME …] [--trust]
+        [--jobs 2] [--secret N] [--again [NAME …]] [--trust] [--into FOLDER]
+        [--shard I/N | --merge] [--soft TIME] [--hard TIME] … (--help says all)
 
 Students' functions are called in the sandbox with inputs that nobody has seen; what comes out,
-arrays and notebooks, is judged here. Marks by task, in points: see POINTS in page.py. Into
-build/grades/: a page and a JSON for each submission, class.csv, report.json. What has been graded
-already, and has not changed, is not graded again.
+arrays and notebooks, is judged outside of it. Marks by task, in points: see POINTS in report.py.
+Into build/grades/: a page and a JSON for each submission, class.csv, report.json, seconds.csv, and
+index.html.
+What has been graded already, and has not changed, is not graded again.
 
-A submission was handed in when its files were last changed. After the soft deadline it has at most
-80 of 100 points, after the hard one none; the remarks are the same.
+Several graders share a class: --shard 2/5 grades the second of five shares, --merge makes the table
+of all. The seed of the hidden inputs is drawn once for the folder, into the file "secret"; where
+shares have folders of their own, give all of them the same --secret.
+
+Deadlines, times, decisions, pseudonyms and the files of learning platforms: see course.py.
 """
 
 import argparse
@@ -18,86 +23,162 @@ import os
 import secrets
 import sys
 import tempfile
-import traceback
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+import time
 from functools import cache
 from pathlib import Path
 
+import public
+import torch
 from cases import OUTPUTS, RUBRIC
+from classpage import write_class_page
+from course import Course, add_options, course_of
+from crew import Graded, grade_all
 from edition import empty_suite
+from graded import blank
 from lists import reference_figures
-from marks import Options, known, mark_functions, mark_lists, mark_notebook, tried
+from marks import Options, known
+from opening import spooled
 from package import Package, packages, plain
-from page import POINTS, Report, load, write
-from reference import ROOT, expected
-from sandbox import UnprotectedError, protections, ready
-from submission import read
+from page import write, write_class
+from pairs import write_similar
+from put_away import GONE, bring_back, put_away
+from reference import ROOT, expected, imports
+from report import Report, load
+from sandbox import UnprotectedError, protections, ready, strength
+from submission import chosen
+from tables import write_whole
 from tqdm import tqdm
 
+from mflib.data import data_dir
+
 HERE = Path(__file__).resolve().parent
-
-
-def grade(
-    package: Package, options: Options, done: Callable[[float], object] = lambda _: None
-) -> Report:
-    """The marks of a submission. ``done`` is called with the share of the work, step by step."""
-    report = Report(package.name, dataset=options.dataset, secret=options.secret)
-    report.marks = {task: dict.fromkeys(POINTS, 0.0) for task in RUBRIC}
-    report.reasons = {task: [] for task in RUBRIC}
-    try:
-        given = read(package.files, known())
-        report.notes = [*package.notes, *given.notes]
-        with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
-            places = {name: Path(temporary) / name for name in ("functions", "lists", *RUBRIC)}
-            found = tried(given, places["functions"], options)
-            mark_functions(given, found, report)
-            done(0.2)
-            mark_lists(given, found, places["lists"], options, report)
-            done(0.2)
-            for task in RUBRIC:
-                mark_notebook(task, given, found, places[task], options, report)
-                done(0.15)
-        report.content = fingerprint(package, options)  # so what fails is graded again
-    except Exception:
-        # one submission must not cost the class its marks; the instructor looks at this one
-        why = traceback.format_exc()
-        report.notes.append(f"the grader failed, mark the rest of this by hand:\n{why}")
-    return report
+STEP = 10  # seconds between two writings of the table
 
 
 @cache
-def _grader() -> bytes:
-    """What marks depend on besides the submission: the grader's files, package and notebooks."""
-    whole = hashlib.sha256()
-    folders = (HERE, ROOT / "mflib", ROOT / "notebooks")
-    for file in sorted(file for folder in folders for file in folder.glob("*.*")):
-        whole.update(file.read_bytes() if file.is_file() else b"")
-    return whole.digest()
+def _grader(dataset: str) -> bytes:
+    """What marks depend on besides the submission: the grader, package, notebooks, data, pins."""
+    found = hashlib.sha256()
+    folders = (HERE, ROOT / "mflib", ROOT / "notebooks", ROOT / "tests" / "notebooks")
+    files = [file for folder in folders for file in folder.rglob("*.*")]
+    files += [ROOT / "requirements.txt", *(data_dir() / dataset).rglob("*.*")]
+    for file in sorted(files):
+        if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".md":
+            found.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return found.digest()
 
 
 def fingerprint(package: Package, options: Options) -> str:
     """What was graded, and with what: while it stays the same, marks are not made anew."""
-    whole = hashlib.sha256(_grader() + options.dataset.encode())
+    found = hashlib.sha256(_grader(options.dataset) + options.dataset.encode())
+    found.update(f"{options.secret} {options.trust} {package.notes}".encode("utf-8", "replace"))
+    taken = set(chosen(package.files, []).values())
     for name in sorted(package.files):
-        whole.update(name.encode("utf-8", "surrogateescape") + b"\0")
-        try:
-            whole.update(hashlib.sha256(package.files[name].read()).digest())
-        except Exception as error:  # a file that cannot be read is part of what was handed in
-            whole.update(str(error).encode("utf-8", "backslashreplace"))
-    return whole.hexdigest()
+        found.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        if name in taken:
+            try:
+                found.update(hashlib.sha256(package.files[name].read()).digest())
+            except (OSError, ValueError) as error:  # is part of what was handed in
+                found.update(str(error).encode("utf-8", "backslashreplace"))
+    return found.hexdigest()
 
 
-def deadline(text: str) -> datetime:
-    """A time, or the end of a day."""
-    return datetime.fromisoformat(text) + timedelta(days=len(text) == len("2026-01-31"))
+def share(text: str) -> tuple[int, int]:
+    """ "2/5" -> (2, 5)"""
+    mine, _, of = text.partition("/")
+    if not (mine.isdigit() and of.isdigit() and 1 <= int(mine) <= int(of)):
+        raise argparse.ArgumentTypeError(f"expected a share as 2/5, got {text}")
+    return int(mine), int(of)
 
 
-def judge_time(report: Report, handed_in: datetime, deadlines: dict[str, datetime]) -> None:
-    report.handed_in = f"{handed_in:%Y-%m-%d %H:%M}"
-    missed = (name for name in ("hard", "soft") if handed_in > deadlines.get(name, datetime.max))
-    report.late = next(missed, "")
+def is_mine(name: str, shard: tuple[int, int]) -> bool:
+    """Whether a submission is in a share: by its name alone, the same everywhere."""
+    mine, of = shard
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % of == mine - 1
+
+
+def secret_of(target: Path, given: int | None) -> int:
+    """The seed of a class's hidden inputs: given, or as it was, or drawn now and kept."""
+    file = target / "secret"
+    if given is not None:
+        write_whole(file, f"{given}\n")
+        return given
+    drawn = target / f".secret.{os.getpid()}"
+    drawn.write_text(f"{1000 + secrets.randbelow(10**9)}\n")
+    try:
+        os.link(drawn, file)  # another grader may do the same just now: the first one counts
+    except FileExistsError:
+        pass
+    finally:
+        drawn.unlink()
+    return int(file.read_text())
+
+
+def warm_up(options: Options) -> None:
+    """What all processes share, once: they are forked from this one."""
+    torch.set_num_threads(1)  # which makes a fork safe
+    known(), imports(), public.warm_up()
+    for task in RUBRIC:
+        reference_figures(task, options.dataset, options.secret)
+    for key in OUTPUTS:
+        expected(key, options.seeds)
+
+
+class Class:
+    """The reports on a class by name, in the order of names; kept in ``target`` as they come."""
+
+    def __init__(self, found: list[Package], options: Options, course: Course, target: Path):
+        self.options, self.course, self.target = options, course, target
+        self.packages = {package.name: package for package in found}
+        self.prints = {name: fingerprint(p, options) for name, p in self.packages.items()}
+        self.reports: dict[str, Report] = {}
+        self.written = 0.0
+
+    def take_old(self, name: str) -> bool:
+        """Whether there is a report that still holds; it is taken."""
+        bring_back(self.target, name)
+        report = load(self.target / "submissions" / f"{name}.json")
+        if report is None or report.content != self.prints[name]:
+            return False
+        before = report.decided
+        self._take(report)
+        if report.decided != before:
+            write(report, self.target)
+        return True
+
+    def take_new(self, graded: Graded) -> None:
+        if graded.whole:  # so what fails is graded again
+            graded.report.content = self.prints[graded.package.name]
+        self._take(graded.report)
+        write(graded.report, self.target)
+        line = [graded.package.name, f"{graded.clock:.1f}"]
+        line += [f"{seconds:.1f}" for seconds in graded.steps.values()]
+        with (self.target / "seconds.csv").open("a", encoding="utf-8") as file:
+            file.write(",".join(line) + "\n")
+
+    def take_missing(self, name: str) -> None:
+        report = blank(self.packages[name], self.options)
+        report.notes.append("not graded yet, or changed since")
+        self._take(report)
+
+    def _take(self, report: Report) -> None:
+        self.course.decide(report, self.packages[report.name].handed_in)
+        self.reports[report.name] = report
+
+    def take_earlier(self) -> None:
+        """Those who have handed in nothing since the earlier run keep what they had."""
+        for report in self.course.only_earlier(self.packages):
+            self.reports[report.name] = report
+            write(report, self.target)
+
+    def write_table(self, at_once: bool = True) -> None:
+        if at_once or time.monotonic() > self.written + STEP:
+            write_class(self.in_order(), self.target)
+            write_class_page(self.in_order(), self.target)
+            self.written = time.monotonic()
+
+    def in_order(self) -> list[Report]:
+        return [self.reports[name] for name in sorted(self.reports)]
 
 
 def arguments_of() -> argparse.Namespace:
@@ -106,60 +187,101 @@ def arguments_of() -> argparse.Namespace:
     )
     parser.add_argument("submissions", nargs="+", type=Path)
     parser.add_argument("--dataset", default="ml-100k")
-    parser.add_argument("--soft", type=deadline, help="as 2026-01-31 (its end) or 2026-01-31T18:00")
-    parser.add_argument("--hard", type=deadline, help="likewise")
     jobs = "submissions at once (default: a core each)"
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help=jobs)
-    secret = "the seed of the hidden inputs, from report.json, to repeat a run"
+    secret = "the seed of the hidden inputs (default: that of the folder, once drawn)"
     parser.add_argument("--secret", type=int, help=secret)
     again = "grade these again, or all, though they have not changed"
     parser.add_argument("--again", nargs="*", metavar="NAME", help=again)
     trust = "run without the sandbox: only for code that you know"
     parser.add_argument("--trust", action="store_true", help=trust)
+    into = "where marks are written (default: build/grades)"
+    parser.add_argument("--into", type=Path, default=ROOT / "build" / "grades", help=into)
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--shard", type=share, metavar="I/N", help="grade one of N shares")
+    merge = "grade nothing: join what the shares have found"
+    part.add_argument("--merge", action="store_true", help=merge)
+    add_options(parser)
     return parser.parse_args()
+
+
+def todo_of(given: argparse.Namespace, all_of_it: Class) -> list[Package]:
+    """What is to be graded; what need not be is taken as it is."""
+    again = given.again is not None
+    todo = []
+    for name, package in all_of_it.packages.items():
+        forced = again and (not given.again or name in given.again)
+        if forced or not all_of_it.take_old(name):
+            todo.append(package)
+    return todo
+
+
+def summary(graded: list[Graded], seconds: float) -> str:
+    if not graded:
+        return "Nothing was to be graded."
+    steps = {step: sum(g.steps.get(step, 0.0) for g in graded) for g in graded for step in g.steps}
+    each = ", ".join(f"{step} {total / len(graded):.1f}" for step, total in steps.items())
+    rate = f"{seconds / len(graded):.1f} s each"
+    used = f"{sum(steps.values()) / len(graded):.1f} s of the processor"
+    return f"{len(graded)} graded in {seconds:.0f} s, {rate}, {used} ({each})."
 
 
 def main() -> None:
     given = arguments_of()
-    deadlines = {name: time for name in ("soft", "hard") if (time := getattr(given, name))}
-    there = (f"{name} {'yes' if has else 'NO'}" for name, has in protections().items())
+    there = [f"{name} {'yes' if has else 'NO'}" for name, has in protections().items()]
+    there += [] if given.trust else [str(strength())]
     print("protections:", ", ".join(there))
-    target, reports = ROOT / "build" / "grades", []
+    tqdm.monitor_interval = 0  # no thread: this process is forked
+    target = given.into
     target.mkdir(parents=True, exist_ok=True)
-    try:
-        ready(given.trust)
-        found = packages(given.submissions)
-    except (UnprotectedError, ValueError) as error:
-        sys.exit(plain(f"error: {error}"))
-    secret = given.secret if given.secret is not None else 1000 + secrets.randbelow(10**9)
-    with tempfile.TemporaryDirectory(prefix="suite-") as suite:
-        empty_suite(Path(suite))
-        options = Options(given.dataset, secret, Path(suite), given.trust)
+    with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
+        place = Path(temporary)
+        try:
+            ready(given.trust)
+            found = packages(given.submissions, spooled(place / "spool"))
+            course = course_of(given, found, target)
+        except (UnprotectedError, ValueError) as error:
+            sys.exit(plain(f"error: {error}"))
+        empty_suite(place / "suite")
+        secret = secret_of(target, given.secret)
+        options = Options(given.dataset, secret, place / "suite", given.trust)
+        if given.shard:
+            found = [package for package in found if is_mine(package.name, given.shard)]
+        run(given, Class(found, options, course, target), place)
+    shown = target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
+    print(f"Marks are in {shown}.")
 
-        def one(package: Package) -> Report:
-            before = load(target / "submissions" / f"{package.name}.json")
-            again = given.again is not None and (not given.again or package.name in given.again)
-            again = again or given.secret is not None
-            if before and not again and before.content == fingerprint(package, options):
-                bar.update(1)
-                return before
-            return grade(package, options, bar.update)
 
-        for task in RUBRIC:  # once, before the threads ask for them
-            reference_figures(task, options.dataset, secret)
-        for key in OUTPUTS:
-            expected(key, options.seeds)
-        with (
-            tqdm(total=len(found), unit="submission", bar_format="{l_bar}{bar}| {elapsed}") as bar,
-            ThreadPoolExecutor(given.jobs) as pool,
-        ):
-            for package, report in zip(found, pool.map(one, found), strict=True):
-                judge_time(report, package.handed_in, deadlines)
-                reports.append(report)
-                write(reports, target)
-    print((target / "class.csv").read_text(encoding="utf-8"))
-    what = "class.csv, report.json, a page and a JSON for each submission"
-    print(f"Marks are in {target.relative_to(ROOT)}: {what}.")
+def run(given: argparse.Namespace, all_of_it: Class, place: Path) -> None:
+    """Grade what is to be graded, and write the table."""
+    todo, graded, start = todo_of(given, all_of_it), [], time.monotonic()
+    if given.merge:
+        for package in todo:
+            all_of_it.take_missing(package.name)
+    elif todo:
+        warm_up(all_of_it.options)
+        form = "{l_bar}{bar}| {elapsed}"
+        with tqdm(total=len(todo), unit="submission", bar_format=form) as bar:
+            for one in grade_all(todo, all_of_it.options, given.jobs, place / "work", bar.update):
+                graded.append(one)
+                all_of_it.take_new(one)
+                if not given.shard:
+                    all_of_it.write_table(at_once=False)
+    if given.shard:
+        print(summary(graded, time.monotonic() - start))
+        return
+    all_of_it.take_earlier()
+    reports = all_of_it.in_order()
+    write_similar(reports, all_of_it.target)
+    all_of_it.write_table()
+    for name in put_away(all_of_it.target, all_of_it.reports):
+        print(plain(f"{name} is not in the class any more: its page is in {GONE}/"))
+    print(plain((all_of_it.target / "class.csv").read_text(encoding="utf-8-sig")))
+    print("\n".join(map(plain, all_of_it.course.export(reports))))
+    if given.merge and todo:
+        names = ", ".join(plain(package.name) for package in todo[:10])
+        sys.exit(f"error: {len(todo)} are not graded yet, or changed since: {names}")
+    print(summary(graded, time.monotonic() - start))
 
 
 if __name__ == "__main__":

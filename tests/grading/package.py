@@ -1,27 +1,28 @@
 """What was handed in, as files by name: folders, archives, and whole classes of them.
 
-Nothing is unpacked to the disk. An archive is a folder whose name ends in .zip; so the layouts of a
-class, folder by folder or zip by zip, are one. Names come in any bytes; ``safe_name`` makes them
+An archive is a folder whose name ends in .zip; so the layouts of a class, folder by folder or zip
+by zip, are one. How an archive is opened is the caller's: as it is (check), or in a process with
+bounds (grader). Names come in any bytes; ``safe_name`` makes them
 fit for the file system, tables, terminals and pages, once.
 """
 
-import io
 import os
 import re
 import stat
-import tarfile
 import unicodedata
-import zipfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-FILE_SIZE = 20 * 2**20
+from archives import MANY, NOT_PLAIN, Member, bounded, unpacked
+
+FILE_SIZE = 2 * 2**20
 ARCHIVE_SIZE = 100 * 2**20  # of an archive in an archive
-MANY = 20_000  # files
 DEPTH = 3  # archives in archives: a class, a submission, what it was packed with
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
 CLOSED = (".rar", ".7z")
@@ -32,9 +33,19 @@ LEFT = re.compile(
     r"|.*\.egg-info|\.Trash.*|~\$.*",
     re.IGNORECASE,
 )
-# How learning platforms name a student's folder (Moodle) or file (Canvas) of a class.
-MOODLE = re.compile(r"(?P<name>.+?)_\d+_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)")
-CANVAS = re.compile(r"(?P<name>[^_/]+?)(?:_LATE)?_\d+_\d+_(?P<file>.+)", re.IGNORECASE)
+# How learning platforms name a student's folder (Moodle) or file (Canvas) of a class. The number
+# is the person's, of Moodle in this assignment; where names are hidden there is nothing else.
+MOODLE = re.compile(
+    r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)"
+)
+CANVAS = re.compile(
+    r"(?P<name>[^_/]+?)(?P<late>_LATE)?_(?P<number>\d+)_\d+_(?P<file>.+)", re.IGNORECASE
+)
+CANVAS_HIDDEN = re.compile(
+    r"(?P<late>LATE_)?(?P<name>anon)_(?P<number>[A-Za-z0-9]+)_\d+_(?P<file>.+)"
+)
+PAGES = ("index", "similarity")  # of the class, which nobody's page may replace
+HIDDEN = ("Participant", "anon")  # instead of names
 METHOD = r"(?:^|[^a-z])(svd|als|bpr|warp)(?:[^a-z]|$)"
 GENERIC = re.compile(r"(submission|assignment|abgabe|homework|hw\d*|archiv\w*)\b.*", re.IGNORECASE)
 
@@ -45,6 +56,16 @@ class File(NamedTuple):
 
 
 Files = dict[str, File]
+Opener = Callable[[Path | bytes, str], Iterable[Member]]  # an archive, its name -> what is in it
+
+
+class Place(NamedTuple):
+    """Whose file it is, by name and by the platform's number, and its name there."""
+
+    owner: str
+    number: str
+    file: str
+    late: bool = False
 
 
 @dataclass
@@ -54,6 +75,7 @@ class Package:
     name: str
     files: Files = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    number: str = ""  # by which a learning platform knows whose it is
 
     @property
     def handed_in(self) -> datetime:
@@ -89,7 +111,21 @@ def expected(name: str) -> str | None:
     return f"{match[1]}.ipynb" if script else f"{match[1]}.{suffix}"
 
 
-def packages(paths: list[Path]) -> list[Package]:
+def wanted(name: str) -> int:
+    """How many bytes of a file in an archive are to be read."""
+    parts = _parts(name)
+    if any(map(LEFT.fullmatch, parts)):
+        return 0
+    meant = expected("/".join(parts)) is not None
+    return ARCHIVE_SIZE if name.lower().endswith(ARCHIVES) else FILE_SIZE * meant
+
+
+def directly(source: Path | bytes, name: str) -> Iterable[Member]:
+    """What is in an archive, opened in this process."""
+    return unpacked(source, name, wanted)
+
+
+def packages(paths: list[Path], opener: Opener = directly) -> list[Package]:
     """Every submission in ``paths``: packages, folders, or a class in the layout of a platform.
 
     ValueError if there is none, or nothing at a path.
@@ -99,13 +135,15 @@ def packages(paths: list[Path]) -> list[Package]:
         if not os.path.lexists(path):
             wanted = "a submission or a folder of submissions"
             raise ValueError(f"expected {wanted}, got nothing at {path}")
-        found += _packages_in(path)
+        found += _packages_in(path, opener)
     if not found:
         places = ", ".join(map(str, paths))
         raise ValueError(f"expected submissions, zips or folders, got none in {places}")
     names: dict[str, int] = {}
     for package in found:
         package.name = safe_name(package.name)
+        if package.name.lower() in PAGES:
+            package.name += " (student)"
         same = names[package.name.lower()] = names.get(package.name.lower(), 0) + 1
         if same > 1:
             package.name += f" ({same})"
@@ -113,16 +151,16 @@ def packages(paths: list[Path]) -> list[Package]:
     return found
 
 
-def read_package(path: Path) -> Package:
+def read_package(path: Path, opener: Opener = directly) -> Package:
     """One submission, whatever its folders are called."""
-    files, notes = contents(path)
+    files, notes = contents(path, opener)
     closed = [safe_name(name) for name in files if name.lower().endswith(CLOSED)]
     notes += [f"{name} cannot be opened here: pack a .zip instead" for name in closed]
     return Package(path.name if path.is_dir() else _stem(path.name), files, notes)
 
 
-def _packages_in(path: Path) -> list[Package]:
-    whole = read_package(path)
+def _packages_in(path: Path, opener: Opener) -> list[Package]:
+    whole = read_package(path, opener)
     students = {name: _student(name) for name in whole.files}
     if not any(students.values()):
         if not _is_class(path, whole.files):
@@ -130,14 +168,26 @@ def _packages_in(path: Path) -> list[Package]:
             if path.is_dir() and top.lower().endswith(ARCHIVES) and not GENERIC.fullmatch(top):
                 whole.name = _stem(top)  # a class of one
             return [whole] if whole.files or path.is_file() else []
-        students = {n: n.split("/", 1) if _deep(n) else None for n in whole.files}
-    found: dict[str, Package] = {}
+        places = {n: n.partition("/") for n in whole.files if _deep(n)}
+        students = dict.fromkeys(whole.files)
+        students |= {n: Place(_stem(p[0]), "", p[2] or n) for n, p in places.items()}
+    found: dict[tuple[str, str], Package] = {}
     for name, student in students.items():
         if student is not None:
-            package = found.setdefault(_stem(student[0]), Package(_stem(student[0])))
-            package.files[student[-1]] = whole.files[name]
+            new = Package(student.owner, number=student.number)
+            package = found.setdefault((student.owner, student.number), new)
+            package.files[student.file] = whole.files[name]
+            late = "Canvas says that it is late"
+            if student.late and late not in package.notes:
+                package.notes.append(late)
+    names = Counter(package.name for package in found.values())
     for package in found.values():
-        package.notes = [note for note in whole.notes if safe_name(package.name) in note]
+        # its name, not a part of another word or name
+        own = re.compile(rf"(?<![^\W_]){re.escape(safe_name(package.name))}(?![^\W_])")
+        mine = [note for note in whole.notes if own.search(note) and package.number in note]
+        package.notes += mine
+        if package.number and (names[package.name] > 1 or package.name in HIDDEN):
+            package.name += f" {package.number}"
     of_all = [note for note in whole.notes if not any(note in p.notes for p in found.values())]
     strays = [safe_name(name) for name, student in students.items() if student is None]
     of_all += [f"not taken for submissions: {', '.join(strays[:5])}"] if strays else []
@@ -160,19 +210,23 @@ def _is_class(path: Path, files: Files) -> bool:
 
 
 def _deep(name: str) -> bool:
-    return "/" in name or name.lower().endswith(CLOSED)
+    return "/" in name or name.lower().endswith(ARCHIVES + CLOSED)
 
 
-def _student(name: str) -> tuple[str, str] | None:
+def _student(name: str) -> Place | None:
     """Whose file it is, in the layouts of Moodle, nbgrader and Canvas, and its name there."""
     parts = name.split("/")
     for n, part in enumerate(parts):
         rest = parts[n + 1 :]
         if part == "submitted" and len(rest) > 2:
-            return rest[0], "/".join(rest[2:])
-        match = MOODLE.fullmatch(part) or (CANVAS.fullmatch(part) if n < 2 else None)
+            return Place(rest[0], "", "/".join(rest[2:]))
+        match = MOODLE.fullmatch(part)
+        if not match and n < 2:
+            match = CANVAS_HIDDEN.fullmatch(part) or CANVAS.fullmatch(part)
         if match and (match["file"] or rest):
-            return match["name"], "/".join(filter(None, [match["file"], *rest]))
+            file = "/".join(filter(None, [match["file"], *rest]))
+            late = bool(match.groupdict().get("late"))
+            return Place(_stem(match["name"]), match["number"], file, late)
     return None
 
 
@@ -183,7 +237,7 @@ def _stem(name: str) -> str:
     return name
 
 
-def contents(path: Path) -> tuple[Files, list[str]]:
+def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[str]]:
     """The files of a folder or an archive by name, and what is to be said."""
     if path.is_symlink():
         return {}, ["a link was handed in; hand in the files"]
@@ -191,13 +245,14 @@ def contents(path: Path) -> tuple[Files, list[str]]:
     skipped: set[str] = set()
     notes: list[str] = []
     if path.is_dir():
-        for place, leaf in _walk(path, skipped):
-            if stat.S_ISREG(leaf.lstat().st_mode):
-                _add(files, place, leaf, leaf.stat().st_mtime, skipped, notes)
+        for place, leaf in _walk(path, skipped, notes):
+            found = leaf.lstat()
+            if stat.S_ISREG(found.st_mode):
+                _add(files, place, leaf, found.st_mtime, skipped, notes, opener)
             else:
-                notes.append(f"{safe_name(place)} is a link, or no file; hand in the file")
+                notes.append(f"{safe_name(place)} {NOT_PLAIN}")
     else:
-        _add(files, path.name, path, path.stat().st_mtime, skipped, notes)
+        _add(files, path.name, path, path.stat().st_mtime, skipped, notes, opener)
         prefix = f"{path.name}/"
         files = {name.removeprefix(prefix): file for name, file in files.items()}
     if skipped:
@@ -206,15 +261,28 @@ def contents(path: Path) -> tuple[Files, list[str]]:
     return files, notes
 
 
-def _walk(folder: Path, skipped: set[str]) -> Iterator[tuple[str, Path]]:
-    seen = 0
-    for parent, names, leaves in os.walk(folder):
-        skipped |= {name for name in [*names, *leaves] if LEFT.fullmatch(name)}
-        links = [name for name in names if (Path(parent) / name).is_symlink()]
-        names[:] = sorted(n for n in names if not LEFT.fullmatch(n) and n not in links)
-        for leaf in sorted([*leaves, *links]):
-            if not LEFT.fullmatch(leaf) and (seen := seen + 1) <= MANY:
-                path = Path(parent) / leaf
+def _walk(folder: Path, skipped: set[str], notes: list[str]) -> Iterator[tuple[str, Path]]:
+    """The files in a folder by their place in it, each folder's own before those beneath."""
+    todo, seen = [folder], 0
+    while todo:
+        parent = todo.pop()
+        try:
+            with os.scandir(parent) as entries:
+                found = sorted(islice(entries, MANY), key=lambda entry: entry.name)
+        except OSError as error:  # no right to look, or nested too deeply for a path
+            notes.append(f"{safe_name(parent.name)} cannot be opened: {error.strerror}")
+            continue
+        skipped |= {entry.name for entry in found if LEFT.fullmatch(entry.name)}
+        found = [entry for entry in found if not LEFT.fullmatch(entry.name)]
+        inside = [Path(e.path) for e in found if e.is_dir(follow_symlinks=False)]
+        seen += len(found)
+        if seen > MANY:
+            notes.append(f"{safe_name(folder.name)}: expected at most {MANY} files")
+            return
+        todo += reversed(inside)
+        for entry in found:
+            if not entry.is_dir(follow_symlinks=False):
+                path = Path(entry.path)
                 yield path.relative_to(folder).as_posix(), path
 
 
@@ -225,63 +293,37 @@ def _add(
     time: float,
     skipped: set[str],
     notes: list[str],
+    opener: Opener,
     depth: int = DEPTH,
 ) -> None:
     """A file under its name, or what is in it if it is an archive."""
     if not name.lower().endswith(ARCHIVES) or depth == 0:
         whole = isinstance(source, bytes)
-        read = partial(bytes, source) if whole else lambda: _bounded(source.open("rb"), FILE_SIZE)
+        read = partial(bytes, source) if whole else lambda: bounded(source.open("rb"), FILE_SIZE)
         files[name] = File(read, time)
         return
+    before = len(files)
     try:
-        members = _zip if name.lower().endswith(".zip") else _tar
-        for member, read in members(source):
-            parts = [p for p in member.replace("\\", "/").split("/") if p not in ("", ".", "..")]
+        for member in opener(source, name):
+            parts = _parts(member.name)
             left = [part for part in parts if LEFT.fullmatch(part)]
             inside = "/".join([name, *parts])
             if left or not parts:
                 skipped |= set(left[:1])
-            elif read is None:
-                notes.append(f"{safe_name(inside)} is a link, or no file; hand in the file")
-            elif inside.lower().endswith(ARCHIVES):
-                _add(files, inside, read(ARCHIVE_SIZE), time, skipped, notes, depth - 1)
+            elif member.problem == NOT_PLAIN:
+                notes.append(f"{safe_name(inside)} {NOT_PLAIN}")
+            elif inside.lower().endswith(ARCHIVES) and member.content is not None:
+                _add(files, inside, member.content, time, skipped, notes, opener, depth - 1)
             else:
-                files[inside] = File(partial(read, FILE_SIZE), time)
+                files[inside] = File(member.read, time)
             if len(files) > MANY:
                 raise ValueError(f"expected at most {MANY} files")
     except Exception as error:  # the readers of archives raise many kinds on a corrupt one
-        notes.append(f"{safe_name(name)} cannot be opened: {plain(str(error))[:200]}")
+        why = f"cannot be opened: {plain(str(error))[:200]}"
+        notes.append(f"{safe_name(name)} {why}")
+        if len(files) == before:  # whose it is, is to be seen all the same
+            files[name] = File(Member(name, problem=why).read, time)
 
 
-def _zip(source: Path | bytes) -> Iterator[tuple[str, Callable[[int], bytes] | None]]:
-    archive = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    for entry in archive.infolist():
-        if not entry.is_dir() and not entry.filename.endswith("\\"):
-            link = stat.S_ISLNK(entry.external_attr >> 16)
-            yield entry.filename, None if link else partial(_extracted, archive, entry)
-
-
-def _tar(source: Path | bytes) -> Iterator[tuple[str, Callable[[int], bytes] | None]]:
-    archive = tarfile.open(  # noqa: SIM115  # its files are read later
-        **{"fileobj": io.BytesIO(source)} if isinstance(source, bytes) else {"name": source}
-    )
-    for entry in archive:
-        if archive.offset > 2**30:
-            raise ValueError("expected at most a GiB")
-        if not entry.isdir():
-            yield entry.name, partial(_extracted, archive, entry) if entry.isreg() else None
-
-
-def _extracted(
-    archive: zipfile.ZipFile | tarfile.TarFile, entry: zipfile.ZipInfo | tarfile.TarInfo, most: int
-) -> bytes:
-    opens = archive.open if isinstance(archive, zipfile.ZipFile) else archive.extractfile
-    return _bounded(opens(entry), most)
-
-
-def _bounded(stream: io.BufferedIOBase, most: int) -> bytes:
-    with stream:  # the size in a header may lie
-        content = stream.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"expected at most {most} bytes")
-    return content
+def _parts(name: str) -> list[str]:
+    return [p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..")]

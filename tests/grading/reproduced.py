@@ -7,13 +7,16 @@ addresses, measured times, progress bars) does not count.
 import base64
 import re
 import struct
+import sys
 from collections.abc import Mapping
 
 import nbformat
 from cases import RUBRIC
 from cells import Cells, HandedOut
+from reference import ROOT, notebook_of
+
+sys.path.append(str(ROOT / "tests" / "notebooks"))
 from execute import STORED, differences, tags, texts
-from reference import notebook_of
 
 PASSING = (
     (re.compile(r"0x[0-9a-fA-F]{6,}"), "0x…"),

@@ -1,32 +1,44 @@
 """Run a command that strangers have written, under limits, seeing nothing but what it is given.
 
 bubblewrap makes a world of its own: the system read-only, a private /tmp, no network, no other
-processes, and of the rest of the machine only the folders that are named. prlimit bounds memory,
-processor time, processes and the size of files; a clock out here bounds the whole. Root's processes
-are not counted by those limits, so root becomes another user before it enters.
+processes, no further namespaces, and of the rest of the machine only the folders that are named.
+prlimit bounds each process; a control group, or where there is none the watcher in watch.py, all of
+them together. Root's processes are not counted by some limits, so root becomes another user before
+it enters.
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
 
-import psutil
+import cgroups
+import seccomp
+from watch import Watch
 
 TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
 # The user id that root becomes, plus a number, so that two runs are not counted together.
 STRANGER = 61_000
 RUNS = count()
-# One thread each: several runs share a machine.
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+PLACE = "/submission"  # the folder as it is called inside: the same wherever it was made
+# One thread each: several runs share a machine. Sets have the same order everywhere.
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+}
 
 
 class UnprotectedError(RuntimeError):
@@ -35,14 +47,16 @@ class UnprotectedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one run."""
+    """Of one run; of all its processes together, where nothing else is said."""
 
-    seconds: float = 600.0  # by the clock
-    cpu_seconds: int = 1200  # of all threads
-    memory: int = 6 * 2**30  # bytes: of address space of one process, and resident of all processes
+    cpu_seconds: int = 600  # of the processor
+    seconds: float = 3600.0  # by the clock, for what waits
+    idle: float = 60.0  # seconds without using the processor
+    memory: int = 6 * 2**30  # bytes: of address space of one process, and in use by all
     processes: int = 200  # threads count
     file_size: int = 200 * 2**20  # bytes of one file, the output included
     disk: int = 2 * 2**30  # bytes of all files
+    files: int = 20_000
 
 
 @dataclass(frozen=True)
@@ -51,8 +65,44 @@ class Finished:
 
     code: int | None
     output: str
-    seconds: float
+    seconds: float  # of the processor
     ended: str = ""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What this machine has beyond the tools without which nothing is run."""
+
+    no_namespaces: bool = False  # within the sandbox
+    filter: bool = False  # of system calls
+    group: str = ""  # see cgroups.available
+
+    def __str__(self) -> str:
+        bounded = f"control groups, {self.group}" if self.group else "watched"
+        yes = {True: "yes", False: "NO"}
+        return (
+            f"no namespaces within {yes[self.no_namespaces]}, calls filtered {yes[self.filter]}, "
+            f"memory and processor of all processes: {bounded}"
+        )
+
+
+@cache
+def strength() -> Strength:
+    """The strongest that works on this machine."""
+    known = platform.machine() in seccomp.ARCHITECTURES
+    group = cgroups.available()
+    for there in (group, "") if group else ("",):
+        for no_namespaces in (True, False):
+            tried = Strength(no_namespaces, known, there)
+            if _works(tried):
+                return tried
+    return Strength()
+
+
+def _works(tried: Strength) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        finished = _run(["/usr/bin/true"], Path(folder), [], Limits(seconds=20), tried)
+    return finished.code == 0
 
 
 @cache
@@ -60,9 +110,7 @@ def protections() -> dict[str, bool]:
     """Which of the tools are here, and whether they work together on this machine."""
     found = {tool: shutil.which(tool) is not None for tool in TOOLS}
     if all(found.values()):
-        with tempfile.TemporaryDirectory() as folder, _handed_over(Path(folder)) as user:
-            command = _sealed(["/usr/bin/true"], Path(folder), [], user, Limits())
-            found["a sandbox"] = subprocess.run(command, capture_output=True).returncode == 0
+        found["a sandbox"] = _works(strength())
     return found
 
 
@@ -85,75 +133,67 @@ def run(
 ) -> Finished:
     """Run ``command`` in the folder ``work``, the only one that it may write to.
 
-    It may read ``visible``, the interpreter and its packages. With ``trust`` only the clock
+    It may read ``visible``, the interpreter and its packages. With ``trust`` only the watcher
     protects. Raises UnprotectedError where a protection is missing and ``trust`` is not given.
     """
     ready(trust)
     prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
-    with _output() as (file, path), _handed_over(work) as user:
-        whole = command if trust else _sealed(command, work, [*prefixes, *visible], user, limits)
-        environment = dict(os.environ) if trust else ENVIRONMENT
-        start = time.monotonic()
-        process = subprocess.Popen(
-            whole,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            cwd=work if trust else "/",
-            start_new_session=True,
-        )
-        try:
-            ended = _watch(process, work, limits)
-        finally:  # the first process of the sandbox takes all others with it
-            _end(process)
-        code = None if ended else process.returncode
-        return Finished(code, _tail(path), time.monotonic() - start, ended)
+    return _run(command, work, [*prefixes, *visible], limits, None if trust else strength())
 
 
-def _watch(process: subprocess.Popen, work: Path, limits: Limits) -> str:
-    """Wait for the end -> why it has to be ended, or nothing."""
-    deadline, weighed = time.monotonic() + limits.seconds, time.monotonic()
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            return "by the clock: an endless loop, or far too slow"
-        if time.monotonic() > weighed + 0.5:
-            if _weight(work) > limits.disk:
-                return "for filling the disk"
-            if _resident(process.pid) > limits.memory:
-                return "for filling the memory with many processes"
-            weighed = time.monotonic()
-        time.sleep(0.05)
-    return ""
+def _run(
+    command: list[str], work: Path, visible: list[Path], limits: Limits, how: Strength | None
+) -> Finished:
+    group = cgroups.group(how.group if how else "", limits.memory, limits.processes + 50)
+    try:
+        with _output() as (file, path), _handed_over(work) as user, _filter(how) as rules:
+            whole = command
+            if how is not None:
+                inside = ["prlimit", f"--nproc={limits.processes}", *command]
+                bwrap = [*_bubblewrap(work, visible, user, how, rules), "--", *inside]
+                whole = _entered(bwrap, work, visible, user, limits, group)
+            process = subprocess.Popen(
+                whole,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=dict(os.environ) if how is None else group.environment | ENVIRONMENT,
+                cwd=work if how is None else "/",
+                pass_fds=[] if rules is None else [rules.fileno()],
+                start_new_session=True,
+            )
+            watch = Watch(process.pid, work, limits, group)
+            try:
+                while process.poll() is None and not watch.look():
+                    time.sleep(0.05)
+            finally:  # the first process of the sandbox takes all others with it
+                _end(process)
+            return Finished(
+                None if watch.ended else process.returncode,
+                _tail(path),
+                watch.cpu_seconds,
+                watch.ended,
+            )
+    finally:
+        group.close()
 
 
-def _resident(pid: int) -> int:
-    """Bytes in memory of a process and all that have come of it.
-
-    The sandbox's first process adopts its orphans.
-    """
-    found = 0
-    with suppress(psutil.NoSuchProcess):
-        for one in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):  # it may end while we look
-                found += one.memory_info().rss
-    return found
+def _places(work: Path, visible: list[Path], user: int | None) -> dict[Path, Path]:
+    """Where each folder is bound from: root binds it where the other user may look."""
+    folders = dict.fromkeys(folder.resolve() for folder in [*visible, work])
+    if user is None:
+        return {folder: folder for folder in folders}
+    return {folder: Path("/mnt") / str(n) for n, folder in enumerate(folders)}
 
 
-def _weight(folder: Path) -> int:
-    """Bytes on the disk."""
-    found = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):  # it may go while we look
-                found += os.lstat(os.path.join(parent, name)).st_blocks * 512
-    return found
-
-
-def _sealed(
-    command: list[str], work: Path, visible: list[Path], user: int | None, limits: Limits
+def _bubblewrap(
+    work: Path, visible: list[Path], user: int | None, how: Strength, rules: object
 ) -> list[str]:
     bwrap = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
+    if how.no_namespaces:
+        bwrap += ["--unshare-user", "--disable-userns"]
+    if rules is not None:
+        bwrap += ["--seccomp", str(rules.fileno())]
     bwrap += ["--proc", "/proc", "--dev", "/dev"]
     bwrap += ["--size", str(2**28), "--tmpfs", "/dev/shm"]
     bwrap += ["--size", str(2**30), "--tmpfs", "/tmp"]
@@ -162,25 +202,47 @@ def _sealed(
         bwrap += ["--symlink", f"usr/{name}", f"/{name}"]
     for place in ("/etc/fonts", "/etc/ld.so.cache"):
         bwrap += ["--ro-bind-try", place, place]
-    places = {folder.resolve(): folder.resolve() for folder in [*visible, work]}
-    mounts = []
-    # root can read what the other user cannot: bind it where that user may look
-    if user is not None:
-        places = {folder: Path("/mnt") / str(n) for n, folder in enumerate(places)}
-        mounts = ["mount -t tmpfs none /mnt", *(f"mkdir {place}" for place in places.values())]
-        mounts += [f"mount --bind '{folder}' {place}" for folder, place in places.items()]
-    for folder, place in places.items():
-        bwrap += ["--bind" if folder == work.resolve() else "--ro-bind", str(place), str(folder)]
-    bwrap += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(work.resolve()), "--"]
+    for folder, place in _places(work, visible, user).items():
+        own = folder == work.resolve()
+        bwrap += ["--bind" if own else "--ro-bind", str(place), PLACE if own else str(folder)]
+    return [*bwrap, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", PLACE]
+
+
+def _entered(
+    bwrap: list[str],
+    work: Path,
+    visible: list[Path],
+    user: int | None,
+    limits: Limits,
+    group: cgroups.Group,
+) -> list[str]:
+    """The command that enters the group, becomes the other user, sets limits, enters the world."""
     bounds = ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu_seconds}", "--core=0"]
-    bounds += [f"--nproc={limits.processes}", f"--fsize={limits.file_size}"]
-    whole = [*bounds, *bwrap, *command]
-    if user is None:
-        return whole
-    other = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
-    script = " && ".join([*mounts, 'exec "$@"'])
-    apart = ["unshare", "--mount", "--propagation", "private"]
-    return [*apart, "sh", "-c", script, "sh", *other, *whole]
+    bounds += [f"--fsize={limits.file_size}"]
+    steps, apart, other = [*group.entering], [], []
+    if user is not None:
+        places = _places(work, visible, user)
+        steps += ["mount -t tmpfs none /mnt", *(f"mkdir {place}" for place in places.values())]
+        steps += [f"mount --bind '{folder}' {place}" for folder, place in places.items()]
+        apart = ["unshare", "--mount", "--propagation", "private"]
+        other = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        other += ["--no-new-privs"]
+    whole = [*other, *bounds, *bwrap]
+    if steps:
+        whole = [*apart, "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh", *whole]
+    return [*group.before, *whole]
+
+
+@contextmanager
+def _filter(how: Strength | None) -> Iterator[object]:
+    """An open file with the rules of system calls, or None."""
+    if how is None or not how.filter:
+        yield None
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(seccomp.program(platform.machine(), hidden_memory=bool(how.group)))
+        file.seek(0)
+        yield file
 
 
 @contextmanager
@@ -190,14 +252,24 @@ def _handed_over(work: Path) -> Iterator[int | None]:
         yield None
         return
     user = STRANGER + (os.getpid() + 7 * next(RUNS)) % 4000
-    everything = [work, *work.rglob("*")]
-    for path in everything:
-        os.chown(path, user, user, follow_symlinks=False)
+    _own(work, user)
     try:
         yield user
     finally:
-        for path in [work, *work.rglob("*")]:
-            os.chown(path, 0, 0, follow_symlinks=False)
+        _own(work, 0)
+
+
+# These tools walk with open folders: neither depth nor the length of a path ends them.
+
+
+def _own(folder: Path, user: int) -> None:
+    subprocess.run(["chown", "-R", "-h", "--", f"{user}:{user}", str(folder)], check=True)
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder that strangers had, whatever they nested or locked in it."""
+    subprocess.run(["chmod", "-R", "u+rwX", "--", str(folder)], capture_output=True)
+    subprocess.run(["rm", "-rf", "--one-file-system", "--", str(folder)], check=True)
 
 
 @contextmanager

@@ -22,8 +22,8 @@ class Submission:
 def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
     """What a student has written, found among files of any names."""
     found = Submission()
-    chosen = _choose(files, found.notes)
-    if not chosen:
+    taken = chosen(files, found.notes)
+    if not taken:
         names = ", ".join(map(safe_name, sorted(files)[:5])) or "nothing"
         found.notes.append(
             "none of the expected files (mflib/svd.py, notebooks/01_svd.ipynb, …) was handed in; "
@@ -33,7 +33,7 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
         trouble = found.trouble[task] = []
         contents: dict[str, bytes] = {}
         for kind, label in (("py", f"{entry['module']}.py"), ("ipynb", f"{entry['notebook']}")):
-            name = chosen.get(f"{task}.{kind}")
+            name = taken.get(f"{task}.{kind}")
             try:
                 if name is None:
                     raise ValueError("was not handed in")
@@ -44,7 +44,7 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
         if "py" in contents:
             found.modules[task] = contents["py"]
         if "ipynb" in contents:
-            cells = cells_of(contents["ipynb"], chosen[f"{task}.ipynb"], trouble)
+            cells = cells_of(contents["ipynb"], taken[f"{task}.ipynb"], trouble)
             recognise(cells, known[task])
             found.stored[task] = {c.known_as: c.raw for c in cells if c.known_as and c.raw}
             imported = binds(ast.parse(known[task][0].source))  # by the first cell
@@ -57,13 +57,13 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
     return found
 
 
-def _choose(files: Files, notes: list[str]) -> dict[str, str]:
+def chosen(files: Files, notes: list[str]) -> dict[str, str]:
     """For each expected file, the one that is meant; what is not obvious is said."""
     candidates: dict[str, list[str]] = {}
     for name in files:
         if which := expected(name):
             candidates.setdefault(which, []).append(name)
-    chosen = {}
+    found = {}
     for which, names in candidates.items():
         task, _, kind = which.partition(".")
         entry = RUBRIC[task]
@@ -77,11 +77,11 @@ def _choose(files: Files, notes: list[str]) -> dict[str, str]:
             whole, base = f"/{name}".endswith(f"/{exact}"), name.rpartition("/")[2]
             return (not whole, base != exact.rpartition("/")[2], not name.endswith(kind), name)
 
-        chosen[which] = min(own, key=order)
-        base = chosen[which].rpartition("/")[2]
+        found[which] = min(own, key=order)
+        base = found[which].rpartition("/")[2]
         if base != exact.rpartition("/")[2]:
             notes.append(f"{safe_name(base)} was taken for {exact}")
         if len(own) > 1:
-            taken, *others = map(safe_name, [chosen[which], *sorted(set(own) - {chosen[which]})])
+            taken, *others = map(safe_name, [found[which], *sorted(set(own) - {found[which]})])
             notes.append(f"of several files for {exact}, {taken} was taken, not {others[:3]}")
-    return chosen
+    return found

@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64encode
+from dataclasses import replace
 from datetime import datetime
 
 import grade
@@ -18,8 +19,9 @@ from judge import NOT_ATTEMPTED, Verdict
 from lists import ndcg, share
 from marks import known
 from package import File, Package
-from page import POINTS, Report, load, page, write
+from page import page, write, write_class
 from reference import notebook_of
+from report import POINTS, Report, load
 from submission import Submission
 
 OPTIONS = marks.Options("ml-100k", 7, grade.HERE)
@@ -236,28 +238,26 @@ def test_late_submissions():
     assert list(totals.values()) == [100, 80, 80, 0]
 
 
-def test_a_failure_of_the_grader_keeps_what_was_earned(monkeypatch):
-    monkeypatch.setattr(grade, "tried", lambda *_: verdicts())
-
-    def fail(*_):
-        raise KeyError("unforeseen")
-
-    monkeypatch.setattr(grade, "mark_lists", fail)
-    report = grade.grade(packed(), OPTIONS)
-    assert report.total == 55
-    assert any("unforeseen" in note for note in report.notes)
-
-
 def test_only_what_has_changed_is_graded_again(tmp_path):
-    one, same, other = packed(a="1"), packed(5.0, a="1"), packed(a="2")
-    prints = [grade.fingerprint(p, OPTIONS) for p in (one, same, other)]
+    packages = [packed(**{"svd.py": text}) for text in ("1", "1", "2")]
+    packages += [packed(**{"svd.py": "1", "x.txt": text}) for text in ("1", "2")]
+    prints = [grade.fingerprint(package, OPTIONS) for package in packages]
     assert prints[0] == prints[1] != prints[2]
+    assert prints[0] != prints[3] == prints[4], "what is not looked at has a name only"
+    assert prints[0] != grade.fingerprint(packages[0], replace(OPTIONS, secret=8))
     report = Report("a", {task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC}, content=prints[0])
-    write([report], tmp_path)
+    report.reasons = {task: [] for task in RUBRIC}
+    write(report, tmp_path)
     assert load(tmp_path / "submissions" / "a.json") == report
     assert load(tmp_path / "submissions" / "b.json") is None
-    (tmp_path / "submissions" / "b.json").write_text("[1")
-    assert load(tmp_path / "submissions" / "b.json") is None
+    for text in (
+        "[1",
+        "[]",
+        '{"total": 3}',
+        (tmp_path / "submissions" / "a.json").read_text()[:-9],
+    ):
+        (tmp_path / "submissions" / "b.json").write_text(text)
+        assert load(tmp_path / "submissions" / "b.json") is None
 
 
 def test_the_page_shows_reasons_lines_and_changes_and_runs_nothing(tmp_path):
@@ -275,7 +275,9 @@ def test_the_page_shows_reasons_lines_and_changes_and_runs_nothing(tmp_path):
     assert "<script" not in text
     assert "<b>" not in text
     assert "<i>" not in text
-    write([Report("a", points, {"svd": ["no encoding has \ud800"]})], tmp_path)
+    report = Report("a", points, {"svd": ["no encoding has \ud800"]})
+    write(report, tmp_path)
+    write_class([report], tmp_path)
     assert "\\ud800" in (tmp_path / "a.html").read_text(encoding="utf-8")
     row = (tmp_path / "class.csv").read_text(encoding="utf-8").splitlines()[1]
     assert row == "a,25.0,25.0,25.0,25.0,,25.0,"

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 from cases import RUBRIC
 from package import expected, packages, plain, read_package, safe_name
-from submission import _choose
+from submission import chosen as choose
 
 NAMES = [f"notebooks/{entry['notebook']}.ipynb" for entry in RUBRIC.values()]
 NAMES += [f"mflib/{entry['module']}.py" for entry in RUBRIC.values()]
@@ -38,7 +38,7 @@ def chosen(path):
     """The eight files that are found, by their expected name, and what is said."""
     package = read_package(path)
     notes = list(package.notes)
-    found = _choose(package.files, notes)
+    found = choose(package.files, notes)
     return {which: package.files[name].read() for which, name in found.items()}, notes
 
 

@@ -14,7 +14,7 @@ import pytest
 from cases import OUTPUTS, RUBRIC
 from edition import ROOT, blank, empty_suite
 from package import File
-from page import POINTS, Report
+from report import POINTS, Report
 from sandbox import protections
 from submission import read
 

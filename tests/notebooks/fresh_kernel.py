@@ -102,11 +102,13 @@ def execute(
     go_on: bool = False,
     twice: bool = False,
     last: nbformat.NotebookNode | None = None,
+    cell_seconds: int | None = CELL_SECONDS,
 ) -> tuple[nbformat.NotebookNode, str | None]:
     """The notebook with new outputs, run from its own folder, and what failed or None.
 
     ``environment``: more variables for the kernel; ``go_on`` after a cell that fails; ``twice``:
-    run all cells twice; ``last``: a cell to be run at the end, which the result does not hold.
+    run all cells twice; ``last``: a cell to be run at the end, which the result does not hold;
+    ``cell_seconds``: by the clock, for one cell.
     """
     notebook = nbformat.read(file, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -121,7 +123,7 @@ def execute(
     with own_settings(file.resolve().parent) as own, _bar(file.stem, len(notebook.cells)) as bar:
         client = NotebookClient(
             notebook,
-            timeout=CELL_SECONDS,
+            timeout=cell_seconds,
             allow_errors=go_on,
             record_timing=False,
             extra_arguments=["--IPKernelApp.log_level=40"],  # no warning: connections are local

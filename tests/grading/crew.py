@@ -1,0 +1,129 @@
+"""A class graded side by side: a process for each submission, so many at once.
+
+Whatever ends one of them, the others go on. What was ended by the clock is graded again when
+nothing else is running: load must not take marks. What was killed from outside is begun again.
+"""
+
+import multiprocessing.connection
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bounded import Bounds, Child
+from graded import SHARES, blank, child
+from marks import BY_CLOCK, Options
+from package import Package
+from report import Report, read_report
+from sandbox import remove
+
+TRIES = 3  # of what is killed from outside
+
+
+@dataclass
+class Graded:
+    """A report, and how long it took."""
+
+    package: Package
+    report: Report
+    whole: bool = False  # otherwise its notes say why not
+    clock: float = 0.0  # seconds
+    steps: dict[str, float] = field(default_factory=dict)  # seconds of the processor
+
+
+class Attempt:
+    """A submission that is being graded."""
+
+    def __init__(self, package: Package, options: Options, folder: Path, tries: int):
+        self.package, self.options, self.folder, self.tries = package, options, folder, tries
+        self.found = Graded(package, blank(package, options))
+        self.start, self.done = time.monotonic(), 0.0
+        folder.mkdir(parents=True)
+        self.child = Child(child, package, options, folder, bounds=Bounds())
+
+    def go_on(self, progress: Callable[[float], object]) -> bool:
+        """Take the next message; whether there may be more."""
+        if (message := self.child.message()) is None:
+            self.finish()
+            return False
+        try:
+            self.found.report = read_report(message["report"])
+            self.found.steps[list(SHARES)[len(self.found.steps)]] = float(message["seconds"])
+            share = float(message["share"])
+            self.done += share
+            progress(share)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            self.child.stop()
+            self.child.ended = str(error)
+            self.finish()
+            return False
+        return True
+
+    def finish(self) -> None:
+        self.found.clock = time.monotonic() - self.start
+        self.found.whole = not self.child.ended
+        if self.child.ended:
+            what = f"the grader's process {self.child.ended}; mark the rest of this by hand"
+            self.found.report.notes.append(what)
+        remove(self.folder)
+
+    @property
+    def to_be_begun_again(self) -> bool:
+        return self.child.killed and self.tries < TRIES
+
+    @property
+    def to_be_tried_alone(self) -> bool:
+        report = self.found.report
+        said = [str(f["error"]) for f in report.functions.values()]
+        said += [reason for reasons in report.reasons.values() for reason in reasons]
+        return not self.options.alone and any(BY_CLOCK in text for text in said)
+
+
+def grade_all(
+    todo: list[Package],
+    options: Options,
+    at_once: int,
+    place: Path,
+    progress: Callable[[float], object] = lambda share: None,
+) -> Iterator[Graded]:
+    """Every submission of ``todo``, as it is finished. ``place``: a folder to work in."""
+    waiting, alone = deque((package, 1) for package in todo), deque()
+    running: list[Attempt] = []
+    number = 0
+    try:
+        while waiting or alone or running:
+            while waiting and len(running) < at_once:
+                package, tries = waiting.popleft()
+                number += 1
+                running.append(Attempt(package, options, place / str(number), tries))
+            if not running:
+                package, tries = alone.popleft()
+                number += 1
+                calm = replace(options, alone=True)
+                running.append(Attempt(package, calm, place / str(number), tries))
+            for attempt in _ready(running):
+                if attempt.go_on(progress):
+                    continue
+                running.remove(attempt)
+                progress(-attempt.done)
+                again = (attempt.package, attempt.tries + 1)
+                if attempt.to_be_begun_again:
+                    (alone if attempt.options.alone else waiting).append(again)
+                elif attempt.to_be_tried_alone:
+                    alone.append((attempt.package, 1))
+                else:
+                    progress(1)
+                    yield attempt.found
+    finally:
+        for attempt in running:
+            attempt.child.stop()
+            remove(attempt.folder)
+
+
+def _ready(running: list[Attempt]) -> list[Attempt]:
+    """Those that have something to say, or have said nothing for too long."""
+    connections = [attempt.child.connection for attempt in running]
+    heard = multiprocessing.connection.wait(connections, timeout=1)
+    now = time.monotonic()
+    return [a for a in running if a.child.connection in heard or now > a.child.deadline]

@@ -1,0 +1,151 @@
+"""What a sandbox uses, looked at from outside while it runs; where that is too much, why to end it.
+
+A control group bounds memory and processor by itself, and counts exactly. Without one, the memory
+of all processes is added up here, what they share counted once, and what lies in files in memory;
+who takes more than a core has to stand behind everybody else.
+"""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+from cgroups import Group
+
+EVERY = 0.5  # seconds
+GREEDY = 1.3  # cores
+LAST = 19  # niceness
+TICK = 0.1  # seconds of the processor: less is idle
+BY_CLOCK = "by the clock"
+
+
+class Bounds(Protocol):
+    """What is asked of sandbox.Limits."""
+
+    cpu_seconds: int
+    seconds: float
+    idle: float
+    memory: int
+    disk: int
+    files: int
+
+
+class Watch:
+    def __init__(self, pid: int, work: Path, limits: Bounds, group: Group):
+        self.pid, self.work, self.limits, self.group = pid, work, limits, group
+        self.start = self.looked = self.active = time.monotonic()
+        self.cpu_seconds = self.at_active = 0.0
+        self.ended = ""
+
+    def look(self) -> str:
+        """Why the run has to be ended, or nothing."""
+        now = time.monotonic()
+        if now > self.looked + EVERY:
+            self.ended = self._why(now)
+            self.looked = time.monotonic()
+        return self.ended
+
+    def _why(self, now: float) -> str:
+        limits, processes = self.limits, self._processes()
+        used = self.group.cpu_seconds()
+        self.cpu_seconds = max(self.cpu_seconds, _seconds(processes) if used is None else used)
+        if self.cpu_seconds > self.at_active + TICK:
+            self.active, self.at_active = now, self.cpu_seconds
+        if self.cpu_seconds > limits.cpu_seconds:
+            return f"after {limits.cpu_seconds} s of the processor: an endless loop, or too slow"
+        if now > self.active + limits.idle:
+            return f"{BY_CLOCK}: it has waited for {limits.idle:.0f} s"
+        if now > self.start + limits.seconds:
+            return f"{BY_CLOCK}: it took more than {limits.seconds:.0f} s"
+        if why := too_much_in(self.work, limits.disk, limits.files):
+            return why
+        if self.group.ran_out() or self._too_large(processes):
+            return "for filling the memory"
+        if used is None and self.cpu_seconds > GREEDY * (now - self.start) + 5:
+            _put_last(processes)
+        return ""
+
+    def _processes(self) -> list[psutil.Process]:
+        """Of the run; the sandbox's first process adopts its orphans."""
+        with suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self.pid)
+            return [first, *first.children(recursive=True)]
+        return []
+
+    def _too_large(self, processes: list[psutil.Process]) -> bool:
+        if self.group.counts_memory:
+            return False
+        most = self.limits.memory - _in_files(processes)
+        # what is resident counts shared pages for each; only if that is too much, look closer
+        return _sum(processes, _resident) > most and _sum(processes, _proportional) > most
+
+
+def _sum(processes: list[psutil.Process], of_one: object) -> float:
+    found = 0.0
+    for process in processes:
+        with suppress(psutil.Error, OSError):  # it may end while we look
+            found += of_one(process)
+    return found
+
+
+def _resident(process: psutil.Process) -> int:
+    return process.memory_info().rss
+
+
+def _proportional(process: psutil.Process) -> int:
+    """Bytes, those that several processes share divided among them."""
+    try:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    except (OSError, StopIteration):
+        return _resident(process)
+
+
+def _seconds(processes: list[psutil.Process]) -> float:
+    """Of the processor, of those that have ended, too."""
+    return _sum(processes, lambda process: sum(process.cpu_times()[:4]))
+
+
+def _in_files(processes: list[psutil.Process]) -> int:
+    """Bytes of the files in memory that the sandbox has: in its /tmp and /dev/shm."""
+    for process in reversed(processes):  # the first ones are still outside
+        with suppress(psutil.Error, OSError):
+            inside = [os.statvfs(f"/proc/{process.pid}/root/{p}") for p in ("tmp", "dev/shm")]
+            return sum((f.f_blocks - f.f_bfree) * f.f_frsize for f in inside)
+    return 0
+
+
+def _put_last(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            if process.nice() < LAST:
+                process.nice(LAST)
+
+
+def too_much_in(folder: Path, disk: int, files: int) -> str:
+    """Why a folder is too much, in bytes or in files, or nothing; other disks are not entered."""
+    weight, seen, todo = 0, 0, [str(folder)]
+    while todo:
+        parent = todo.pop()
+        try:
+            with os.scandir(parent) as entries:
+                for entry in entries:
+                    seen += 1
+                    if seen > files:
+                        return f"for leaving more than {files} files"
+                    with suppress(FileNotFoundError):  # it may go while we look
+                        weight += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+        except PermissionError:
+            with suppress(OSError):  # locked, so that we do not look
+                os.chmod(parent, 0o700)
+        except FileNotFoundError:
+            pass
+        except OSError:  # the path is too long
+            return "for nesting folders too deeply"
+        if weight > disk:
+            return "for filling the disk"
+    return ""
