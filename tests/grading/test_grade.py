@@ -256,7 +256,7 @@ def test_only_what_has_changed_is_graded_again(tmp_path):
     write([report], tmp_path)
     assert load(tmp_path / "submissions" / "a.json") == report
     assert load(tmp_path / "submissions" / "b.json") is None
-    (tmp_path / "submissions" / "b.json").write_text("[1")
+    (tmp_path / "submissions" / "b.json").write_text("[1", encoding="utf-8")
     assert load(tmp_path / "submissions" / "b.json") is None
 
 
