@@ -8,7 +8,7 @@ export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: run test test-browser verify reproduce lab notebooks assignment grade grader-accuracy submissions mutants bench bench-busy bench-large bench-published search
 
-# Execute the four notebooks, print what came out, and make a site of them: build/$(DATASET)/index.html.
+# Execute the four notebooks, print what came out, and make a site and a playground of them: build/$(DATASET)/index.html.
 run: .venv/ready
 	$(VENV) -m mflib.data $(DATASET)
 	$(VENV) tests/notebooks/execute.py run $(DATASET)
@@ -22,7 +22,7 @@ test: .venv/ready
 	MFLIB_DATASET=ml-100k MFLIB_PROGRESS=0 $(NBVAL) tests/notebooks/ml-100k
 	$(VENV) tests/notebooks/execute.py verify ml-100k --combined
 
-# The notebooks in JupyterLab and the pages, in Chromium; says what is missing where it cannot.
+# The notebooks in JupyterLab, the pages and the playground, in Chromium; says what is missing where it cannot.
 test-browser: .venv/ready
 	$(VENV) -m mflib.data ml-100k
 	$(VENV) -m pytest -m browser -rs tests/browser
