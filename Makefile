@@ -9,7 +9,7 @@ export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: run test test-browser verify reproduce reproduce-arm64 lab notebooks assignment grade grader-accuracy submissions mutants bench bench-busy bench-distributed bench-large bench-published search
 
-# Execute the four notebooks, print what came out, and make a site of them: build/$(DATASET)/index.html.
+# Execute the four notebooks, print what came out, and make a site and a playground of them: build/$(DATASET)/index.html.
 run:
 	$(SUITE) run --dataset $(DATASET)
 
@@ -17,7 +17,7 @@ run:
 test:
 	$(SUITE) test
 
-# The notebooks in JupyterLab and the pages, in Chromium; says what is missing where it cannot.
+# The notebooks in JupyterLab, the pages and the playground, in Chromium; says what is missing where it cannot.
 test-browser: .venv/ready
 	$(VENV) -m mflib.data ml-100k
 	$(VENV) -m pytest -m browser -rs tests/browser
