@@ -24,6 +24,7 @@ import secrets
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,7 @@ from lists import reference_figures
 from marks import Options, known
 from opening import spooled
 from package import Package, packages, plain
-from page import whole, write, write_class
+from page import write, write_class
 from reference import ROOT, expected, imports
 from report import Report, load
 from sandbox import UnprotectedError, protections, ready, strength
@@ -106,17 +107,16 @@ def is_mine(name: str, shard: tuple[int, int]) -> bool:
 def secret_of(target: Path, given: int | None) -> int:
     """The seed of a class's hidden inputs: given, or as it was, or drawn now and kept."""
     file = target / "secret"
-    if given is not None:
-        whole(file, f"{given}\n")
-        return given
-    drawn = target / f".secret.{os.getpid()}"
-    drawn.write_text(f"{1000 + secrets.randbelow(10**9)}\n")
-    try:
-        os.link(drawn, file)  # another grader may do the same just now: the first one counts
-    except FileExistsError:
-        pass
-    finally:
-        drawn.unlink()
+    if given is None and file.exists():
+        return int(file.read_text())
+    new = target / f".secret.{os.getpid()}"  # other graders may do the same just now
+    new.write_text(f"{1000 + secrets.randbelow(10**9) if given is None else given}\n")
+    if given is None:
+        with suppress(FileExistsError):  # the first one counts
+            os.link(new, file)
+        new.unlink()
+    else:
+        new.replace(file)
     return int(file.read_text())
 
 
