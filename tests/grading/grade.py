@@ -22,7 +22,6 @@ import hashlib
 import os
 import secrets
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -44,6 +43,7 @@ from report import Report, load
 from sandbox import UnprotectedError, protections, ready, strength
 from submission import chosen
 from tqdm import tqdm
+from workplace import workplace
 
 from mflib.data import data_dir
 
@@ -231,8 +231,7 @@ def main() -> None:
     tqdm.monitor_interval = 0  # no thread: this process is forked
     target = given.into
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
-        place = Path(temporary)
+    with workplace() as place:
         try:
             ready(given.trust)
             found = packages(given.submissions, spooled(place / "spool"))
@@ -258,7 +257,8 @@ def run(given: argparse.Namespace, all_of_it: Class, place: Path) -> None:
         warm_up(all_of_it.options)
         form = "{l_bar}{bar}| {elapsed}"
         with tqdm(total=len(todo), unit="submission", bar_format=form) as bar:
-            for one in grade_all(todo, all_of_it.options, given.jobs, place / "work", bar.update):
+            places = (place / "work", all_of_it.target / "lock")
+            for one in grade_all(todo, all_of_it.options, given.jobs, *places, bar.update):
                 graded.append(one)
                 all_of_it.take_new(one)
                 if not given.shard:
