@@ -6,7 +6,7 @@ NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test test-browser verify reproduce lab notebooks assignment grade grader-accuracy submissions mutants bench bench-busy bench-large bench-published search
+.PHONY: run test test-browser verify reproduce lab notebooks assignment grade grader-accuracy submissions mutants bench bench-busy bench-distributed bench-large bench-published search
 
 # Execute the four notebooks, print what came out, and make a site of them: build/$(DATASET)/index.html.
 run: .venv/ready
@@ -83,6 +83,11 @@ bench: .venv/ready
 bench-large: .venv/ready
 	$(VENV) -m mflib.data ml-1m
 	$(VENV) tests/benchmarks/large.py
+
+# ALS by several processes: speed and memory on that set, hashes on MovieLens, into build/bench.md. OPTIONS=--small tries it.
+bench-distributed: .venv/ready
+	$(VENV) -m mflib.data ml-100k
+	$(VENV) tests/benchmarks/distributed.py $(OPTIONS)
 
 # Seconds an iteration alone and beside endless loops, into build/bench.md; needs MovieLens-1M.
 bench-busy: .venv/ready

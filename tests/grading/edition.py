@@ -19,7 +19,7 @@ from reference import expected
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TARGET = ROOT / "build" / "assignment"
-EXECUTE = ROOT / "tests" / "notebooks" / "execute.py"
+EXECUTE = ROOT / "tests" / "notebooks" / "fresh_kernel.py"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
 CHECKS = (
     *("archives.py", "cases.py", "cells.py", "exercises.py", "judge.py", "package.py"),
@@ -108,6 +108,9 @@ def build(target: Path) -> None:
         for file in (*(HERE / name for name in CHECKS), EXECUTE):
             shutil.copy(file, new / "checks" / file.name)
         np.savez_compressed(new / "checks" / "cases.npz", **cases())
+        shutil.copy(HERE / "student" / "AGENTS.md", new)  # for those who work with an assistant
+        (new / ".github" / "workflows").mkdir(parents=True)
+        shutil.copy(HERE / "student" / "classroom.yml", new / ".github" / "workflows")
         shutil.make_archive(str(Path(temporary) / "packed"), "zip", temporary, "assignment")
         if target.exists():
             target.rename(Path(temporary) / "old")

@@ -1,20 +1,20 @@
 """Mark submissions: zips or folders, or a class of them as a learning platform packs it.
 
     python tests/grading/grade.py SUBMISSION [SUBMISSION …] [--dataset ml-100k]
-        [--soft DATE] [--hard DATE] [--jobs 2] [--secret N] [--again [NAME …]] [--trust]
-        [--into FOLDER] [--shard I/N | --merge]
+        [--jobs 2] [--secret N] [--again [NAME …]] [--trust] [--into FOLDER]
+        [--shard I/N | --merge] [--soft TIME] [--hard TIME] … (--help says all)
 
 Students' functions are called in the sandbox with inputs that nobody has seen; what comes out,
 arrays and notebooks, is judged outside of it. Marks by task, in points: see POINTS in report.py.
-Into build/grades/: a page and a JSON for each submission, class.csv, report.json, and times.csv.
+Into build/grades/: a page and a JSON for each submission, class.csv, report.json, seconds.csv, and
+index.html.
 What has been graded already, and has not changed, is not graded again.
 
 Several graders share a class: --shard 2/5 grades the second of five shares, --merge makes the table
 of all. The seed of the hidden inputs is drawn once for the folder, into the file "secret"; where
 shares have folders of their own, give all of them the same --secret.
 
-A submission was handed in when its files were last changed. After the soft deadline it has at most
-80 of 100 points, after the hard one none; the remarks are the same.
+Deadlines, times, decisions, pseudonyms and the files of learning platforms: see course.py.
 """
 
 import argparse
@@ -24,12 +24,14 @@ import secrets
 import sys
 import time
 from contextlib import suppress
-from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
+import public
 import torch
 from cases import OUTPUTS, RUBRIC
+from classpage import write_class_page
+from course import Course, add_options, course_of
 from crew import Graded, grade_all
 from edition import empty_suite
 from graded import blank
@@ -38,6 +40,8 @@ from marks import Options, known
 from opening import spooled
 from package import Package, packages, plain
 from page import write, write_class
+from pairs import write_similar
+from put_away import GONE, bring_back, put_away
 from reference import ROOT, expected, imports
 from report import Report, load
 from sandbox import UnprotectedError, protections, ready, strength
@@ -79,17 +83,6 @@ def fingerprint(package: Package, options: Options) -> str:
     return found.hexdigest()
 
 
-def deadline(text: str) -> datetime:
-    """A time, or the end of a day."""
-    return datetime.fromisoformat(text) + timedelta(days=len(text) == len("2026-01-31"))
-
-
-def judge_time(report: Report, handed_in: datetime, deadlines: dict[str, datetime]) -> None:
-    report.handed_in = f"{handed_in:%Y-%m-%d %H:%M}"
-    missed = (name for name in ("hard", "soft") if handed_in > deadlines.get(name, datetime.max))
-    report.late = next(missed, "")
-
-
 def share(text: str) -> tuple[int, int]:
     """ "2/5" -> (2, 5)"""
     mine, _, of = text.partition("/")
@@ -123,7 +116,7 @@ def secret_of(target: Path, given: int | None) -> int:
 def warm_up(options: Options) -> None:
     """What all processes share, once: they are forked from this one."""
     torch.set_num_threads(1)  # which makes a fork safe
-    known(), imports()
+    known(), imports(), public.warm_up()
     for task in RUBRIC:
         reference_figures(task, options.dataset, options.secret)
     for key in OUTPUTS:
@@ -133,8 +126,8 @@ def warm_up(options: Options) -> None:
 class Class:
     """The reports on a class by name, in the order of names; kept in ``target`` as they come."""
 
-    def __init__(self, found: list[Package], options: Options, deadlines: dict, target: Path):
-        self.options, self.deadlines, self.target = options, deadlines, target
+    def __init__(self, found: list[Package], options: Options, course: Course, target: Path):
+        self.options, self.course, self.target = options, course, target
         self.packages = {package.name: package for package in found}
         self.prints = {name: fingerprint(p, options) for name, p in self.packages.items()}
         self.reports: dict[str, Report] = {}
@@ -142,12 +135,13 @@ class Class:
 
     def take_old(self, name: str) -> bool:
         """Whether there is a report that still holds; it is taken."""
+        bring_back(self.target, name)
         report = load(self.target / "submissions" / f"{name}.json")
         if report is None or report.content != self.prints[name]:
             return False
-        before = (report.handed_in, report.late)
+        before = report.decided
         self._take(report)
-        if (report.handed_in, report.late) != before:
+        if report.decided != before:
             write(report, self.target)
         return True
 
@@ -158,7 +152,7 @@ class Class:
         write(graded.report, self.target)
         line = [graded.package.name, f"{graded.clock:.1f}"]
         line += [f"{seconds:.1f}" for seconds in graded.steps.values()]
-        with (self.target / "times.csv").open("a", encoding="utf-8") as file:
+        with (self.target / "seconds.csv").open("a", encoding="utf-8") as file:
             file.write(",".join(line) + "\n")
 
     def take_missing(self, name: str) -> None:
@@ -167,13 +161,23 @@ class Class:
         self._take(report)
 
     def _take(self, report: Report) -> None:
-        judge_time(report, self.packages[report.name].handed_in, self.deadlines)
+        self.course.decide(report, self.packages[report.name].handed_in)
         self.reports[report.name] = report
+
+    def take_earlier(self) -> None:
+        """Those who have handed in nothing since the earlier run keep what they had."""
+        for report in self.course.only_earlier(self.packages):
+            self.reports[report.name] = report
+            write(report, self.target)
 
     def write_table(self, at_once: bool = True) -> None:
         if at_once or time.monotonic() > self.written + STEP:
-            write_class([self.reports[name] for name in sorted(self.reports)], self.target)
+            write_class(self.in_order(), self.target)
+            write_class_page(self.in_order(), self.target)
             self.written = time.monotonic()
+
+    def in_order(self) -> list[Report]:
+        return [self.reports[name] for name in sorted(self.reports)]
 
 
 def arguments_of() -> argparse.Namespace:
@@ -182,8 +186,6 @@ def arguments_of() -> argparse.Namespace:
     )
     parser.add_argument("submissions", nargs="+", type=Path)
     parser.add_argument("--dataset", default="ml-100k")
-    parser.add_argument("--soft", type=deadline, help="as 2026-01-31 (its end) or 2026-01-31T18:00")
-    parser.add_argument("--hard", type=deadline, help="likewise")
     jobs = "submissions at once (default: a core each)"
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help=jobs)
     secret = "the seed of the hidden inputs (default: that of the folder, once drawn)"
@@ -198,6 +200,7 @@ def arguments_of() -> argparse.Namespace:
     part.add_argument("--shard", type=share, metavar="I/N", help="grade one of N shares")
     merge = "grade nothing: join what the shares have found"
     part.add_argument("--merge", action="store_true", help=merge)
+    add_options(parser)
     return parser.parse_args()
 
 
@@ -224,7 +227,6 @@ def summary(graded: list[Graded], seconds: float) -> str:
 
 def main() -> None:
     given = arguments_of()
-    deadlines = {name: time for name in ("soft", "hard") if (time := getattr(given, name))}
     there = [f"{name} {'yes' if has else 'NO'}" for name, has in protections().items()]
     there += [] if given.trust else [str(strength())]
     print("protections:", ", ".join(there))
@@ -235,6 +237,7 @@ def main() -> None:
         try:
             ready(given.trust)
             found = packages(given.submissions, spooled(place / "spool"))
+            course = course_of(given, found, target)
         except (UnprotectedError, ValueError) as error:
             sys.exit(plain(f"error: {error}"))
         empty_suite(place / "suite")
@@ -242,7 +245,7 @@ def main() -> None:
         options = Options(given.dataset, secret, place / "suite", given.trust)
         if given.shard:
             found = [package for package in found if is_mine(package.name, given.shard)]
-        run(given, Class(found, options, deadlines, target), place)
+        run(given, Class(found, options, course, target), place)
     shown = target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
     print(f"Marks are in {shown}.")
 
@@ -266,8 +269,14 @@ def run(given: argparse.Namespace, all_of_it: Class, place: Path) -> None:
     if given.shard:
         print(summary(graded, time.monotonic() - start))
         return
+    all_of_it.take_earlier()
+    reports = all_of_it.in_order()
+    write_similar(reports, all_of_it.target)
     all_of_it.write_table()
-    print((all_of_it.target / "class.csv").read_text(encoding="utf-8"))
+    for name in put_away(all_of_it.target, all_of_it.reports):
+        print(plain(f"{name} is not in the class any more: its page is in {GONE}/"))
+    print(plain((all_of_it.target / "class.csv").read_text(encoding="utf-8-sig")))
+    print("\n".join(map(plain, all_of_it.course.export(reports))))
     if given.merge and todo:
         names = ", ".join(plain(package.name) for package in todo[:10])
         sys.exit(f"error: {len(todo)} are not graded yet, or changed since: {names}")

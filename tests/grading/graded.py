@@ -5,32 +5,44 @@ after it, not what came before.
 """
 
 import os
+import platform
 from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from bounded import Send
 from cases import RUBRIC
 from marks import Options, known, mark_functions, mark_lists, mark_notebook, tried
 from package import Package
+from public import OF_ANSWERS, own
 from report import POINTS, SOURCE, SOURCES, Report
 from submission import Submission, read
 
-# What else is to be known of an answer, by name: functions of its key and its source that return
-# what JSON can hold. They run here, within the bounds.
-OF_ANSWERS: dict[str, Callable[[str, str], object]] = {}
 SHARES = {"functions": 0.2, "lists": 0.2, **dict.fromkeys(RUBRIC, 0.6 / len(RUBRIC))}  # of the work
+
+
+@cache
+def versions() -> str:
+    """Of what numbers depend on."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy"))
+    return f"Python {platform.python_version()}, {packages}"
 
 
 def blank(package: Package, options: Options) -> Report:
     """The report on what has not been graded."""
     report = Report(package.name, dataset=options.dataset, secret=options.secret)
+    report.versions = versions()
     report.marks = {task: dict.fromkeys(POINTS, 0.0) for task in RUBRIC}
     report.reasons = {task: [] for task in RUBRIC}
     return report
 
 
 def sources(given: Submission) -> dict[str, str]:
-    """What was written, by key: "svd/svd.py" for a module, "svd/ndcg" for an answer in cells."""
+    """What was written, by key: "svd/svd.py" for a module, "svd/ndcg" for an answer in cells.
+
+    Of a module, what was not handed out.
+    """
     found = {
         f"{task}/{RUBRIC[task]['module']}.py": content.decode("utf-8", "replace")
         for task, content in given.modules.items()
@@ -39,7 +51,7 @@ def sources(given: Submission) -> dict[str, str]:
         found[key] = "\n\n".join(source for _, source in cells)
     kept, left = {}, SOURCES
     for key, source in found.items():
-        kept[key] = source[: min(SOURCE, left)]
+        kept[key] = own(key, source)[: min(SOURCE, left)]
         left -= len(kept[key])
     return kept
 

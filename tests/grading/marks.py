@@ -26,7 +26,7 @@ from trial import Unit, attempt, came_out, prepare, units_of, verdicts
 
 from mflib.data import data_dir
 
-EXECUTE = ROOT / "tests" / "notebooks" / "execute.py"
+EXECUTE = ROOT / "tests" / "notebooks" / "fresh_kernel.py"
 CASES = 4  # for each function
 BY_CLOCK = "ended by the clock"  # what says so is graded again alone
 # Of the processor: to start, for each unit, for lists, for a notebook.

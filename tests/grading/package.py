@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,9 +33,19 @@ LEFT = re.compile(
     r"|.*\.egg-info|\.Trash.*|~\$.*",
     re.IGNORECASE,
 )
-# How learning platforms name a student's folder (Moodle) or file (Canvas) of a class.
-MOODLE = re.compile(r"(?P<name>.+?)_\d+_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)")
-CANVAS = re.compile(r"(?P<name>[^_/]+?)(?:_LATE)?_\d+_\d+_(?P<file>.+)", re.IGNORECASE)
+# How learning platforms name a student's folder (Moodle) or file (Canvas) of a class. The number
+# is the person's, of Moodle in this assignment; where names are hidden there is nothing else.
+MOODLE = re.compile(
+    r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)"
+)
+CANVAS = re.compile(
+    r"(?P<name>[^_/]+?)(?P<late>_LATE)?_(?P<number>\d+)_\d+_(?P<file>.+)", re.IGNORECASE
+)
+CANVAS_HIDDEN = re.compile(
+    r"(?P<late>LATE_)?(?P<name>anon)_(?P<number>[A-Za-z0-9]+)_\d+_(?P<file>.+)"
+)
+PAGES = ("index", "similarity")  # of the class, which nobody's page may replace
+HIDDEN = ("Participant", "anon")  # instead of names
 METHOD = r"(?:^|[^a-z])(svd|als|bpr|warp)(?:[^a-z]|$)"
 GENERIC = re.compile(r"(submission|assignment|abgabe|homework|hw\d*|archiv\w*)\b.*", re.IGNORECASE)
 
@@ -48,6 +59,15 @@ Files = dict[str, File]
 Opener = Callable[[Path | bytes, str], Iterable[Member]]  # an archive, its name -> what is in it
 
 
+class Place(NamedTuple):
+    """Whose file it is, by name and by the platform's number, and its name there."""
+
+    owner: str
+    number: str
+    file: str
+    late: bool = False
+
+
 @dataclass
 class Package:
     """The files of one submission by their names in it, and what is to be said of them."""
@@ -55,6 +75,7 @@ class Package:
     name: str
     files: Files = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    number: str = ""  # by which a learning platform knows whose it is
 
     @property
     def handed_in(self) -> datetime:
@@ -121,6 +142,8 @@ def packages(paths: list[Path], opener: Opener = directly) -> list[Package]:
     names: dict[str, int] = {}
     for package in found:
         package.name = safe_name(package.name)
+        if package.name.lower() in PAGES:
+            package.name += " (student)"
         same = names[package.name.lower()] = names.get(package.name.lower(), 0) + 1
         if same > 1:
             package.name += f" ({same})"
@@ -145,16 +168,26 @@ def _packages_in(path: Path, opener: Opener) -> list[Package]:
             if path.is_dir() and top.lower().endswith(ARCHIVES) and not GENERIC.fullmatch(top):
                 whole.name = _stem(top)  # a class of one
             return [whole] if whole.files or path.is_file() else []
-        students = {n: n.split("/", 1) if _deep(n) else None for n in whole.files}
-    found: dict[str, Package] = {}
+        places = {n: n.partition("/") for n in whole.files if _deep(n)}
+        students = dict.fromkeys(whole.files)
+        students |= {n: Place(_stem(p[0]), "", p[2] or n) for n, p in places.items()}
+    found: dict[tuple[str, str], Package] = {}
     for name, student in students.items():
         if student is not None:
-            package = found.setdefault(_stem(student[0]), Package(_stem(student[0])))
-            package.files[student[-1]] = whole.files[name]
+            new = Package(student.owner, number=student.number)
+            package = found.setdefault((student.owner, student.number), new)
+            package.files[student.file] = whole.files[name]
+            late = "Canvas says that it is late"
+            if student.late and late not in package.notes:
+                package.notes.append(late)
+    names = Counter(package.name for package in found.values())
     for package in found.values():
         # its name, not a part of another word or name
         own = re.compile(rf"(?<![^\W_]){re.escape(safe_name(package.name))}(?![^\W_])")
-        package.notes = [note for note in whole.notes if own.search(note)]
+        mine = [note for note in whole.notes if own.search(note) and package.number in note]
+        package.notes += mine
+        if package.number and (names[package.name] > 1 or package.name in HIDDEN):
+            package.name += f" {package.number}"
     of_all = [note for note in whole.notes if not any(note in p.notes for p in found.values())]
     strays = [safe_name(name) for name, student in students.items() if student is None]
     of_all += [f"not taken for submissions: {', '.join(strays[:5])}"] if strays else []
@@ -180,16 +213,20 @@ def _deep(name: str) -> bool:
     return "/" in name or name.lower().endswith(ARCHIVES + CLOSED)
 
 
-def _student(name: str) -> tuple[str, str] | None:
+def _student(name: str) -> Place | None:
     """Whose file it is, in the layouts of Moodle, nbgrader and Canvas, and its name there."""
     parts = name.split("/")
     for n, part in enumerate(parts):
         rest = parts[n + 1 :]
         if part == "submitted" and len(rest) > 2:
-            return rest[0], "/".join(rest[2:])
-        match = MOODLE.fullmatch(part) or (CANVAS.fullmatch(part) if n < 2 else None)
+            return Place(rest[0], "", "/".join(rest[2:]))
+        match = MOODLE.fullmatch(part)
+        if not match and n < 2:
+            match = CANVAS_HIDDEN.fullmatch(part) or CANVAS.fullmatch(part)
         if match and (match["file"] or rest):
-            return match["name"], "/".join(filter(None, [match["file"], *rest]))
+            file = "/".join(filter(None, [match["file"], *rest]))
+            late = bool(match.groupdict().get("late"))
+            return Place(_stem(match["name"]), match["number"], file, late)
     return None
 
 

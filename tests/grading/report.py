@@ -63,10 +63,14 @@ FORM = {
         "changes": _by_name(_by_name(TEXT)),
         "functions": _by_name(VERDICT),
         "answers": _by_name({"type": "string", "maxLength": SOURCE}),
-        "prints": _by_name({}),
+        "prints": _by_name(_by_name({"type": "array", "maxItems": 500})),
         "notes": _texts(),
         "secret": {"type": "integer"},
-        **dict.fromkeys(("late", "handed_in", "dataset", "content"), TEXT),
+        "most": {"type": "number", "minimum": 0, "maximum": 100},
+        "earlier": {"type": "object"},
+        "overrides": {"type": "array", "items": {"type": "object"}},
+        **dict.fromkeys(("late", "handed_in", "time_from", "limit"), TEXT),
+        **dict.fromkeys(("dataset", "versions", "content"), TEXT),
     },
 }
 VALID = jsonschema.Draft202012Validator(FORM)
@@ -86,17 +90,45 @@ class Report:
     answers: dict[str, str] = field(default_factory=dict)  # by key: the source
     prints: dict[str, object] = field(default_factory=dict)  # by key: what is known of the source
     notes: list[str] = field(default_factory=list)
-    late: str = ""  # or the deadline that was missed, "soft" or "hard"
     handed_in: str = ""
+    time_from: str = ""  # who says when
+    late: str = ""  # or the deadline that was missed, "soft" or "hard"
+    limit: str = ""  # when that was, or the soft one will be
+    most: float = 100.0  # points that it can have
+    earlier: dict = field(default_factory=dict)  # total and handed_in of an earlier submission
+    overrides: list[dict] = field(default_factory=list)  # task, part, points, comment
     dataset: str = ""
+    versions: str = ""
     secret: int = 0  # the seed of the hidden inputs
     content: str = ""  # what was graded, as a hash
 
     @property
+    def decided(self) -> tuple:
+        """What does not come from what was handed in."""
+        when = (self.handed_in, self.time_from, self.late, self.limit, self.most)
+        return (*when, self.earlier, self.overrides)
+
+    @property
+    def counted(self) -> dict[str, dict[str, float]]:
+        """The marks with what was decided otherwise."""
+        found = {task: dict(parts) for task, parts in self.marks.items()}
+        for one in self.overrides:
+            if one["task"] in found and one["points"] is not None:
+                found[one["task"]][one["part"]] = one["points"]
+        return found
+
+    @property
+    def points(self) -> float:
+        """Of 100, whenever it was handed in; a task is a quarter."""
+        return sum(sum(parts.values()) for parts in self.counted.values()) / len(RUBRIC)
+
+    @property
     def total(self) -> float:
-        """Of 100; a task is a quarter."""
-        whole = sum(sum(parts.values()) for parts in self.marks.values()) / len(RUBRIC)
-        return round(min(whole, {"": 100.0, "soft": 80.0, "hard": 0.0}[self.late]), 1)
+        """What counts: at most what the deadline leaves, the better of two, or what was decided."""
+        for one in self.overrides:
+            if not one["task"] and one["points"] is not None:
+                return round(one["points"], 1)
+        return round(max(min(self.points, self.most), self.earlier.get("total", 0.0)), 1)
 
     def bounded(self) -> dict:
         """As JSON, every text cut to what a page can bear."""

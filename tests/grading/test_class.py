@@ -90,7 +90,7 @@ def _started(command: list[str]) -> subprocess.Popen:
 
 def written(target: Path) -> dict[str, str]:
     """A hash of each file, but for the times."""
-    files = [file for file in target.rglob("*") if file.is_file() and file.name != "times.csv"]
+    files = [file for file in target.rglob("*") if file.is_file() and file.name != "seconds.csv"]
     return {
         file.relative_to(target).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files

@@ -76,10 +76,10 @@ def edition(tmp_path_factory):
     return target
 
 
-def check(edition: Path) -> tuple[int, str]:
+def check(edition: Path, *tasks: str) -> tuple[int, str]:
     environment = os.environ | {"PYTHONPATH": str(edition), "OMP_NUM_THREADS": "1"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    command = [sys.executable, "checks/check.py"]
+    command = [sys.executable, "checks/check.py", *tasks]
     run = subprocess.run(command, cwd=edition, env=environment, capture_output=True, text=True)
     return run.returncode, run.stdout + run.stderr
 
@@ -117,6 +117,7 @@ def test_nothing_of_the_answers_is_left(edition):
             assert not [line for line in lines if line in text], file.name
     names = {path.relative_to(edition).parts[0] for path in edition.rglob("*")}
     expected = {"mflib", "notebooks", "checks", "data", "README.md", "Makefile", "LICENSE"}
+    expected |= {"AGENTS.md", ".github"}
     assert names == expected | {"requirements.txt", "pyproject.toml", ".gitignore"}
     assert not [path for path in edition.rglob("*") if path.suffix in (".pyc", ".html")]
     with zipfile.ZipFile(edition.with_suffix(".zip")) as archive:
@@ -136,6 +137,14 @@ def test_notebooks_are_cleared_and_complete(edition):
         assert "source_hidden" not in str([c.metadata for c in mine.cells if c.cell_type == "code"])
         stubs = [cell for cell in mine.cells if "NotImplementedError" in cell.source]
         assert [cell.id for cell in stubs] == ["loop", "exercise-1", "exercise-2", "exercise-3"]
+
+
+def test_github_classroom_checks_each_task(edition):
+    text = (edition / ".github" / "workflows" / "classroom.yml").read_text(encoding="utf-8")
+    for task in RUBRIC:
+        assert f"checks/check.py {task}\n" in text
+        assert f"{task.upper()}_RESULTS: ${{{{ steps.{task}.outputs.result }}}}" in text
+    assert f"runners: {','.join(RUBRIC)}\n" in text
 
 
 def test_the_checks_have_a_suite_of_their_own(edition):
@@ -163,6 +172,13 @@ def test_the_reference_is_done(edition, tmp_path):
     code, text = check(with_answers(edition, tmp_path / "reference"))
     assert code == 0, text
     assert f"{len(OUTPUTS)} of {len(OUTPUTS)} done" in text
+
+
+def test_one_task_can_be_checked_alone(edition, tmp_path):
+    folder = with_answers(edition, tmp_path / "mine")
+    shutil.copy(edition / "mflib" / "bpr.py", folder / "mflib")
+    code, text = check(folder, "svd")
+    assert (code, "5 of 5 done" in text, "bpr" in text) == (0, True, False), text
 
 
 def test_mistakes_are_named(edition, tmp_path):

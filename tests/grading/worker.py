@@ -276,7 +276,7 @@ def execute_notebook(dataset: str) -> None:
     import resource
 
     import nbformat
-    from execute import execute
+    from fresh_kernel import execute
 
     resource.setrlimit(resource.RLIMIT_CPU, (NOTEBOOK_SECONDS, NOTEBOOK_SECONDS))
     file = Path("notebook.ipynb").resolve()

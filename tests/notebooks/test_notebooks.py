@@ -13,18 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from execute import (
-    HEADLINE,
-    ROOT,
-    SOURCES,
-    STORED,
-    alike,
-    differences,
-    headlines,
-    sources,
-    tags,
-    texts,
-)
+from differences import alike, differences, texts
+from execute import HEADLINE, ROOT, SOURCES, STORED, headlines, sources
+from fresh_kernel import tags
 from matplotlib.image import imsave
 from pages import FORMULA, PICTURES, SITE, Lesson, align, figure, index, markdown, mathml, page
 

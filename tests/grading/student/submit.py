@@ -10,22 +10,27 @@ import zipfile
 import nbformat
 from cases import RUBRIC
 from check import ROOT, SUITE, check, show
+from package import plain
 
 sys.path.insert(0, str(SUITE))  # a file of yours that cannot be imported is not to end this
-from execute import execute, write
+from fresh_kernel import execute, write
 
 
 def executed(name: str, dataset: str) -> str:
     """Execute a notebook of the edition in place -> what fails in it, or nothing."""
     notebook, error = execute(ROOT / name, dataset, go_on=True)
-    failed = [
-        cell.id
+    failed = {
+        cell.id: f"{output.ename}: {output.evalue}"
         for cell in notebook.cells
-        if any(output.output_type == "error" for output in cell.get("outputs", []))
-    ]
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    }
     write(nbformat.writes(notebook) + "\n", ROOT / name)
-    why = f" ({error})" if error else ""
-    return f"{name}: the cells {failed} fail{why}" if failed or error else ""
+    if not failed:
+        return f"{name}: {error}" if error else ""
+    (first, why), *others = failed.items()
+    behind = f", then {len(others)} others, which may need it" if others else ""
+    return plain(f"{name}: the cell {first} fails ({why:.200}){behind}")
 
 
 def main() -> None:

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Gradescope builds its image with this, as root, with a network: Python, the packages, the data.
+# The environment lies where students' code may read it; the suite, which has the answers, does not.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+apt-get update
+for version in 3.13 3.12 3.11; do
+    apt-get install -y "python$version" "python$version-venv" && break
+done
+"python$version" -m venv /opt/suite-venv
+/opt/suite-venv/bin/python -m pip install --disable-pip-version-check -r /autograder/source/requirements.txt
+cd /autograder/source
+PYTHONPATH=. /opt/suite-venv/bin/python -m mflib.data ml-100k
+chmod 700 /autograder/source

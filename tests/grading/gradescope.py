@@ -1,0 +1,88 @@
+"""Gradescope: a zip that makes an autograder there, and what it writes for each submission.
+
+    python tests/grading/gradescope.py build [--cap 80]      build/gradescope.zip
+
+There the container is the sandbox: bubblewrap does not work in it. Students' code runs as the user
+nobody, who may read neither the suite nor write results, under the limits of prlimit; but it has
+the container's network. Of the submissions of a student the best counts, what comes after the due
+date with at most ``cap`` points.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from cases import RUBRIC
+from deadlines import Deadlines, moment
+from reference import ROOT
+from report import POINTS, Report
+
+HERE = Path(__file__).resolve().parent
+TARGET = ROOT / "build" / "gradescope.zip"
+PACKED = ("mflib", "notebooks", "tests/grading", "tests/notebooks", "data/README.md")
+PACKED += ("requirements.txt", "pyproject.toml", "LICENSE")
+
+
+def build(target: Path, cap: float) -> None:
+    """Write the autograder's zip, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".gradescope-") as temporary:
+        new = Path(temporary) / "autograder"
+        new.mkdir()
+        for name in PACKED:
+            place = new / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, place)
+        for file in (HERE / "autograder").iterdir():
+            text = file.read_text(encoding="utf-8").replace("--cap CAP", f"--cap {cap:g}")
+            (new / file.name).write_text(text, encoding="utf-8")
+            (new / file.name).chmod(0o755)
+        packed = shutil.make_archive(str(Path(temporary) / "packed"), "zip", new)
+        Path(packed).replace(target)
+
+
+def handed_in(metadata: Mapping, cap: float) -> tuple[datetime, Deadlines]:
+    """When, and the deadlines, those of the student if there are some; as Gradescope says."""
+    user = (metadata.get("users") or [{}])[0]
+    dates = dict(metadata["assignment"]) | (user.get("assignment") or {})
+    soft, hard = (dates.get(name) for name in ("due_date", "late_due_date"))
+    time = moment(metadata["created_at"])
+    limits = [moment(text) if text else None for text in (soft, hard)]
+    return time, Deadlines(*limits, cap=cap, zone=time.tzinfo)
+
+
+def results(report: Report, metadata: Mapping) -> dict:
+    """What Gradescope shows: each part of each task, reasons with the first; the best total."""
+    before = [found.get("score") or 0 for found in metadata.get("previous_submissions") or []]
+    best = max([report.total, *map(float, before)])
+    output = [*report.notes]
+    if report.late:
+        output.append(f"handed in {report.handed_in}, after the {report.late} deadline")
+    if best > report.total:
+        output.append(f"{report.total:g} points; an earlier submission has {best:g}, which count")
+    tests = []
+    for task, parts in report.marks.items():
+        reasons = "\n".join(f"- {reason}" for reason in report.reasons.get(task, []))
+        for n, (part, most) in enumerate(POINTS.items()):
+            tests.append(
+                {
+                    "name": f"{task}: {part}",
+                    "score": round(parts[part] / len(RUBRIC), 3),
+                    "max_score": most / len(RUBRIC),
+                    "output": reasons if n == 0 else "",
+                }
+            )
+    return {
+        "score": best,
+        "output": "\n".join(output),
+        "output_format": "text",
+        "visibility": "visible",
+        "stdout_visibility": "hidden",
+        "tests": tests,
+        "extra_data": {"secret": report.secret, "total": report.total},
+    }
