@@ -17,7 +17,9 @@ from cells import Cells, HandedOut
 from reference import ROOT, notebook_of
 
 sys.path.append(str(ROOT / "tests" / "notebooks"))
-from execute import STORED, differences, tags, texts
+from differences import differences, texts
+from execute import STORED
+from fresh_kernel import tags
 
 PASSING = (
     (re.compile(r"0x[0-9a-fA-F]{6,}"), "0x…"),
