@@ -22,8 +22,8 @@ import hashlib
 import os
 import secrets
 import sys
-import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -46,8 +46,8 @@ from reference import ROOT, expected, imports
 from report import Report, load
 from sandbox import UnprotectedError, protections, ready, strength
 from submission import chosen
-from tables import write_whole
 from tqdm import tqdm
+from workplace import workplace
 
 from mflib.data import data_dir
 
@@ -100,17 +100,16 @@ def is_mine(name: str, shard: tuple[int, int]) -> bool:
 def secret_of(target: Path, given: int | None) -> int:
     """The seed of a class's hidden inputs: given, or as it was, or drawn now and kept."""
     file = target / "secret"
-    if given is not None:
-        write_whole(file, f"{given}\n")
-        return given
-    drawn = target / f".secret.{os.getpid()}"
-    drawn.write_text(f"{1000 + secrets.randbelow(10**9)}\n")
-    try:
-        os.link(drawn, file)  # another grader may do the same just now: the first one counts
-    except FileExistsError:
-        pass
-    finally:
-        drawn.unlink()
+    if given is None and file.exists():
+        return int(file.read_text())
+    new = target / f".secret.{os.getpid()}"  # other graders may do the same just now
+    new.write_text(f"{1000 + secrets.randbelow(10**9) if given is None else given}\n")
+    if given is None:
+        with suppress(FileExistsError):  # the first one counts
+            os.link(new, file)
+        new.unlink()
+    else:
+        new.replace(file)
     return int(file.read_text())
 
 
@@ -234,8 +233,7 @@ def main() -> None:
     tqdm.monitor_interval = 0  # no thread: this process is forked
     target = given.into
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
-        place = Path(temporary)
+    with workplace() as place:
         try:
             ready(given.trust)
             found = packages(given.submissions, spooled(place / "spool"))
@@ -262,7 +260,8 @@ def run(given: argparse.Namespace, all_of_it: Class, place: Path) -> None:
         warm_up(all_of_it.options)
         form = "{l_bar}{bar}| {elapsed}"
         with tqdm(total=len(todo), unit="submission", bar_format=form) as bar:
-            for one in grade_all(todo, all_of_it.options, given.jobs, place / "work", bar.update):
+            places = (place / "work", all_of_it.target / "lock")
+            for one in grade_all(todo, all_of_it.options, given.jobs, *places, bar.update):
                 graded.append(one)
                 all_of_it.take_new(one)
                 if not given.shard:

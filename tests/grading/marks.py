@@ -4,6 +4,8 @@ Students' code runs in the sandbox, in folders that are complete before it start
 in one cannot reach another.
 """
 
+import json
+import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -21,15 +23,20 @@ from report import POINTS, Report
 from reproduced import changes, dataset_of, notebook_to_run, stored_reference
 from sandbox import Limits, run
 from submission import Submission
-from trial import Unit, attempt, came_out, prepare, units_of, verdicts
+from trial import Result, Unit, attempt, came_out, prepare, units_of, verdicts
 
 from mflib.data import data_dir
 
-EXECUTE = ROOT / "tests" / "notebooks" / "fresh_kernel.py"
+# What runs a whole notebook in the sandbox.
+WHOLE = (
+    ROOT / "tests" / "grading" / "whole_notebook.py",
+    ROOT / "tests" / "notebooks" / "fresh_kernel.py",
+)
 CASES = 4  # for each function
 BY_CLOCK = "ended by the clock"  # what says so is graded again alone
 # Of the processor: to start, for each unit, for lists, for a notebook.
 SECONDS = {"start": 30, "unit": 25, "lists": 180, "notebook": 900}
+NOTEBOOK = 2**22  # bytes of an executed one
 WAIT, WAIT_ALONE = 6, 2  # the clock's bound is so many times as long
 
 
@@ -88,29 +95,46 @@ def list_unit(task: str, kernel: str) -> Unit:
     return Unit(f"{task}/lists", file=file, options=tuple(options.items()))
 
 
+def results_of_lists(
+    given: Submission, kernels: dict[str, str], folder: Path, options: Options
+) -> dict[str, Result]:
+    """What comes of each task's class, fitted around the student's kernel.
+
+    SVD apart from the others: its folder holds which pairs are held out, whose ratings it
+    estimates.
+    """
+    found: dict[str, Result] = {}
+    for place, apart in ((folder / "svd", True), (folder / "others", False)):
+        tasks = [task for task in kernels if (task == "svd") == apart]
+        if not tasks:
+            continue
+        prepare(place, options.suite)
+        units_of(given, place, imports())
+        arrays = dict(hidden(options.dataset, options.secret)[0])
+        if not apart:  # where lists are judged, what is wanted stays outside
+            del arrays["users"], arrays["items"]
+        np.savez(place / "train.npz", **arrays)
+        units = [list_unit(task, kernels[task]) for task in tasks]
+        seconds = SECONDS["start"] + SECONDS["lists"] * len(units)
+        results = attempt(place, units, [], lambda c, f, s=seconds: options.launch(c, f, s))
+        found |= dict(zip(tasks, results, strict=True))
+    return found
+
+
 def mark_lists(
     given: Submission, found: dict[str, Verdict], folder: Path, options: Options, report: Report
 ) -> None:
     """Recommendations and similar movies, in proportion to the kernel's right outputs."""
     kernels = {task: kernel_of_lists(task, found) for task in RUBRIC}
     shares = {task: found[f"{task}/{kernel}"].share for task, kernel in kernels.items()}
-    for task in (task for task, share in shares.items() if share):
-        place = folder / task
-        prepare(place, options.suite)
-        units_of(given, place, imports())
-        arrays = dict(hidden(options.dataset, options.secret)[0])
-        if task != "svd":  # where lists are judged, what is wanted stays outside
-            del arrays["users"], arrays["items"]
-        np.savez(place / "train.npz", **arrays)
-        unit = list_unit(task, kernels[task])
-        seconds = SECONDS["start"] + SECONDS["lists"]
-        (result,) = attempt(place, [unit], [], lambda c, f, s=seconds: options.launch(c, f, s))
+    tried = {task: kernel for task, kernel in kernels.items() if shares[task]}
+    for task, result in results_of_lists(given, tried, folder, options).items():
         try:
             if result.error:
                 raise ValueError(f"{result.error} {f'({result.where})' if result.where else ''}")
             reached, why = judge_lists(task, options.dataset, options.secret, result.arrays)
         except Exception as error:  # what came out may be anything
-            report.reasons[task].append(f"recommendations: {error}")
+            report.reasons[task].append(f"recommendations: {error or type(error).__name__}")
             continue
         for part in LISTS:
             report.marks[task][part] = POINTS[part] * reached[part] * shares[task]
@@ -122,6 +146,28 @@ def mark_lists(
         report.reasons[task] += why
 
 
+def needed_by(task: str) -> set[str]:
+    """The tasks whose models a notebook uses."""
+    return {o for o in RUBRIC if o == task or re.search(rf"\b{o.upper()}\b", imports()[task])}
+
+
+def nothing_else_can_come(task: str, found: dict[str, Verdict], report: Report) -> bool:
+    """Whether all that a notebook needs is right: its answers, the kernels and models it uses."""
+    needed = [v for key, v in found.items() if key.startswith(f"{task}/")]
+    for other in needed_by(task):
+        needed += [found[f"{other}/{name}"] for name in RUBRIC[other]["functions"]]
+        if any(report.marks[other][part] < POINTS[part] for part in LISTS):
+            return False
+    return all(verdict.share == 1 for verdict in needed)
+
+
+def against_known(task: str, stored: dict[str, dict], dataset: str) -> tuple[dict[str, str], int]:
+    """``changes`` against the repository's outputs on a data set."""
+    known_ones = stored_reference(task, dataset)
+    shown = {name: raw for name, raw in stored.items() if name in known_ones}
+    return changes(task, shown, known_ones, False, set(known_ones))
+
+
 def mark_notebook(
     task: str,
     given: Submission,
@@ -130,7 +176,10 @@ def mark_notebook(
     options: Options,
     report: Report,
 ) -> None:
-    """How many cells give here what was handed in; nothing else is earned here."""
+    """How many cells give here what was handed in; nothing else is earned here.
+
+    Where all that a notebook needs is right, and its outputs are the known ones, it is not run.
+    """
     stored = given.stored.get(task, {})
     ours = [found[f"{task}/{name}"].share for name in RUBRIC[task]["functions"]]
     outputs = [raw for raw in stored.values() if raw.get("execution_count")]
@@ -139,20 +188,19 @@ def mark_notebook(
             report.reasons[task].append("reproducibility: the notebook has no outputs")
         return
     ran_on = dataset_of(task, stored, options.dataset)
+    differ, counted = against_known(task, stored, ran_on)
     if ran_on != options.dataset:
-        executed = stored_reference(task, ran_on)
-        stored = {name: raw for name, raw in stored.items() if name in executed}
         what = f"the notebook was run on {ran_on}; it is compared with the outputs there"
         report.reasons[task].append(what)
-    else:
+    elif differ or not nothing_else_can_come(task, found, report):
         prepare_notebook(task, given, found, folder, options)
-        command = [sys.executable, "worker.py", "notebook", options.dataset]
+        command = [sys.executable, "whole_notebook.py", options.dataset]
         if ended := options.launch(command, folder, SECONDS["notebook"]):
             report.reasons[task].append(f"the notebook: {ended}")
         executed = executed_cells(folder, report.reasons[task])
-    gap = any(verdict.share < 1 for key, verdict in found.items() if not key.startswith(f"{task}/"))
-    only = set(executed) if ran_on != options.dataset else None
-    differ, counted = changes(task, stored, executed, gap, only)
+        others = [v for key, v in found.items() if not key.startswith(f"{task}/")]
+        gap = any(verdict.share < 1 for verdict in others)
+        differ, counted = changes(task, stored, executed, gap)
     same = counted - len(differ)
     report.changes[task] = differ
     report.marks[task]["reproducibility"] = POINTS["reproducibility"] * same / max(counted, 1)
@@ -177,8 +225,8 @@ def prepare_notebook(
             file.unlink(missing_ok=True)
         with (folder / "mflib" / f"{entry['module']}.py").open("a", encoding="utf-8") as module:
             module.write(f"\n\nfrom worker import adopt\n\nadopt(globals(), {other!r})\n")
-    (folder / "tests").mkdir()
-    shutil.copy(EXECUTE, folder / "tests")
+    for file in WHOLE:
+        shutil.copy(file, folder)
     nbformat.write(notebook_to_run(task, given.answers, known()[task]), folder / "notebook.ipynb")
     shutil.copytree(data_dir() / options.dataset, folder / "data" / options.dataset)
 
@@ -186,12 +234,13 @@ def prepare_notebook(
 def executed_cells(folder: Path, reasons: list[str]) -> dict[str, nbformat.NotebookNode]:
     """The code cells that came out, by id."""
     try:
-        executed = nbformat.read(came_out(folder / "executed.ipynb", 2**25), as_version=4)
-        nbformat.validate(executed)
+        file = came_out(folder / "executed.ipynb", NOTEBOOK)
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        code = [nbformat.from_dict(cell) for cell in cells if cell["cell_type"] == "code"]
+        return {str(cell["id"]): cell for cell in code}
     except Exception as error:  # no file, or what strangers' code has left there
         reasons.append(f"the executed notebook did not come out: {type(error).__name__}")
         return {}
-    return {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
 
 
 def mark_functions(given: Submission, found: dict[str, Verdict], report: Report) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import torch
-from execute import ROOT, write
+from fresh_kernel import write
 from pages import SITE, template
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from mflib.data import SOURCES, MovieLens, load_movielens
 from mflib.model import FactorModel
 from mflib.ranking import Metric, best, nearness
 
+ROOT = Path(__file__).resolve().parents[2]
 MODELS: dict[str, type[FactorModel]] = {
     "01_svd": SVD,
     "02_als": ALS,
