@@ -185,8 +185,11 @@ def number_of_parts(cells: int) -> int:
 
 def squares(W: Tensor) -> Tensor:
     """W'W, F x F, in float64, a block of rows at a time."""
-    blocks = (W[rows].double() for rows in row_blocks(len(W), W.shape[1]))
-    return torch.stack([block.T @ block for block in blocks]).sum(0)
+    total = W.new_zeros(W.shape[1], W.shape[1], dtype=torch.float64)
+    for rows in row_blocks(len(W), 8 * W.shape[1]):
+        block = W[rows].double()
+        total.addmm_(block.T, block)
+    return total
 
 
 @dataclass(eq=False, kw_only=True)
