@@ -84,7 +84,7 @@ def _deadlines(report: Report) -> list[str]:
         said.append(f"The soft deadline is {report.limit}.")
     if report.earlier:
         before, when = report.earlier["total"], report.earlier["handed_in"]
-        better = "that one" if before >= min(report.points, report.most) else "this one"
+        better = "that one" if report.earlier_counts else "this one"
         said.append(f"The earlier submission ({when}) has {before:g}; {better} counts.")
     return said
 
@@ -103,14 +103,13 @@ def _decided(report: Report) -> str:
 
 def _public(report: Report) -> str:
     """Answers that are the published ones are called that."""
-    names = [
-        f"{key.partition('/')[0]}: {name}"
-        for key, found in report.prints.get("published", {}).items()
-        for name in found
-    ]
+    found: dict[str, list[str]] = {}
+    for key, names in sorted(report.prints.get("published", {}).items()):
+        found.setdefault(key.partition("/")[0], []).extend(names)
+    texts = [f"{task}: {', '.join(names)}" for task, names in found.items() if names]
     what = "These are the published answers, but for names and layout. It costs nothing here; say "
     what += "where you have them from."
-    return f"<h2>Published answers</h2><p>{what}</p>{_list(sorted(names))}" if names else ""
+    return f"<h2>Published answers</h2><p>{what}</p>{_list(texts)}" if texts else ""
 
 
 def _foot(report: Report) -> str:
@@ -120,7 +119,7 @@ def _foot(report: Report) -> str:
     )
     head = "<tr><th>points of a task</th><th></th><th>for</th></tr>"
     facts = ", ".join(filter(None, (report.dataset, report.versions)))
-    made = f"<p>Graded on {html.escape(facts)}; hidden inputs {report.secret}.</p>" if facts else ""
+    made = f"<p>Graded on {html.escape(facts)}.</p>" if facts else ""
     return f"<h2>What the points are for</h2><table>{head}{parts}</table>{made}"
 
 
