@@ -51,7 +51,7 @@ class Limits:
 
     cpu_seconds: int = 600  # of the processor
     seconds: float = 3600.0  # by the clock, for what waits
-    idle: float = 60.0  # seconds without using the processor
+    idle: float = 60.0  # seconds in which the processor is hardly used
     memory: int = 6 * 2**30  # bytes: of address space of one process, and in use by all
     processes: int = 200  # threads count
     file_size: int = 200 * 2**20  # bytes of one file, the output included

@@ -17,7 +17,7 @@ from cgroups import Group
 EVERY = 0.5  # seconds
 GREEDY = 1.3  # cores
 LAST = 19  # niceness
-TICK = 0.1  # seconds of the processor: less is idle
+IDLE = 0.05  # cores: who uses less, waits
 BY_CLOCK = "by the clock"
 
 
@@ -35,8 +35,8 @@ class Bounds(Protocol):
 class Watch:
     def __init__(self, pid: int, work: Path, limits: Bounds, group: Group):
         self.pid, self.work, self.limits, self.group = pid, work, limits, group
-        self.start = self.looked = self.active = time.monotonic()
-        self.cpu_seconds = self.at_active = 0.0
+        self.start = self.looked = self.since = time.monotonic()
+        self.cpu_seconds = self.cpu_then = 0.0
         self.ended = ""
 
     def look(self) -> str:
@@ -51,11 +51,13 @@ class Watch:
         limits, processes = self.limits, self._processes()
         used = self.group.cpu_seconds()
         self.cpu_seconds = max(self.cpu_seconds, _seconds(processes) if used is None else used)
-        if self.cpu_seconds > self.at_active + TICK:
-            self.active, self.at_active = now, self.cpu_seconds
+        waits = False
+        if now > self.since + limits.idle:
+            waits = self.cpu_seconds - self.cpu_then < IDLE * (now - self.since)
+            self.since, self.cpu_then = now, self.cpu_seconds
         if self.cpu_seconds > limits.cpu_seconds:
             return f"after {limits.cpu_seconds} s of the processor: an endless loop, or too slow"
-        if now > self.active + limits.idle:
+        if waits:
             return f"{BY_CLOCK}: it has waited for {limits.idle:.0f} s"
         if now > self.start + limits.seconds:
             return f"{BY_CLOCK}: it took more than {limits.seconds:.0f} s"
