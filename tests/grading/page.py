@@ -51,7 +51,7 @@ def page(report: Report) -> str:
         f"<!doctype html><html lang=en><meta charset=utf-8>{CSP}"
         "<meta name=viewport content='width=device-width'>"
         f"<title>{name}</title><style>{STYLE}</style><h1>{name}: {report.total:g} of 100</h1>"
-        f"<p>{' '.join(map(html.escape, _deadlines(report)))}</p>"
+        f"<p>{' '.join(map(html.escape, deadline_said(report)))}</p>"
         f"<table><tr><th></th>{head}</tr>{rows}</table>"
         "<p>Each task is a quarter of the whole. Of what is missing in a task, the first reason is "
         f"marked: mend it first.</p>{_decided(report)}{_public(report)}"
@@ -70,7 +70,7 @@ def _list(texts: list[str]) -> str:
     return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>" if texts else ""
 
 
-def _deadlines(report: Report) -> list[str]:
+def deadline_said(report: Report) -> list[str]:
     """When it was handed in, who says so, and what that costs."""
     said = []
     if report.handed_in:

@@ -130,12 +130,16 @@ def run(
     visible: list[Path],
     limits: Limits = Limits(),
     trust: bool = False,
+    container: bool = False,
 ) -> Finished:
     """Run ``command`` in the folder ``work``, the only one that it may write to.
 
     It may read ``visible``, the interpreter and its packages. With ``trust`` only the watcher
-    protects. Raises UnprotectedError where a protection is missing and ``trust`` is not given.
+    protects; in a ``container`` that is thrown away it, limits, and another user. Raises
+    UnprotectedError where a protection is missing and neither is given.
     """
+    if container:
+        return _run_in_container(command, work, limits)
     ready(trust)
     prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     return _run(command, work, [*prefixes, *visible], limits, None if trust else strength())
@@ -163,19 +167,42 @@ def _run(
                 start_new_session=True,
             )
             watch = Watch(process.pid, work, limits, group)
-            try:
-                while process.poll() is None and not watch.look():
-                    time.sleep(0.05)
-            finally:  # the first process of the sandbox takes all others with it
-                _end(process)
-            return Finished(
-                None if watch.ended else process.returncode,
-                _tail(path),
-                watch.cpu_seconds,
-                watch.ended,
-            )
+            return _finished(process, watch, path)
     finally:
         group.close()
+
+
+def _finished(process: subprocess.Popen, watch: Watch, path: Path) -> Finished:
+    try:
+        while process.poll() is None and not watch.look():
+            time.sleep(0.05)
+    finally:  # the first process of the sandbox takes all others with it
+        _end(process)
+    code = None if watch.ended else process.returncode
+    return Finished(code, _tail(path), watch.cpu_seconds, watch.ended)
+
+
+def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finished:
+    """Run as another user, who may neither read the grader nor write what it finds."""
+    if os.geteuid() != 0:
+        raise UnprotectedError("expected root in the container, to become another user for others")
+    with _output() as (file, path), _handed_over(work) as user:
+        bounds = [*_as_user(user), *_bounds(limits), f"--nproc={limits.processes}"]
+        process = subprocess.Popen(
+            [*bounds, *command],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            cwd=work,
+            start_new_session=True,
+        )
+        watch = Watch(process.pid, work, limits, cgroups.group("", limits.memory, 0))
+        try:
+            return _finished(process, watch, path)
+        finally:  # nobody takes the others with it: they are known by their user
+            end = ["pkill", "--signal", "KILL", "--uid", str(user)]
+            subprocess.run(end, capture_output=True)
 
 
 def _places(work: Path, visible: list[Path], user: int | None) -> dict[Path, Path]:
@@ -217,20 +244,28 @@ def _entered(
     group: cgroups.Group,
 ) -> list[str]:
     """The command that enters the group, becomes the other user, sets limits, enters the world."""
-    bounds = ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu_seconds}", "--core=0"]
-    bounds += [f"--fsize={limits.file_size}"]
+    bounds = _bounds(limits)
     steps, apart, other = [*group.entering], [], []
     if user is not None:
         places = _places(work, visible, user)
         steps += ["mount -t tmpfs none /mnt", *(f"mkdir {place}" for place in places.values())]
         steps += [f"mount --bind '{folder}' {place}" for folder, place in places.items()]
         apart = ["unshare", "--mount", "--propagation", "private"]
-        other = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-        other += ["--no-new-privs"]
+        other = _as_user(user)
     whole = [*other, *bounds, *bwrap]
     if steps:
         whole = [*apart, "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh", *whole]
     return [*group.before, *whole]
+
+
+def _bounds(limits: Limits) -> list[str]:
+    bounds = ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu_seconds}", "--core=0"]
+    return [*bounds, f"--fsize={limits.file_size}"]
+
+
+def _as_user(user: int) -> list[str]:
+    other = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return [*other, "--no-new-privs"]
 
 
 @contextmanager
