@@ -287,7 +287,7 @@ def test_what_is_clicked_is_what_the_kernel_does(opened, method):
     likes = window.locator("#toy td button")
     for n in range(8):
         likes.nth(n % likes.count()).click()
-        while "main" not in window.locator("#take").get_attribute("class"):
+        while not window.locator("#take.main").count():
             window.locator("#draw").click()
         before = window.evaluate("toy")
         assert before["drawn"]
@@ -482,3 +482,72 @@ def test_titles_are_found_as_people_write_them(opened, data):
 def test_the_page_says_that_titles_must_not_be_published(opened):
     window, _, _ = opened()
     assert "titles must not be published" in window.locator("footer").inner_text()
+
+
+def test_a_walk_on_a_phone(opened, screenshots):
+    """With what a finger can hit: nothing that is tapped is lower than 32 pixels."""
+    window, errors, _ = opened("you", 390, 844)
+    shot = iter(range(1, 9))
+
+    def picture():
+        window.screenshot(path=screenshots / f"playground-walk-phone-{next(shot)}.png")
+
+    picture()
+    window.locator("#starters button").nth(1).click()
+    window.locator("#you-box").fill("alien")
+    picture()
+    window.locator("#you-list").get_by_text("Aliens").click()
+    assert window.locator("#votes li").count() == 2
+    window.locator("#recs-title").scroll_into_view_if_needed()
+    picture()
+    window.locator("#recs .dislike").first.click()
+    assert window.locator("#votes li").count() == 3
+    window.locator("#recs a").nth(1).click()
+    window.locator("#film-title:focus").wait_for()
+    window.locator("#columns").scroll_into_view_if_needed()
+    window.evaluate("document.getElementById('columns').scrollBy(300, 0)")
+    picture()
+    window.get_by_text("Show on the map").click()
+    window.locator("#map text.label.picked").wait_for()
+    window.locator("#map").scroll_into_view_if_needed()
+    picture()
+    window.locator("nav a[href='#step']").click()
+    for _ in range(2):
+        window.locator("#draw").click()
+    window.locator("#line").scroll_into_view_if_needed()
+    picture()
+    low = """() => [...document.querySelectorAll('button, input, nav a, a.button')]
+      .filter(e => e.checkVisibility() && e.type !== 'radio')
+      .filter(e => e.getBoundingClientRect().height < 32)
+      .map(e => e.outerHTML.slice(0, 90))"""
+    for view in VIEWS:
+        window.evaluate(f"location.hash = '#{view}'")
+        window.locator(f"#{view}-view").wait_for()
+        assert window.evaluate(low) == []
+    assert errors == []
+
+
+def test_a_walk_with_a_projector(opened, screenshots):
+    """What is read from the last row has 18 pixels and more; each view says most on one screen."""
+    window, errors, _ = opened("find", 1920, 1080)
+    size = "e => parseFloat(getComputedStyle(e).fontSize)"
+    like(window, "Star Wars", "Alien", "Blade Runner")
+    window.evaluate("drawOne(), drawOne(), drawOne(), showToy()")
+    read = {
+        "find": ("#columns a.film", 40),
+        "you": ("#recs a.film", 8),
+        "map": ("#map text.label", 15),
+        "step": ("#toy td, #log li", 15),
+    }
+    for view, (selector, number) in read.items():
+        window.evaluate(f"location.hash = '#{view}'")
+        window.locator(f"#{view}-view").wait_for()
+        window.locator(selector).first.wait_for()
+        window.screenshot(path=screenshots / f"playground-walk-projector-{view}.png")
+        texts = window.locator(selector)
+        inside = texts.evaluate_all(
+            "texts => texts.filter(t => t.getBoundingClientRect().bottom <= innerHeight).length"
+        )
+        assert inside >= number * 0.9, f"{view}: {inside} of {number} on the screen"
+        assert texts.first.evaluate(size) >= (15 if view == "map" else 18)
+    assert errors == []

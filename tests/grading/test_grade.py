@@ -273,9 +273,9 @@ def test_only_what_has_changed_is_graded_again(tmp_path):
         "[1",
         "[]",
         '{"total": 3}',
-        (tmp_path / "submissions" / "a.json").read_text()[:-9],
+        (tmp_path / "submissions" / "a.json").read_text(encoding="utf-8")[:-9],
     ):
-        (tmp_path / "submissions" / "b.json").write_text(text)
+        (tmp_path / "submissions" / "b.json").write_text(text, encoding="utf-8")
         assert load(tmp_path / "submissions" / "b.json") is None
 
 

@@ -194,10 +194,10 @@ def test_names_in_any_bytes_are_made_safe(raw, safe):
 def test_a_latin_1_name_ends_nothing(tmp_path):
     raw = bytes(tmp_path) + b"/class"
     os.makedirs(raw + b"/M\xfcller")
-    with open(raw + b"/M\xfcller/svd.py", "w") as file:
+    with open(raw + b"/M\xfcller/svd.py", "w", encoding="utf-8") as file:
         file.write("1")
     os.makedirs(raw + b"/Bo")
-    with open(raw + b"/Bo/svd.py", "w") as file:
+    with open(raw + b"/Bo/svd.py", "w", encoding="utf-8") as file:
         file.write("1")
     found = packages([tmp_path / "class"])
     assert sorted(package.name for package in found) == ["Bo", "M_ller"]

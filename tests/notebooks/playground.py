@@ -68,7 +68,9 @@ def made(dataset: str, target: Path) -> str | None:
     file.unlink(missing_ok=True)
     names = [*(f"{stem}.pt" for stem in MODELS), PLANE]
     if lacking := [name for name in names if not (folder / name).exists()]:
-        expected = "expected each notebook to run to its end and to leave a fitted `model`, the first"
+        expected = (
+            "expected each notebook to run to its end and to leave a fitted `model`, the first"
+        )
         return f"{expected} `two` and `turn`, too; got no {', '.join(lacking)} in {folder}"
     try:
         models = {stem: kind.load(folder / f"{stem}.pt") for stem, kind in MODELS.items()}
@@ -100,7 +102,9 @@ def page(data: MovieLens, models: dict[str, FactorModel], plane: np.ndarray) -> 
     shapes = {name: tuple(model.item_factors.shape) for name, model in models.items()}
     for name, shape in (shapes | {"the plane": plane.shape}).items():
         if shape[0] != len(data.movies):
-            raise ValueError(f"expected a row for each of {len(data.movies)} movies in {name}, got {shape}")
+            raise ValueError(
+                f"expected a row for each of {len(data.movies)} movies in {name}, got {shape}"
+            )
     script = (SITE / "playground.js").read_text(encoding="utf-8")
     style = "".join((SITE / f"{name}.css").read_text(encoding="utf-8") for name in STYLES)
     html = template("playground").render(

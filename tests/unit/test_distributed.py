@@ -49,7 +49,7 @@ def same(one: ALS, other: ALS) -> bool:
 @pytest.fixture(autouse=True)
 def many_parts(monkeypatch):
     """As if there were more interactions: enough parts for seven processes."""
-    monkeypatch.setattr("mflib.als.math.log2", lambda n: 19.2)
+    monkeypatch.setattr("mflib.als.number_of_parts", lambda cells: 8)
     monkeypatch.setattr("mflib.matrices.BLOCK", 16**2 * 10)
 
 

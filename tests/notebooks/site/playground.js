@@ -209,7 +209,7 @@ function el(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes))
     if (typeof value === "function") element.addEventListener(name, value);
     else if (value !== false && value != null) element.setAttribute(name, value === true ? "" : value);
-  element.append(...children.flat().filter((child) => child != null && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child != null && child !== false));
   return element;
 }
 
@@ -235,7 +235,7 @@ const count = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s
 /* What all views know. */
 
 let data;
-const state = { film: 0, metric: 0, votes: new Map(), picked: null };
+const state = { film: 0, metric: 0, votes: new Map(), alpha: 0, lambda: 0, starters: [], picked: null };
 
 const nameOf = (id) => data.films[id].name;
 
@@ -244,17 +244,16 @@ function titleOf(id) {
   return [el("span", { class: "name" }, name), year && el("span", { class: "year" }, ` ${year}`)];
 }
 
-/** A film's vector as a band of colours: blue below 0, red above. */
+/** A vector as a band of colours: blue below 0, red above. */
 function band(x) {
-  const canvas = el("canvas", { class: "band", width: x.length, height: 1, "aria-hidden": "true" });
-  const pixels = new ImageData(x.length, 1);
   const largest = x.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-12);
-  x.forEach((value, f) => {
-    const colour = value > 0 ? [213, 94, 0] : [0, 114, 178];
-    pixels.data.set([...colour, 255 * Math.min(1, 1.15 * Math.abs(value / largest))], 4 * f);
+  const stops = Array.from(x, (value, f) => {
+    const strength = Math.min(100, Math.round(115 * Math.abs(value / largest)));
+    return `rgb(${value > 0 ? "213 94 0" : "0 114 178"}/${strength}%) ${100 * f / x.length}% ${100 * (f + 1) / x.length}%`;
   });
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
-  return canvas;
+  const strip = el("span", { class: "band", "aria-hidden": "true" });
+  strip.style.backgroundImage = `linear-gradient(to right,${stops})`;
+  return strip;
 }
 
 const vectorOf = (id) => {
@@ -369,11 +368,12 @@ function showFilm() {
   const id = state.film;
   const note = data.likes[id] < data.least ? " So few that the models know little of it." : "";
   $("film").replaceChildren(
-    el("h2", { id: "film-title", tabindex: "-1" }, titleOf(id)),
-    el("p", {}, `${data.genres[id].replaceAll("|", " · ")} — ${count(data.likes[id], "like")} by ${count(data.users, "user")}.${note}`),
-    band(vectorOf(id)),
-    el("div", { class: "buttons" }, votesOn(id, () => refocus("film", id)), el("a", { href: "#map", class: "button", click: () => pickOnMap(id, true) }, "Show on the map")),
-  );
+    el("div", {},
+      el("h2", { id: "film-title", tabindex: "-1" }, titleOf(id)),
+      el("p", {}, `${data.genres[id].replaceAll("|", " · ")} — ${count(data.likes[id], "like")} by ${count(data.users, "user")}.${note}`)),
+    el("div", { class: "buttons" }, votesOn(id, () => $("film").querySelector(".vote").focus()),
+      el("a", { href: "#map", class: "button", click: () => pickOnMap(id, true) }, "Show on the map")),
+    band(vectorOf(id)));
   const lists = data.models.map((_, model) => neighbours(data, model, state.metric, id));
   const holders = (film) => lists.map((list) => list.some((near) => near.id === film));
   $("columns").replaceChildren(...lists.map((list, model) => el(
@@ -392,15 +392,9 @@ function neighbour({ id, value }, model, holders) {
   const also = others.length ? el("span", { class: "hidden" }, `, also in ${others.join(", ")}`) : null;
   return el("li", { "data-id": id },
     el("a", { href: `#find=${id}`, class: "film" }, titleOf(id), also),
-    el("span", { class: "value" }, number(value)),
     el("span", { class: "pips", "aria-hidden": "true" }, pips),
+    el("span", { class: "value" }, number(value)),
     data.models[model] === "ALS" && band(vectorOf(id)));
-}
-
-/** After a list has been made anew: the focus to where it was, or to a heading. */
-function refocus(place, id, label) {
-  const same = $(place).querySelector(`[aria-label="${CSS.escape(label ?? "")}"]`);
-  (same ?? $(place).querySelector(".vote, h2, a"))?.focus();
 }
 
 /* Be the user. */
@@ -408,7 +402,7 @@ function refocus(place, id, label) {
 let recommended = [];
 
 /** Well-known films as different as can be: each next is the one least like those before. */
-function starters(most = 12) {
+function starters(most = 24) {
   const order = data.titles.map((_, id) => id).sort((a, b) => data.likes[b] - data.likes[a] || a - b);
   const known = order.slice(0, 80);
   const unit = (id) => {
@@ -423,15 +417,14 @@ function starters(most = 12) {
     const nearest = known.map((_, n) => (chosen.includes(n) ? 2 : Math.max(...chosen.map((m) => near(n, m)))));
     chosen.push(nearest.indexOf(Math.min(...nearest)));
   }
-  return chosen.map((n) => known[n]).sort((a, b) => order.indexOf(a) - order.indexOf(b));
+  return chosen.map((n) => known[n]);
 }
-
-const knobs = () => ({ alpha: Number($("alpha").value), lambda: 10 ** Number($("lambda").value) });
 
 /** Whole, or with the digits that matter. */
 const short = (value) => (value >= 10 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toFixed(2));
 
-function showKnobs({ alpha, lambda }) {
+function showKnobs() {
+  const { alpha, lambda } = state;
   for (const [name, value] of [["alpha", String(alpha)], ["lambda", short(lambda)]]) {
     $(`${name}-value`).textContent = value;
     $(name).setAttribute("aria-valuetext", value);
@@ -446,24 +439,35 @@ function showKnobs({ alpha, lambda }) {
 }
 
 function showUser() {
-  const { alpha, lambda } = knobs();
-  showKnobs({ alpha, lambda });
+  showKnobs();
   const votes = [...state.votes].sort(([a], [b]) => a - b);
   const likes = votes.filter(([, r]) => r > 0);
   $("votes").replaceChildren(...[...state.votes.keys()].reverse().map((id) => el(
     "li", {}, el("span", { class: "film" }, titleOf(id)), votesOn(id, () => refocusVotes(id)))));
   if (!votes.length) $("votes").append(el("li", { class: "note" }, "None yet."));
+  $("starters").replaceChildren(...state.starters.filter((id) => !state.votes.has(id)).slice(0, 8).map(chip));
   const before = recommended.map(({ id }) => id);
-  const user = foldIn(data, votes, alpha, lambda);
+  const user = foldIn(data, votes, state.alpha, state.lambda);
   recommended = likes.length ? recommend(data, user) : [];
   const known = likes.length > 0;
   $("vector").replaceChildren(...(known
-    ? [el("span", {}, "You, in 64 numbers"), band(user.x), el("span", {}, `length ${number(Math.hypot(...user.x))}`)]
+    ? [el("span", {}, `You, in ${user.x.length} numbers`), band(user.x), el("span", {}, `length ${number(Math.hypot(...user.x))}`)]
     : [el("span", {}, votes.length
       ? "You have only said what you do not like: for that the best vector is 0, and nothing comes before anything else. Like a film."
       : "Like a film, and they are here.")]));
   const largest = Math.max(...recommended.map(({ score }) => score), 1e-9);
   $("recs").replaceChildren(...recommended.map((film, place) => recommendation(film, place, user, largest, before)));
+}
+
+/** A well-known film, which a click likes. */
+function chip(id, place) {
+  const click = () => {
+    vote(id, 1);
+    const chips = $("starters").children;
+    (chips[Math.min(place, chips.length - 1)]?.firstChild ?? $("you-box")).focus();
+    tell();
+  };
+  return el("li", {}, el("button", { type: "button", "aria-label": `Like ${nameOf(id)}`, click }, icon("heart", ""), nameOf(id)));
 }
 
 function recommendation({ id, score }, place, user, largest, before) {
@@ -499,32 +503,23 @@ function tell() {
 
 function startUser() {
   combobox(document.querySelector("[data-search=you]"), "you", (id) => { vote(id, 1); tell(); });
-  const list = $("starter-list");
-  const fill = () => list.replaceChildren(...starterIds.map((id) => el(
-    "li", { "data-id": id }, el("span", { class: "film" }, titleOf(id)), votesOn(id, () => {
-      fill();
-      list.querySelector(`[data-id="${id}"] .vote`).focus();
-      tell();
-    }))));
-  const starterIds = starters();
-  fill();
-  $("alpha").value = data.alpha;
-  $("lambda").value = Math.log10(data.lambda);
-  for (const name of ["alpha", "lambda"]) {
-    $(name).addEventListener("input", showUser);
-    $(name).addEventListener("change", tell);
-  }
-  $("reset").addEventListener("click", () => {
+  state.starters = starters();
+  // a slider has steps, the model's own lambda need not be one of them
+  const own = () => {
+    Object.assign(state, { alpha: data.alpha, lambda: data.lambda });
     $("alpha").value = data.alpha;
     $("lambda").value = Math.log10(data.lambda);
-    showUser();
-    tell();
-  });
+  };
+  own();
+  $("alpha").addEventListener("input", (event) => { state.alpha = Number(event.target.value); showUser(); });
+  $("lambda").addEventListener("input", (event) => { state.lambda = 10 ** event.target.value; showUser(); });
+  for (const name of ["alpha", "lambda"]) $(name).addEventListener("change", tell);
+  $("reset").addEventListener("click", () => { own(); showUser(); tell(); });
 }
 
 /* The map. */
 
-const map = { zoom: 1, x: 0, y: 0, extent: [1, 1], labels: [] };
+const map = { zoom: 1, x: 0, y: 0, extent: [1, 1], labels: [], pointed: null };
 const ZOOMS = [0.5, 60];
 
 const planeOf = (id) => [data.plane[2 * id], data.plane[2 * id + 1]];
@@ -573,8 +568,8 @@ function dragging(pane) {
   });
   pane.addEventListener("pointermove", (event) => {
     const before = down.get(event.pointerId);
-    if (!before) return;
     const now = whereIn(pane, event);
+    if (!before) return void point(nearestOnMap(now));
     const [dx, dy] = [now[0] - before[0], now[1] - before[1]];
     travelled += Math.abs(dx) + Math.abs(dy);
     const other = [...down].find(([pointer]) => pointer !== event.pointerId)?.[1];
@@ -591,8 +586,16 @@ function dragging(pane) {
       if (id != null) pickOnMap(id, false);
     }
   };
+  pane.addEventListener("pointerleave", () => point(null));
   pane.addEventListener("pointerup", up);
   pane.addEventListener("pointercancel", up);
+}
+
+/** Name the film under the mouse. */
+function point(id) {
+  if (id === map.pointed) return;
+  map.pointed = id;
+  drawMap();
 }
 
 /** Size of the pane and pixels of a unit. */
@@ -639,10 +642,14 @@ function lookAt(ids) {
   drawMap();
 }
 
-const chosenOnMap = () => [...new Set([state.picked, ...state.votes.keys()])].filter((id) => id != null);
+const chosenOnMap = () => [...new Set([...state.votes.keys(), ...(state.picked == null ? [] : [state.picked])])];
 
+/** The film whose label or, if there is none, whose dot is at a point in pixels; or null. */
 function nearestOnMap(point) {
   const now = view();
+  const named = map.labels.find(({ box }) => box &&
+    point[0] > box[0] && point[0] < box[2] && point[1] > box[1] && point[1] < box[3]);
+  if (named) return named.id;
   let best = null;
   let least = 18;
   for (const id of map.order) {
@@ -667,17 +674,13 @@ function pickOnMap(id, move) {
 
 function showPicked() {
   const id = state.picked;
-  if (id == null) {
-    $("picked").replaceChildren(el("p", {}, "Click a dot, or find a film by its title, to see where it lies."));
-    return;
-  }
   const [x, y] = planeOf(id);
   $("picked").replaceChildren(
     el("h2", {}, titleOf(id)),
     el("p", {}, data.genres[id].replaceAll("|", " · ")),
     el("p", {}, `Its two numbers are ${number(x)} and ${number(y)}, from ${count(data.ratings[id], "rating")}.`),
     el("div", { class: "buttons" },
-      votesOn(id, () => { showPicked(); refocus("picked"); }),
+      votesOn(id, () => { showPicked(); $("picked").querySelector(".vote").focus(); }),
       el("a", { href: `#find=${id}`, class: "button" }, "See its neighbours")));
 }
 
@@ -699,13 +702,17 @@ function drawMap() {
     el("li", {}, el("a", { href: `#find=${id}`, class: "film" }, titleOf(id)))));
 }
 
-function axes({ width, height, scale }) {
+/** Where the axes are and, of each, where its name begins, in pixels. */
+function axesOf({ width, height, scale }) {
   const [x, y] = [width / 2 - map.x * scale, height / 2 + map.y * scale];
-  return [
-    svg("path", { class: "axis", d: `M0 ${y}H${width}M${x} 0V${height}` }),
-    svg("text", { class: "axis-name", x: width - 8, y: Math.min(height - 6, Math.max(14, y - 6)), "text-anchor": "end" }, "factor 0 →"),
-    svg("text", { class: "axis-name", x: Math.min(width - 70, Math.max(6, x + 6)), y: 16 }, "↑ factor 1"),
-  ];
+  const within = (value, low, high) => Math.min(high, Math.max(low, value));
+  return { x, y, names: [[width - 72, within(y - 6, 32, height - 6)], [within(x + 6, 6, width - 70), 16]] };
+}
+
+function axes(now) {
+  const { x, y, names } = axesOf(now);
+  const name = (n, text) => svg("text", { class: "axis-name", x: names[n][0], y: names[n][1] }, text);
+  return [svg("path", { class: "axis", d: `M0 ${y}H${now.width}M${x} 0V${now.height}` }), name(0, "factor 0 →"), name(1, "↑ factor 1")];
 }
 
 function drawDots(canvas, now) {
@@ -731,8 +738,9 @@ function placeLabels(now) {
   const pen = (map.pen ??= document.createElement("canvas").getContext("2d"));
   const size = parseFloat(getComputedStyle($("map")).fontSize);
   const chosen = chosenOnMap();
-  const kindOf = (id) => (id === state.picked ? "picked" : { 1: "heart", "-1": "cross" }[state.votes.get(id)] ?? "");
-  const taken = [];
+  if (map.pointed != null && !chosen.includes(map.pointed)) chosen.unshift(map.pointed);
+  const kindOf = (id) => (id === state.picked || id === map.pointed ? "picked" : { 1: "heart", "-1": "cross" }[state.votes.get(id)] ?? "");
+  const taken = axesOf(now).names.map(([x, y]) => [x, y - 12, x + 70, y + 4]);
   const labels = [];
   const room = Math.min(60, (now.width * now.height) / 9000);
   const shown = [];
@@ -813,12 +821,12 @@ function readyToy() {
 }
 
 function drawOne() {
-  if (readyToy()) return;
+  if (readyToy()) toy.drawn = [];
   if (!toy.drawn.length) toy.log = [];
   toy.changed = {};
   toy.drawn.push(nextDraw());
   toy.log.push(said(toy.drawn.at(-1)));
-  if (readyToy() && toy.method === "warp") toy.log.push(concluded());
+  if (readyToy()) toy.log.push(...(toy.method === "warp" ? concluded() : chosenOf()));
 }
 
 const s = (u, i) => number(scoreOf(toy, u, i));
@@ -833,15 +841,23 @@ function said(j) {
   return `${draw} scores ${s(u, j)}, more than ${limit}: too near to ${FILM[i]}, or above it. Found!`;
 }
 
-/** What the search has told. */
-function concluded() {
-  const { u, i } = toy;
-  const true_rank = rankOf(u, i);
-  const needed = searchIn(toy, u, i, toy.drawn, TOY.margin);
-  if (!needed) return `Nothing found in ${TOY.draws} draws: WARP lets this like alone. True rank: ${true_rank}.`;
-  const rank = Math.floor((FILM.length - 1) / needed);
-  return `So the rank of ${FILM[i]} is about ⌊3 / ${needed}⌋ = ${rank}, and the step weighs L(${rank}) = ${number(harmonic(rank))}. True rank: ${true_rank}.`;
+/** Which draw BPR takes. */
+function chosenOf() {
+  const j = hardest(toy, toy.u, toy.drawn);
+  return toy.drawn.length > 1 ? [`The highest of these is ${FILM[j]}.`] : [];
 }
+
+/** What WARP's search has told. */
+function concluded() {
+  const truth = `Counted, the rank is ${rankOf(toy.u, toy.i)}.`;
+  const needed = searchIn(toy, toy.u, toy.i, toy.drawn, TOY.margin);
+  if (!needed) return [`Nothing found in ${TOY.draws} draws: WARP lets this like alone. ${truth}`];
+  const rank = Math.floor((FILM.length - 1) / needed);
+  const weight = number(harmonic(rank));
+  return [`Draw ${needed} has found one, so the rank is taken to be ⌊3 / ${needed}⌋ = ${rank}, and the step weighs L(${rank}) = ${weight}. ${truth}`];
+}
+
+const parenthesised = (value) => (value < 0 ? `(${number(value, 3)})` : number(value, 3));
 
 const rankOf = (u, i) => FILM.filter((_, j) => violates(toy, u, i, j, TOY.margin)).length;
 
@@ -849,20 +865,20 @@ function takeStep() {
   while (!readyToy()) drawOne();
   const { u, i, drawn } = toy;
   const before = { P: [...toy.P], Q: [...toy.Q], b: [...toy.b] };
-  let told;
-  if (toy.method === "warp") {
-    const { needed, j, weight } = warpStep(toy, u, i, drawn, TOY);
-    told = needed
-      ? [`p: ${number(before.P[u], 3)} + 0.1 · ${number(weight)} · (${number(before.Q[i], 3)} − ${number(before.Q[j], 3)}) = ${number(toy.P[u], 3)}.`,
-        `${FILM[i]} goes up to ${number(toy.Q[i], 3)}, ${FILM[j]} down to ${number(toy.Q[j], 3)}.`.replaceAll("up to", toy.Q[i] >= before.Q[i] ? "up to" : "to").replaceAll("down to", toy.Q[j] <= before.Q[j] ? "down to" : "to")]
-      : ["Nothing moves."];
-  } else {
+  const to = (i) => `${FILM[i]} goes from ${number(before.Q[i], 3)} to ${number(toy.Q[i], 3)}`;
+  const both = (j, push) => {
+    const sum = `${number(before.P[u], 3)} + 0.1 · ${number(push, 3)} · (${number(before.Q[i], 3)} − ${parenthesised(before.Q[j])})`;
+    return `p = ${sum} = ${number(toy.P[u], 3)}. ${to(i)}, ${to(j)}.`;
+  };
+  let told = ["Nothing moves."];
+  if (toy.method === "bpr") {
     const j = hardest(toy, u, drawn);
     const { x, g } = bprStep(toy, u, i, j, TOY);
-    told = [
-      `${FILM[i]} is ahead of ${FILM[j]} by x = ${number(x, 3)}, so g = σ(−x) = ${number(g, 3)}: ${x < 0 ? "the wrong order, a strong push" : g > 0.4 ? "hardly ahead, still a push" : "clearly ahead, a faint push"}.`,
-      `p: ${number(before.P[u], 3)} + 0.1 · ${number(g, 3)} · (${number(before.Q[i], 3)} − ${number(before.Q[j], 3)}) = ${number(toy.P[u], 3)}. The numbers of ${FILM[i]} and ${FILM[j]} are now ${number(toy.Q[i], 3)} and ${number(toy.Q[j], 3)}.`,
-    ];
+    const push = x < 0 ? "the wrong order, a strong push" : g > 0.4 ? "hardly ahead, still a push" : "ahead, a faint push";
+    told = [`${FILM[i]} is ahead of ${FILM[j]} by x = ${number(x, 3)}, so g = σ(−x) = ${number(g, 3)}: ${push}.`, both(j, g)];
+  } else {
+    const { needed, j, weight } = warpStep(toy, u, i, drawn, TOY);
+    if (needed) told = [both(j, weight)];
   }
   toy.log.push(...told);
   toy.changed = Object.fromEntries(["P", "Q", "b"].map((name) => [name, toy[name].map((value, n) => value !== before[name][n])]));
@@ -885,7 +901,7 @@ function wrongPairs() {
 function showToy() {
   const is = (name, n) => (toy.changed[name]?.[n] ? "changed" : null);
   const bpr = toy.method === "bpr";
-  const head = el("tr", {}, el("td", {}), FILM.map((film, i) => el("th", { scope: "col" }, `film ${film}`)));
+  const head = el("tr", {}, el("td", {}), FILM.map((film) => el("th", { scope: "col" }, el("span", { class: "wide-only" }, "film "), film)));
   const numbers = el("tr", { class: "numbers" }, el("th", { scope: "row" }, el("i", {}, "q")),
     toy.Q.map((q, i) => el("td", { class: is("Q", i) }, number(q, 3))));
   const biases = el("tr", { class: "numbers" }, el("th", { scope: "row" }, el("i", {}, "b")),
@@ -899,7 +915,10 @@ function showToy() {
   $("log").replaceChildren(...toy.log.map((line) => el("li", {}, line)));
   $("draws-choice").hidden = !bpr;
   $("search-tells").hidden = bpr;
-  $("draw").disabled = readyToy();
+  const ready = toy.drawn.length > 0 && readyToy();
+  $("draw").textContent = ready ? "Draw anew" : "Draw a film";
+  $("draw").classList.toggle("main", !ready);
+  $("take").classList.toggle("main", ready);
   $("line").replaceChildren(numberLine());
 }
 
@@ -924,32 +943,34 @@ function numberLine() {
   const scores = FILM.map((_, j) => scoreOf(toy, u, j));
   const limit = scores[i] - TOY.margin;
   const [low, high] = [Math.min(-1.2, limit, ...scores) - 0.2, Math.max(1.2, ...scores) + 0.2];
-  const place = (value) => 20 + (460 * (value - low)) / (high - low);
-  const warp = toy.method === "warp";
-  const drawing = svg("svg", { viewBox: "0 0 500 118", role: "img" });
+  const unit = parseFloat(getComputedStyle(document.documentElement).fontSize) / 16; // pixels
+  const wide = Math.max(280, Math.min(760, $("line").clientWidth / unit));
+  const place = (value) => 20 + ((wide - 40) * (value - low)) / (high - low);
   const list = FILM.map((film, j) => `${film} ${s(u, j)}${toy.likes[u].includes(j) ? ", liked" : ""}`).join("; ");
-  drawing.setAttribute("aria-label", `The scores of user ${USER[u]} on a line: ${list}.`);
-  if (warp) {
-    drawing.append(
-      svg("rect", { class: "zone", x: place(limit), y: 26, width: 490 - place(limit), height: 62 }),
-      svg("text", { class: "zone-name", x: 488, y: 18, "text-anchor": "end" }, `too near to ${FILM[i]}, or above it: more than ${number(limit)}`));
-  }
-  drawing.append(svg("path", { class: "axis", d: "M10 88H490" }));
-  const height = [];
-  const order = FILM.map((_, j) => j).sort((a, b) => scores[a] - scores[b]);
-  for (const j of order) {
+  const placed = [];
+  const marks = [];
+  for (const j of FILM.map((_, n) => n).sort((a, b) => scores[a] - scores[b])) {
     const x = place(scores[j]);
-    const level = height.filter((other) => Math.abs(other - x) < 24).length;
-    height.push(x);
-    const kind = `${toy.likes[u].includes(j) ? "liked" : ""} ${j === i ? "now" : ""} ${toy.drawn.includes(j) ? "drawn" : ""}`;
-    const y = 72 - Math.min(level, 1) * 28;
-    drawing.append(
-      svg("path", { class: "stem", d: `M${x} ${y + 11}V88` }),
+    // the first level, of balls and of numbers, on which no other is too near
+    const level = [0, 1, 2, 3].find((n) => placed.every((other) => other.level !== n || x - other.x > 28));
+    const row = [0, 1, 2].find((n) => n === 2 || placed.every((other) => other.row !== n || x - other.x > 42));
+    placed.push({ x, level, row });
+    const kind = `${j === i ? "now" : ""} ${toy.drawn.includes(j) ? "drawn" : ""}`;
+    const y = 107 - 27 * level;
+    marks.push(
       svg("circle", { class: `ball ${kind}`, cx: x, cy: y, r: 12 }),
       svg("text", { class: `ball-name ${kind}`, x, y: y + 5, "text-anchor": "middle" }, FILM[j]),
-      svg("text", { class: "tick", x, y: 104 + 0 * level, "text-anchor": "middle" }, height.length > 1 && level ? "" : number(scores[j])));
+      svg("text", { class: "tick", x, y: 139 + 15 * row, "text-anchor": "middle" }, number(scores[j])));
+    if (toy.likes[u].includes(j)) marks.push(svg("use", { class: "ball-heart", href: "#heart", x: x + 4, y: y - 20, width: 15, height: 15 }));
   }
-  return drawing;
+  const top = 60 - 27 * Math.max(...placed.map(({ level }) => level));
+  const zone = [
+    svg("rect", { class: "zone", x: place(limit), y: top, width: wide - place(limit), height: 122 - top }),
+    svg("text", { class: "zone-name", x: wide - 8, y: top + 17, "text-anchor": "end" }, `too near to ${FILM[i]}, or above it: more than ${number(limit)}`),
+  ];
+  const label = `The scores of user ${USER[u]} on a line: ${list}.`;
+  return svg("svg", { viewBox: `0 ${top} ${wide} ${172 - top}`, width: wide * unit, role: "img", "aria-label": label },
+    ...(toy.method === "warp" ? zone : []), svg("path", { class: "axis", d: `M0 122H${wide}` }), ...marks);
 }
 
 /** Searches for every like from the scores as they are; nothing is changed. */
@@ -974,12 +995,20 @@ function showSearches() {
       el("td", { class: "number" }, String(rank)),
       el("td", {}, histogram([...counts, lost])),
       el("td", { class: "number" }, found.length ? number(mean(found), 1) : "never found"),
-      el("td", { class: "number" }, rank ? number(FILM.length / rank, 1) : "–"));
+      el("td", { class: "number" }, rank ? number(expectedDraws(rank), 1) : "–"));
   });
-  const heads = ["like", "true rank", `draws until found: 1 … ${TOY.draws}, none`, "mean", "expected, 4 / rank"];
+  const heads = ["like", "true rank", `draws until found: 1 … ${TOY.draws}, none`, "mean", "expected"];
   $("found").replaceChildren(el("caption", { class: "hidden" }, "A hundred searches for each like"),
     el("thead", {}, el("tr", {}, heads.map((name, n) => el("th", { scope: "col", class: [1, 3, 4].includes(n) ? "number" : null }, name)))), el("tbody", {}, rows));
   say("A hundred searches for each like: the table says how many draws they took.");
+}
+
+/** The mean number of draws of a search that finds one of `rank` films within its draws. */
+function expectedDraws(rank) {
+  const found = rank / FILM.length;
+  const chances = Array.from({ length: TOY.draws }, (_, n) => found * (1 - found) ** n);
+  const all = chances.reduce((sum, chance) => sum + chance, 0);
+  return chances.reduce((sum, chance, n) => sum + (n + 1) * chance, 0) / all;
 }
 
 function histogram(counts) {
@@ -1008,6 +1037,7 @@ function startSteps() {
     input.addEventListener("change", then(() => startToy(input.value)));
   for (const input of document.querySelectorAll("[name=draws]"))
     input.addEventListener("change", then(() => Object.assign(toy, { drawn: [], log: [] })));
+  new ResizeObserver(() => $("line").replaceChildren(numberLine())).observe($("step-view"));
   showToy();
 }
 
@@ -1025,6 +1055,7 @@ function route(moved) {
     if (link.hash === `#${shown}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   showFilm();
+  if (shown === "map" && state.picked == null) pickOnMap(state.film, false);
   drawMap();
   document.title = `${shown === "find" ? nameOf(state.film) : $(`${shown}-title`).textContent} · Playground`;
   if (moved) {
@@ -1042,13 +1073,13 @@ async function main() {
     return;
   }
   state.film = Math.max(0, data.titles.findIndex((title) => title.startsWith("Toy Story")));
-  for (const place of document.querySelectorAll(".least")) place.textContent = data.least;
+  for (const [name, value] of [["least", data.least], ["factors", data.vectorScale.length]])
+    for (const place of document.querySelectorAll(`.${name}`)) place.textContent = value;
   combobox(document.querySelector("[data-search=find]"), "find", (id) => { location.hash = `#find=${id}`; });
   for (const input of document.querySelectorAll("[name=metric]"))
     input.addEventListener("change", () => { state.metric = data.metrics.indexOf(input.value); showFilm(); });
   startUser();
   startMap();
-  showPicked();
   startSteps();
   showUser();
   addEventListener("hashchange", () => route(true));
