@@ -23,13 +23,14 @@ from pathlib import Path
 
 import cgroups
 import seccomp
-from watch import Watch
+from confined import Strength, World, as_user, bounds_of, filtered
+from watch import Limits, Watch
 
 TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
 # The user id that root becomes, plus a number, so that two runs are not counted together.
 STRANGER = 61_000
 RUNS = count()
-PLACE = "/submission"  # the folder as it is called inside: the same wherever it was made
+USUAL = Limits()
 # One thread each: several runs share a machine. Sets have the same order everywhere.
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -46,20 +47,6 @@ class UnprotectedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of one run; of all its processes together, where nothing else is said."""
-
-    cpu_seconds: int = 600  # of the processor
-    seconds: float = 3600.0  # by the clock, for what waits
-    idle: float = 60.0  # seconds in which the processor is hardly used
-    memory: int = 6 * 2**30  # bytes: of address space of one process, and in use by all
-    processes: int = 200  # threads count
-    file_size: int = 200 * 2**20  # bytes of one file, the output included
-    disk: int = 2 * 2**30  # bytes of all files
-    files: int = 20_000
-
-
-@dataclass(frozen=True)
 class Finished:
     """The exit code of a run, or None where it was ended, and why; the end of what it printed."""
 
@@ -67,23 +54,6 @@ class Finished:
     output: str
     seconds: float  # of the processor
     ended: str = ""
-
-
-@dataclass(frozen=True)
-class Strength:
-    """What this machine has beyond the tools without which nothing is run."""
-
-    no_namespaces: bool = False  # within the sandbox
-    filter: bool = False  # of system calls
-    group: str = ""  # see cgroups.available
-
-    def __str__(self) -> str:
-        bounded = f"control groups, {self.group}" if self.group else "watched"
-        yes = {True: "yes", False: "NO"}
-        return (
-            f"no namespaces within {yes[self.no_namespaces]}, calls filtered {yes[self.filter]}, "
-            f"memory and processor of all processes: {bounded}"
-        )
 
 
 @cache
@@ -128,7 +98,7 @@ def run(
     command: list[str],
     work: Path,
     visible: list[Path],
-    limits: Limits = Limits(),
+    limits: Limits = USUAL,
     trust: bool = False,
     container: bool = False,
 ) -> Finished:
@@ -150,14 +120,10 @@ def _run(
 ) -> Finished:
     group = cgroups.group(how.group if how else "", limits.memory, limits.processes + 50)
     try:
-        with _output() as (file, path), _handed_over(work) as user, _filter(how) as rules:
-            whole = command
-            if how is not None:
-                inside = ["prlimit", f"--nproc={limits.processes}", *command]
-                bwrap = [*_bubblewrap(work, visible, user, how, rules), "--", *inside]
-                whole = _entered(bwrap, work, visible, user, limits, group)
+        with _output() as (file, path), _handed_over(work) as user, filtered(how) as rules:
+            world = World(work, visible, user, limits, group, how, rules)
             process = subprocess.Popen(
-                whole,
+                command if how is None else world.entered(command),
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -187,7 +153,7 @@ def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finishe
     if os.geteuid() != 0:
         raise UnprotectedError("expected root in the container, to become another user for others")
     with _output() as (file, path), _handed_over(work) as user:
-        bounds = [*_as_user(user), *_bounds(limits), f"--nproc={limits.processes}"]
+        bounds = [*as_user(user), *bounds_of(limits), f"--nproc={limits.processes}"]
         process = subprocess.Popen(
             [*bounds, *command],
             stdout=file,
@@ -203,81 +169,6 @@ def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finishe
         finally:  # nobody takes the others with it: they are known by their user
             end = ["pkill", "--signal", "KILL", "--uid", str(user)]
             subprocess.run(end, capture_output=True)
-
-
-def _places(work: Path, visible: list[Path], user: int | None) -> dict[Path, Path]:
-    """Where each folder is bound from: root binds it where the other user may look."""
-    folders = dict.fromkeys(folder.resolve() for folder in [*visible, work])
-    if user is None:
-        return {folder: folder for folder in folders}
-    return {folder: Path("/mnt") / str(n) for n, folder in enumerate(folders)}
-
-
-def _bubblewrap(
-    work: Path, visible: list[Path], user: int | None, how: Strength, rules: object
-) -> list[str]:
-    bwrap = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
-    if how.no_namespaces:
-        bwrap += ["--unshare-user", "--disable-userns"]
-    if rules is not None:
-        bwrap += ["--seccomp", str(rules.fileno())]
-    bwrap += ["--proc", "/proc", "--dev", "/dev"]
-    bwrap += ["--size", str(2**28), "--tmpfs", "/dev/shm"]
-    bwrap += ["--size", str(2**30), "--tmpfs", "/tmp"]
-    bwrap += ["--ro-bind", "/usr", "/usr"]
-    for name in ("lib", "lib64", "bin", "sbin"):
-        bwrap += ["--symlink", f"usr/{name}", f"/{name}"]
-    for place in ("/etc/fonts", "/etc/ld.so.cache"):
-        bwrap += ["--ro-bind-try", place, place]
-    for folder, place in _places(work, visible, user).items():
-        own = folder == work.resolve()
-        bwrap += ["--bind" if own else "--ro-bind", str(place), PLACE if own else str(folder)]
-    return [*bwrap, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", PLACE]
-
-
-def _entered(
-    bwrap: list[str],
-    work: Path,
-    visible: list[Path],
-    user: int | None,
-    limits: Limits,
-    group: cgroups.Group,
-) -> list[str]:
-    """The command that enters the group, becomes the other user, sets limits, enters the world."""
-    bounds = _bounds(limits)
-    steps, apart, other = [*group.entering], [], []
-    if user is not None:
-        places = _places(work, visible, user)
-        steps += ["mount -t tmpfs none /mnt", *(f"mkdir {place}" for place in places.values())]
-        steps += [f"mount --bind '{folder}' {place}" for folder, place in places.items()]
-        apart = ["unshare", "--mount", "--propagation", "private"]
-        other = _as_user(user)
-    whole = [*other, *bounds, *bwrap]
-    if steps:
-        whole = [*apart, "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh", *whole]
-    return [*group.before, *whole]
-
-
-def _bounds(limits: Limits) -> list[str]:
-    bounds = ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu_seconds}", "--core=0"]
-    return [*bounds, f"--fsize={limits.file_size}"]
-
-
-def _as_user(user: int) -> list[str]:
-    other = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    return [*other, "--no-new-privs"]
-
-
-@contextmanager
-def _filter(how: Strength | None) -> Iterator[object]:
-    """An open file with the rules of system calls, or None."""
-    if how is None or not how.filter:
-        yield None
-        return
-    with tempfile.TemporaryFile() as file:
-        file.write(seccomp.program(platform.machine(), hidden_memory=bool(how.group)))
-        file.seek(0)
-        yield file
 
 
 @contextmanager

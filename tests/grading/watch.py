@@ -8,8 +8,8 @@ who takes more than a core has to stand behind everybody else.
 import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 from cgroups import Group
@@ -21,19 +21,22 @@ IDLE = 0.05  # cores: who uses less, waits
 BY_CLOCK = "by the clock"
 
 
-class Bounds(Protocol):
-    """What is asked of sandbox.Limits."""
+@dataclass(frozen=True)
+class Limits:
+    """Of one run; of all its processes together, where nothing else is said."""
 
-    cpu_seconds: int
-    seconds: float
-    idle: float
-    memory: int
-    disk: int
-    files: int
+    cpu_seconds: int = 600  # of the processor
+    seconds: float = 3600.0  # by the clock, for what waits
+    idle: float = 60.0  # seconds in which the processor is hardly used
+    memory: int = 6 * 2**30  # bytes: of address space of one process, and in use by all
+    processes: int = 200  # threads count
+    file_size: int = 200 * 2**20  # bytes of one file, the output included
+    disk: int = 2 * 2**30  # bytes of all files
+    files: int = 20_000
 
 
 class Watch:
-    def __init__(self, pid: int, work: Path, limits: Bounds, group: Group):
+    def __init__(self, pid: int, work: Path, limits: Limits, group: Group):
         self.pid, self.work, self.limits, self.group = pid, work, limits, group
         self.start = self.looked = self.since = time.monotonic()
         self.cpu_seconds = self.cpu_then = 0.0
