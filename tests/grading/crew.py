@@ -20,6 +20,7 @@ from sandbox import remove
 from workplace import Turn
 
 TRIES = 3  # of what is killed from outside
+BOUNDS = Bounds()
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Attempt:
         self.found = Graded(package, blank(package, options))
         self.start, self.done = time.monotonic(), 0.0
         folder.mkdir(parents=True)
-        self.child = Child(child, package, options, folder, bounds=Bounds())
+        self.child = Child(child, package, options, folder, bounds=BOUNDS)
 
     def go_on(self, progress: Callable[[float], object]) -> bool:
         """Take the next message; whether there may be more."""

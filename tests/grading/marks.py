@@ -17,7 +17,7 @@ import numpy as np
 from cases import RUBRIC
 from cells import HandedOut, handed_out
 from judge import NOT_ATTEMPTED, Verdict
-from lists import LISTS, hidden, judge_lists
+from lists import LISTS, hidden, judge_lists, reference_figures
 from reference import ROOT, expected, imports
 from report import POINTS, Report
 from reproduced import changes, dataset_of, notebook_to_run, stored_reference
@@ -48,7 +48,9 @@ class Options:
     secret: int  # the seed of all hidden inputs
     suite: Path  # the package with empty kernels, see ``empty_suite``
     trust: bool = False
+    container: bool = False  # it is the sandbox
     alone: bool = False  # nothing else is graded meanwhile
+    figures: dict[str, tuple] = field(default_factory=dict)  # see lists.reference_figures, by task
     spent: list[float] = field(default_factory=list)  # seconds of the processor of each run
 
     @property
@@ -59,7 +61,7 @@ class Options:
         """Run a command in the sandbox -> why it ended badly, or nothing."""
         wait = seconds * (WAIT_ALONE if self.alone else WAIT)
         limits = Limits(cpu_seconds=seconds, seconds=wait)
-        finished = run(command, folder, [], limits, self.trust)
+        finished = run(command, folder, [], limits, self.trust, self.container)
         self.spent.append(finished.seconds)
         if finished.code is None:
             return f"ended {finished.ended}"
@@ -132,7 +134,9 @@ def mark_lists(
         try:
             if result.error:
                 raise ValueError(f"{result.error} {f'({result.where})' if result.where else ''}")
-            reached, why = judge_lists(task, options.dataset, options.secret, result.arrays)
+            of_run = (options.dataset, options.secret)
+            between = options.figures.get(task) or reference_figures(task, *of_run)
+            reached, why = judge_lists(task, *of_run, result.arrays, between)
         except Exception as error:  # what came out may be anything
             report.reasons[task].append(f"recommendations: {error or type(error).__name__}")
             continue
