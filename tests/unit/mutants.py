@@ -45,7 +45,7 @@ MUTANTS = [  # what is wrong, file, right, wrong
     ("ALS: extrapolation from the first items", "als.py", "change.copy_(self.item_factors)  #", "first = locals().get('first', self.item_factors.clone()); change.copy_(first)  #"),
     ("ALS: extrapolation in the second iteration only", "als.py", "torch.sub(self.item_factors, change, out=change)", "torch.sub(self.item_factors, change, out=change) if not self.history else change.zero_()"),
     ("ALS: directions not conjugate", "als.py", "direction = residual + rr / before.clamp_min(tiny) * direction", "direction = residual"),
-    ("ALS: loss of the stored cells only", "als.py", "loss = (XX * YY).sum()", "loss = 0 * XX.sum()"),
+    ("ALS: loss of the stored cells only", "als.py", "of_all_cells = (squares(X) * squares(Y)).sum()", "of_all_cells = 0 * X.sum()"),
     ("ALS: the last block of columns dropped", "als.py", "range(0, user_items.shape[1], WIDTH)", "range(0, max(1, user_items.shape[1] - WIDTH), WIDTH)"),
     ("ALS: all systems held at once", "matrices.py", "size = max(1, BLOCK // numbers_per_row)", "size = max(1, n_rows)"),
     ("ALS: new users have the biases of user 0", "model.py", "P.new_zeros(len(P))", "self.user_biases[:1].expand(len(P))"),
