@@ -59,7 +59,7 @@ MUTANTS = [  # what is wrong, file, right, wrong
     ("BPR: bias left out of the difference", "bpr.py", "x = bi - bj + (", "x = ("),
     ("BPR: penalties swapped", "bpr.py", "learning_rate * user_regularization", "learning_rate * item_regularization"),
     ("BPR: the easiest draw", "bpr.py", "scores.argmax(0", "scores.argmin(0"),
-    ("BPR: draws judged without the bias", "bpr.py", "scores = b[candidates] + (", "scores = ("),
+    ("BPR: draws judged without the bias", "bpr.py", "scores = b[candidates] + q", "scores = q"),
     ("BPR: draws of other users", "bpr.py", "users.repeat(self.draws)", "users.repeat_interleave(self.draws)"),
     ("BPR: one draw, whatever is asked", "bpr.py", "self.draws = draws", "self.draws = 1"),
     ("BPR: dislikes are likes", "bpr.py", "likes = likes_of(user_items)", "likes = user_items != 0"),
