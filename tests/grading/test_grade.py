@@ -231,6 +231,38 @@ def test_the_data_set_of_a_notebook_is_seen():
     assert reproduced.dataset_of("als", {}, "ml-1m") == "ml-1m"
 
 
+def test_a_notebook_is_run_unless_nothing_else_can_come(tmp_path, monkeypatch):
+    assert marks.needed_by("bpr") == {"als", "bpr"}
+    assert marks.needed_by("warp") == set(RUBRIC)
+    file = reproduced.STORED["ml-100k"] / "03_bpr.ipynb"
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    stored = {c["id"]: c for c in cells if c["cell_type"] == "code"}
+    run: list[str] = []
+    monkeypatch.setattr(marks, "prepare_notebook", lambda task, *_: run.append(task))
+    monkeypatch.setattr(marks.Options, "launch", lambda *_: "")
+    monkeypatch.setattr(marks, "executed_cells", lambda *_: {})
+
+    def marked_after(found, outputs=stored, **points):
+        report = Report("a", {task: POINTS.copy() | points for task in RUBRIC}, {"bpr": []})
+        given = Submission(stored={"bpr": outputs})
+        run.clear()
+        marks.mark_notebook("bpr", given, found, tmp_path, OPTIONS, report)
+        return report.marks["bpr"]["reproducibility"], run == ["bpr"]
+
+    assert marked_after(verdicts()) == (10, False)
+    assert marked_after(verdicts(warp_step=["P"])) == (10, False), "which it does not use"
+    for wrong in ({"cholesky": ["X"]}, {"bpr_step": ["P"]}, {"chosen": "raises"}):
+        assert marked_after(verdicts(**wrong)) == (0, True)
+    assert marked_after(verdicts(), **{"similar movies": 14.0}) == (0, True)
+    name = next(n for n, c in stored.items() if c["outputs"] and n in shown("bpr"))
+    other = stored | {name: stored[name] | {"outputs": []}}
+    assert marked_after(verdicts(), other) == (0, True)
+
+
+def shown(task):
+    return reproduced.stored_reference(task, "ml-100k")
+
+
 def test_the_graders_cells_stay_and_the_answers_come():
     answers = {"svd/ndcg": [("helper", "LOW = 1"), ("exercise-3", "def ndcg(x):\n    return LOW")]}
     notebook = reproduced.notebook_to_run("svd", answers, known()["svd"])
