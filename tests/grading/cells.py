@@ -18,6 +18,7 @@ from package import safe_name
 
 SPLIT = re.compile(r"^# (?:%%|In\s?\[).*$", re.MULTILINE)
 UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
+SOURCE = 50_000  # characters of a cell; reading some takes the square of their length
 Cells = list[tuple[str, str]]  # label and source, in order
 
 
@@ -70,7 +71,7 @@ def cells_of(content: bytes, name: str, trouble: list[str]) -> list[Cell]:
     if base.lower().endswith(".py"):
         parts = SPLIT.split(content.decode("utf-8-sig", "replace"))
         trouble.append(f"{base} is a script and has no outputs: nothing can be reproduced")
-        return [Cell(f"part {n}", without_magics(part)) for n, part in enumerate(parts)]
+        return [_cell(f"part {n}", part, trouble) for n, part in enumerate(parts)]
     try:
         notebook = json.loads(content.decode(json.detect_encoding(content)))
         pages = notebook.get("worksheets") or [notebook]  # as it was before version 4
@@ -85,8 +86,15 @@ def cells_of(content: bytes, name: str, trouble: list[str]) -> list[Cell]:
             metadata = cell.get("metadata")
             metadata = metadata if isinstance(metadata, dict) else {}
             ids = [i for i in (cell.get("id"), metadata.get("id")) if isinstance(i, str)]
-            found.append(Cell(f"number {n}", without_magics(source), cell, tuple(ids)))
+            found.append(_cell(f"number {n}", source, trouble, raw=cell, ids=tuple(ids)))
     return found
+
+
+def _cell(label: str, source: str, trouble: list[str], **more: object) -> Cell:
+    if len(source) > SOURCE:
+        trouble.append(f"the cell {label}: expected at most {SOURCE} characters, got {len(source)}")
+        source = ""
+    return Cell(label, without_magics(source), **more)
 
 
 def _joined(source: object) -> str:
