@@ -57,17 +57,20 @@ def in_step(code: str) -> str:
     return source.replace(STEP, f"    {code}\n{STEP}")
 
 
-def files(**contents: str | bytes) -> Callable[[Path], None]:
+def files(**contents: str) -> Callable[[Path], None]:
     """bpr="…" is mflib/bpr.py, notebook="…" is notebooks/03_bpr.ipynb."""
 
     def make(folder: Path) -> None:
         for name, content in contents.items():
             place = "notebooks/03_bpr.ipynb" if name == "notebook" else f"mflib/{name}.py"
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            content = content.encode() if isinstance(content, str) else content
-            (folder / place).write_bytes(content)
+            write(folder / place, content)
 
     return make
+
+
+def write(file: Path, content: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content, encoding="utf-8")
 
 
 def harm(code: str, says: str, points: float = 3.8) -> Attack:

@@ -6,7 +6,7 @@ over a pipe as JSON of a bounded size; if it dies, whoever started it goes on an
 
 import ctypes
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import signal

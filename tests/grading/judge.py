@@ -36,6 +36,13 @@ class Verdict:
         return 0.0 if self.error else 1 - len(self.wrong) / len(OUTPUTS[self.key].names)
 
     @property
+    def share_of_model(self) -> float:
+        """The same of the outputs that stay in a model: what it changes in place."""
+        changed = OUTPUTS[self.key].changed
+        right = [name for name in changed if name not in self.wrong]
+        return 0.0 if self.error else len(right) / len(changed)
+
+    @property
     def sentence(self) -> str:
         """What to tell the student."""
         place = f" ({self.where})" if self.where else ""

@@ -7,16 +7,19 @@ accuracy.py.
 
 import os
 import re
+import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import grade
 import marks
 import pytest
-from attacks import ATTACKS, FORGED, Attack, in_step, with_sources
+from attacks import ATTACKS, FORGED, Attack, files, in_step, module, with_sources, write
 from bounded import Bounds, call
-from cases import OUTPUTS, RUBRIC
+from cases import OUTPUTS, RUBRIC, SEEDS
+from cheats import hard_coded, of_table, svds_for_bpr, switched_off
 from edition import ROOT, blank, empty_suite
 from package import File
 from peaks import Peaks, measured
@@ -35,6 +38,7 @@ TABLE = ROOT / "build" / "submissions.md"
 HEAD = "| what | account | points of 100 | reason | grader, MiB | sandboxes, MiB "
 HEAD += "| processor outside, s | clock, s |\n|" + " --- |" * 8 + "\n"
 OUTSIDE, CPU_OUTSIDE = 2**30, 60  # bytes resident in a process of the grader; seconds
+SIXTEEN = int(os.environ.get("SIXTEEN", "32"))  # submissions
 INSIDE = 7 * 2**30  # bytes: the bound of one, and somebody honest
 # What stands first in bpr_step, and what the reasons must say.
 HARM = {
@@ -111,6 +115,27 @@ CELLS = {
         "import os\nos.kill(os.getpid(), 9)\ndef textbook(*a): pass",
         "textbook.*killed by signal 9",
     ),
+}
+
+
+def all_tables(folder: Path) -> None:
+    for task in RUBRIC:
+        for name, text in of_table(task).items():
+            write(folder / name, text)
+
+
+# Marks without work; of a prediction, which is right when it is one, a table has the point.
+CHEATS = {
+    "tables for the public seeds, scipy's svds, later cells switched off": Attack(
+        all_tables, "svd_step.*the losses", 3.8
+    ),
+    "scipy's svds in BPR's place, the losses right": Attack(
+        lambda f: files(bpr=svds_for_bpr())(f), "need one thing right that bpr_step changes", 2.5
+    ),
+    "later cells switched off": Attack(
+        lambda f: files(bpr=module("bpr"), notebook=switched_off())(f), "cells have the out", 22.9
+    ),
+    "hard-coded answers": Attack(lambda f: files(notebook=hard_coded())(f), "unliked", 0.9),
 }
 
 
@@ -233,9 +258,9 @@ def test_harm_gives_a_mark_and_a_reason(what, options):
     assert others == 15 or "ended" in reasons, "what is not touched keeps its points"
 
 
-@pytest.mark.parametrize("what", ATTACKS)
+@pytest.mark.parametrize("what", ATTACKS | CHEATS)
 def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_class, monkeypatch):
-    attack: Attack = ATTACKS[what]
+    attack = (ATTACKS | CHEATS)[what]
     monkeypatch.setitem(marks.SECONDS, "unit", 8)  # what never ends does so sooner
     attack.make(tmp_path / "class" / "mallory")
     honest(tmp_path / "class" / "ann")
@@ -251,6 +276,68 @@ def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_clas
     for file in target.rglob("*.*"):
         assert file.stat().st_size < 2**20, file.name
     assert len((target / "class.csv").read_text().splitlines()) == 3
+
+
+def test_a_table_has_full_marks_for_the_public_seeds_only(options, monkeypatch):
+    monkeypatch.setattr(marks, "CASES", len(SEEDS))
+    for seed, points in ((SEEDS[0], 55), (7, 15 / 4)):
+        here = replace(options, secret=seed)
+        report = graded(f"a table of answers, seed {seed}", "bpr", of_table("bpr"), here)
+        parts = report.marks["bpr"]
+        assert parts["correctness"] + parts["loop and exercises"] == points, report.reasons["bpr"]
+
+
+NAMES = ("M\udcfcller", "n" * 251, "=HYPERLINK(1)", "\x1b[2J\x1b[31mred", "\u202egpj.exe", "-rf")
+
+
+def test_names_reach_neither_tables_nor_terminal(tmp_path, grade_class, capsys):
+    for name in NAMES:
+        honest(tmp_path / "class" / name)
+    reports, target, peaks = grade_class(tmp_path / "class")
+    shown = "".join(capsys.readouterr())
+    note(
+        "names in Latin-1, of 251 characters, formulas, …", 3.8, next(iter(reports.values())), peaks
+    )
+    assert [report.total for report in reports.values()] == [3.8] * len(NAMES)
+    for text in (shown, (target / "class.csv").read_text(encoding="utf-8-sig")):
+        lines = [line for line in text.splitlines() if line.endswith(",")]
+        assert all(re.match(r"[\w(]", line) for line in lines)
+        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\u202e]", text.replace("\x1b[A", ""))
+
+
+def test_forged_dates_are_called_so_and_times_from_data_count(tmp_path, grade_class):
+    for name in ("ann", "mallory"):
+        honest(tmp_path / "class" / name)
+        os.utime(tmp_path / "class" / name / notebook_name("warp"), (0, 1.6e9))
+    times = tmp_path / "times.csv"
+    times.write_text("name,time\nmallory,2026-02-01T10:00Z\n")
+    limits = ("--soft", "2026-01-31", "--timezone", "UTC", "--times", str(times))
+    reports, target, peaks = grade_class(tmp_path / "class", *limits)
+    note("dates of files forged", reports["mallory"].total, reports["mallory"], peaks)
+    assert [reports[name].late for name in ("ann", "mallory")] == ["", "soft"]
+    assert "dates of files, which can be forged" in (target / "ann.html").read_text()
+
+
+def test_other_processes_of_the_account_do_not_count(tmp_path, grade_class):
+    honest(tmp_path / "class" / "ann")
+    honest(tmp_path / "class" / "bo")
+    sleeping = [subprocess.Popen(["sleep", "3600"]) for _ in range(250)]
+    try:
+        reports, _, peaks = grade_class(tmp_path / "class")
+    finally:
+        for process in sleeping:
+            process.kill()
+            process.wait()
+    note("250 other processes of the account", 3.8, reports["ann"], peaks)
+    assert [report.total for report in reports.values()] == [3.8, 3.8]
+
+
+def test_sixteen_at_once_are_judged_as_one(tmp_path, grade_class):
+    for n in range(SIXTEEN):
+        honest(tmp_path / "class" / f"s{n}")
+    reports, _, peaks = grade_class(tmp_path / "class", "--jobs", "16")
+    note(f"{SIXTEEN} right ones, 16 at once", 3.8, reports["s0"], peaks)
+    assert [report.total for report in reports.values()] == [3.8] * SIXTEEN
 
 
 @pytest.mark.parametrize("what", CELLS)
