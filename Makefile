@@ -1,48 +1,44 @@
 PYTHON ?= python3
 DATASET ?= ml-100k
 VENV := .venv/bin/python
-NBVAL := $(VENV) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
+# What students, teachers and graders call, without make, too; it makes the environment .venv.
+SUITE := $(PYTHON) tests/suite.py
 
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test test-browser verify reproduce lab notebooks assignment grade grader-accuracy submissions mutants bench bench-busy bench-large bench-published search
+.PHONY: run test test-browser verify reproduce reproduce-arm64 lab notebooks assignment grade grader-accuracy submissions mutants bench bench-busy bench-distributed bench-large bench-published search
 
-# Execute the four notebooks, print what came out, and make a site of them: build/$(DATASET)/index.html.
-run: .venv/ready
-	$(VENV) -m mflib.data $(DATASET)
-	$(VENV) tests/notebooks/execute.py run $(DATASET)
+# Execute the four notebooks, print what came out, and make a site and a playground of them: build/$(DATASET)/index.html.
+run:
+	$(SUITE) run --dataset $(DATASET)
 
 # Style, types, unit tests, then the notebooks against their stored outputs.
-test: .venv/ready
-	$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
-	$(VENV) -m mypy
-	$(VENV) -m pytest tests
-	$(VENV) -m mflib.data ml-100k
-	MFLIB_DATASET=ml-100k MFLIB_PROGRESS=0 $(NBVAL) tests/notebooks/ml-100k
-	$(VENV) tests/notebooks/execute.py verify ml-100k --combined
+test:
+	$(SUITE) test
 
-# The notebooks in JupyterLab and the pages, in Chromium; says what is missing where it cannot.
+# The notebooks in JupyterLab, the pages and the playground, in Chromium; says what is missing where it cannot.
 test-browser: .venv/ready
 	$(VENV) -m mflib.data ml-100k
 	$(VENV) -m pytest -m browser -rs tests/browser
 
 # The grader's command: execute the notebooks against their stored outputs, a line for each.
-verify: .venv/ready
-	$(VENV) -m mflib.data $(DATASET)
-	$(VENV) tests/notebooks/execute.py verify $(DATASET)
+verify:
+	$(SUITE) verify --dataset $(DATASET)
 
-# The same under all disturbances (threads, vector units, hash seeds, locale, folder, order of the rows, load, …), with the
-# oldest numpy, scipy and pandas that pyproject.toml admits, and with other Pythons: OTHERS="3.12 3.13".
-reproduce: .venv/ready .venv-oldest/ready $(OTHERS:%=.venv-%/ready)
-	$(VENV) -m mflib.data $(DATASET)
-	$(VENV) tests/notebooks/execute.py reproduce $(DATASET)
-	for other in oldest $(OTHERS); do .venv-$$other/bin/python tests/notebooks/execute.py verify $(DATASET) || exit 1; done
+# The same under all disturbances (threads, vector units, hash seeds, locale, folder, order of the rows, load, a user's
+# settings, …), then in environments with other versions; a row that cannot be run says why.
+reproduce:
+	$(SUITE) reproduce --dataset $(DATASET)
+
+# The same on ARM64, emulated, on MovieLens-100K: Debian, root, and an hour of the processor.
+reproduce-arm64: .venv/ready
+	$(VENV) -m mflib.data ml-100k
+	sh tests/notebooks/arm64.sh
 
 # JupyterLab on the notebooks.
-lab: .venv/ready
-	$(VENV) -m mflib.data ml-100k
-	$(VENV) -m jupyterlab notebooks
+lab:
+	$(SUITE) lab --dataset $(DATASET)
 
 # Store the outputs anew, on both data sets.
 notebooks: .venv/ready
@@ -52,15 +48,14 @@ notebooks: .venv/ready
 	$(VENV) tests/notebooks/execute.py store ml-100k
 
 # The student edition, without the answers: build/assignment/ and build/assignment.zip.
-assignment: .venv/ready
-	$(VENV) tests/grading/edition.py
+assignment:
+	$(SUITE) assignment
 
 # Marks for SUBMISSION (zips or folders, or a folder of many) into build/grades/; needs bubblewrap.
 # OPTIONS="--soft 2026-01-31 --hard 2026-02-14" sets deadlines, --again grades what has not changed, too,
 # --secret 123 repeats a run's hidden inputs, --trust goes without the sandbox.
-grade: .venv/ready
-	$(VENV) -m mflib.data $(DATASET)
-	$(VENV) tests/grading/grade.py $(SUBMISSION) --dataset $(DATASET) $(OPTIONS)
+grade:
+	$(SUITE) grade --dataset $(DATASET) $(SUBMISSION) $(OPTIONS)
 
 # How often the grader errs: right and wrong answers, forms of packing, into build/grader-accuracy.md.
 grader-accuracy: .venv/ready
@@ -84,6 +79,11 @@ bench-large: .venv/ready
 	$(VENV) -m mflib.data ml-1m
 	$(VENV) tests/benchmarks/large.py
 
+# ALS by several processes: speed and memory on that set, hashes on MovieLens, into build/bench.md. OPTIONS=--small tries it.
+bench-distributed: .venv/ready
+	$(VENV) -m mflib.data ml-100k
+	$(VENV) tests/benchmarks/distributed.py $(OPTIONS)
+
 # Seconds an iteration alone and beside endless loops, into build/bench.md; needs MovieLens-1M.
 bench-busy: .venv/ready
 	$(VENV) -m mflib.data ml-1m
@@ -106,22 +106,4 @@ mutants: .venv/ready
 	$(VENV) tests/unit/mutants.py
 
 .venv/ready: requirements.txt pyproject.toml
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and f'expected Python 3.11 or newer, got {sys.version}; run: make PYTHON=python3.11')"
-	$(PYTHON) -m venv .venv
-	$(VENV) -m pip install --disable-pip-version-check -r requirements.txt
-	$(VENV) -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
-	touch $@
-
-.venv-3.%/ready: requirements.txt pyproject.toml
-	python3.$* -m venv .venv-3.$*
-	.venv-3.$*/bin/python -m pip install --disable-pip-version-check -r requirements.txt
-	.venv-3.$*/bin/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
-	touch $@
-
-.venv-oldest/ready: requirements.txt pyproject.toml
-	$(PYTHON) -m venv .venv-oldest
-	grep -viE '^(numpy|scipy|pandas)==' requirements.txt > .venv-oldest/pins.txt
-	sed -nE 's/^ *"(numpy|scipy|pandas)>=([^"]+)",/\1==\2/p' pyproject.toml >> .venv-oldest/pins.txt
-	.venv-oldest/bin/python -m pip install --disable-pip-version-check -r .venv-oldest/pins.txt
-	.venv-oldest/bin/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
-	touch $@
+	$(SUITE) setup

@@ -1,6 +1,7 @@
 """ALS: alternating least squares on implicit feedback, with confidences in place of negatives."""
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from mflib.matrices import UserItems, likes_of, row_blocks
 from mflib.model import FactorModel, Side
 from mflib.parameters import Flag, NotNegative, Positive, Size, size
 
+Gather = Callable[[Tensor, Side], None]  # a tensor with a row for each user, or item
 WIDTH = 2**13  # columns of a block: their factors stay in the cache while all rows pass by
 
 # Torch warns of this once per process. It does so here, where it is not heard and no other thread
@@ -166,13 +168,27 @@ def weighted_cells(
 def balanced(indptr: np.ndarray, parts: int) -> list[slice]:
     """Consecutive slices of the rows of a CSR matrix, with about as many cells each.
 
-    They begin at multiples of 8 rows: then a product of dense matrices gives a row the same bits in
-    its slice as in the whole. ``indptr`` is the matrix's; returns at most ``parts`` slices.
+    ``indptr`` is the matrix's; returns at most ``parts`` slices.
     """
-    n_rows = len(indptr) - 1
-    wanted = np.searchsorted(indptr, np.linspace(0, indptr[-1], parts + 1)[1:-1])
-    cuts = np.unique([0, *np.minimum(wanted // 8 * 8, n_rows), n_rows]).tolist()
+    shares = np.linspace(0, indptr[-1], parts + 1)[1:-1]
+    nearest = np.searchsorted((indptr[:-1] + indptr[1:]) / 2, shares)
+    cuts = np.unique([0, *nearest, len(indptr) - 1]).tolist()
     return [slice(*pair) for pair in itertools.pairwise(cuts)]
+
+
+def number_of_parts(cells: int) -> int:
+    """In how many parts so many cells are solved: 8 for MovieLens-1M, 16 for 32M, 64 for 10^9.
+
+    That is how many threads and processes can share in it. But each part takes Y'Y anew, which on
+    MovieLens costs a percent of a sweep.
+    """
+    return 2 ** max(1, round(math.log2(cells) / 4 - 1.8))
+
+
+def squares(W: Tensor) -> Tensor:
+    """W'W, F x F, in float64, a block of rows at a time."""
+    blocks = (W[rows].double() for rows in row_blocks(len(W), W.shape[1]))
+    return torch.stack([block.T @ block for block in blocks]).sum(0)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -224,22 +240,35 @@ class ALS(FactorModel):
     def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         likes_of(user_items)  # there must be some; dislikes are learned from, too
         self._initialise(user_items, self.init_std)
-        users = self._rows_to_solve(user_items, threads)
-        items = self._rows_to_solve(user_items.T.tocsr(), threads)
-        return self._sweeps(users, items, threads)
+        users, items = (
+            self._rows_to_solve(rows, self._parts(rows.getnnz(1)))
+            for rows in (user_items, user_items.T.tocsr())
+        )
+        return self._sweeps(users, items, torch.zeros_like(self.item_factors), threads)
 
     def _sweeps(
-        self, users: list[RowsToSolve], items: list[RowsToSolve], threads: int
+        self,
+        users: list[RowsToSolve],
+        items: list[RowsToSolve],
+        change: Tensor,
+        threads: int,
+        gather: Gather = lambda W, side: None,
     ) -> Iterator[float]:
-        change = torch.zeros_like(self.item_factors)  # by the last sweep over the items
+        """Solve the users, then the items, without end. Each value is the loss after a sweep.
+
+        ``change``, I x F, is kept at what the last sweep has added to the items. Where ``users``
+        and ``items`` are not all, ``gather`` brings the rows that were found elsewhere.
+        """
         with ThreadPoolExecutor(threads) as pool:
             for _ in itertools.count():
                 self.item_factors.add_(change, alpha=self.extrapolation)
                 before = self.item_factors.clone()
                 self._solve(self.user_factors, self.item_factors, users, pool)
+                gather(self.user_factors, "user")
                 self._solve(self.item_factors, self.user_factors, items, pool)
+                gather(self.item_factors, "item")
                 torch.sub(self.item_factors, before, out=change)
-                yield self._loss(users, items, pool)
+                yield self._loss(users, items, pool, gather)
 
     def _solve(self, X: Tensor, Y: Tensor, parts: list[RowsToSolve], pool: Executor) -> None:
         def solve(part: RowsToSolve) -> None:
@@ -254,46 +283,72 @@ class ALS(FactorModel):
         for _ in pool.map(solve, parts):  # which raises what has been raised
             pass
 
-    def _rows_to_solve(self, user_items: sp.csr_matrix, threads: int) -> list[RowsToSolve]:
-        """The interactions of users (or items) in parts: one a thread, or few enough rows."""
+    def _parts(self, cells: np.ndarray) -> list[slice]:
+        """The users (or items), who have so many ``cells``, in parts that are solved apart.
+
+        A product of matrices may give a row other bits in other company, so no part depends on how
+        many threads or processes there are.
+        """
+        indptr = np.concatenate([[0], np.cumsum(cells)])
+        parts = balanced(indptr, number_of_parts(indptr[-1]))
         if self.use_cg:
-            parts = balanced(user_items.indptr, threads)
-        else:
-            parts = list(row_blocks(user_items.shape[0], self.factors**2))
+            return parts
         return [
-            RowsToSolve(
-                rows=part,
-                blocks=weighted_cells(user_items[part], self.alpha, self.dtype, self.device),
-                penalty=self._penalty(user_items[part]),
-            )
+            slice(part.start + few.start, part.start + few.stop)
             for part in parts
+            for few in row_blocks(part.stop - part.start, self.factors**2)
         ]
+
+    def _rows_to_solve(
+        self, user_items: sp.csr_matrix, parts: list[slice], first: int = 0
+    ) -> list[RowsToSolve]:
+        """The interactions of users (or items). That of ``first`` is the first row."""
+        found = []
+        for part in parts:
+            cells = user_items[part.start - first : part.stop - first]
+            blocks = weighted_cells(cells, self.alpha, self.dtype, self.device)
+            found.append(RowsToSolve(part, blocks, self._penalty(cells)))
+        return found
 
     def _penalty(self, user_items: sp.csr_matrix) -> Tensor:
         count = torch.from_numpy(user_items.getnnz(1)).to(self.item_factors)
         return (self.regularization * count.clamp(min=1) ** self.frequency_scaling)[:, None]
 
-    def _loss(self, users: list[RowsToSolve], items: list[RowsToSolve], pool: Executor) -> float:
+    def _loss(
+        self,
+        users: list[RowsToSolve],
+        items: list[RowsToSolve],
+        pool: Executor,
+        gather: Gather,
+    ) -> float:
         """The objective at the cost of the stored cells.
 
-        Over all cells, the sum of (x_u·y_i)^2 is the trace of X'X Y'Y.
+        Over all cells, the sum of (x_u·y_i)^2 is the trace of X'X Y'Y. What is added to it is
+        summed for each row apart, so that no bit depends on which rows are found where.
         """
         X, Y = self.user_factors, self.item_factors
 
-        def of_cells(part: RowsToSolve) -> list[Tensor]:
-            losses = []
+        def of_penalty(part: RowsToSolve, W: Tensor) -> Tensor:
+            return (part.penalty * W[part.rows] ** 2).sum(1, dtype=torch.float64)
+
+        def of_item(part: RowsToSolve) -> Tensor:
+            total = of_penalty(part, Y)
             for columns, excess, cp in part.blocks:
                 xy = torch.sparse.sampled_addmm(excess, Y[part.rows], X[columns].T, beta=0).values()
-                losses.append(cp - 2 * cp * xy + excess.values() * xy**2)  # c (p - xy)^2 - xy^2
-            return losses
+                cells = cp - 2 * cp * xy + excess.values() * xy**2  # c (p - xy)^2 - xy^2
+                ends = excess.crow_indices()
+                total += torch.segment_reduce(cells.double(), "sum", offsets=ends)
+            return total
 
-        XX, YY = (W.T @ W for W in (X.double(), Y.double()))
-        losses = [cells for part in pool.map(of_cells, items) for cells in part]
-        loss = (XX * YY).sum() + torch.cat(losses).sum(dtype=torch.float64)
-        for W, parts in ((X, users), (Y, items)):
-            penalty = torch.cat([part.penalty for part in parts])
-            loss += (penalty * W**2).sum(dtype=torch.float64)
-        return float(loss)
+        of_users, of_items = (W.new_zeros(len(W), dtype=torch.float64) for W in (X, Y))
+        for part in users:
+            of_users[part.rows] = of_penalty(part, X)
+        for part, losses in zip(items, pool.map(of_item, items), strict=True):
+            of_items[part.rows] = losses
+        gather(of_users, "user")
+        gather(of_items, "item")
+        of_all_cells = (squares(X) * squares(Y)).sum()
+        return float(of_all_cells + of_users.sum() + of_items.sum())
 
     def _fold_in(self, rows: sp.csr_matrix, side: Side) -> Tensor:
         """The exact factors of users (or items) with the interactions ``rows``."""

@@ -1,6 +1,7 @@
 """What comes in from outside, checked: matrices and ids; and the blocks that bound memory."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -59,6 +60,31 @@ def as_csr(user_items: UserItems) -> sp.csr_matrix:
     return csr
 
 
+def shards(source: Path) -> Iterator[sp.csr_matrix]:
+    """The matrix of a file that scipy.sparse.save_npz wrote, or those of a folder, one at a time.
+
+    Each is checked and has the next users, in the order of the files' names, and all items.
+    ValueError: there is no such matrix, or they do not fit each other.
+    """
+    files = [source] if source.is_file() else sorted(source.glob("*.npz"))
+    if len({len(file.name) for file in files}) != 1:  # 10.npz would come before 9.npz
+        got = ", ".join(file.name for file in files) or "nothing"
+        expected = "an .npz, or a folder of some with names of one length, as 00.npz and 01.npz"
+        raise ValueError(f"expected {source} to be {expected}, got {got}")
+    width = None
+    for file in files:
+        try:
+            shard = as_csr(sp.load_npz(file))
+        except Exception as error:  # scipy raises many kinds on what it has not written
+            expected = "a sparse matrix that scipy.sparse.save_npz wrote"
+            raise ValueError(f"expected {file} to hold {expected}, got: {error}") from error
+        width = width or shard.shape[1]
+        if shard.shape[1] != width:
+            expected = f"{width} columns in {file}, as in {files[0]}"
+            raise ValueError(f"expected {expected}, got {shard.shape[1]}")
+        yield shard
+
+
 def _check_indices(matrix: UserItems) -> None:
     """ValueError if ids lie outside the shape: scipy does not look, and torch would crash."""
     try:
@@ -69,13 +95,28 @@ def _check_indices(matrix: UserItems) -> None:
         raise ValueError(message) from error
 
 
+def cells_of(source: Path) -> tuple[np.ndarray, np.ndarray]:
+    """How many cells each user and each item has in all ``shards``; ValueError if none is liked."""
+    of_users, of_items, likes = [], np.zeros(1, np.int64), 0
+    for shard in shards(source):
+        of_users.append(shard.getnnz(1).astype(np.int64))
+        of_items = of_items + shard.getnnz(0)
+        likes += int(np.count_nonzero(shard.data > 0))
+    _check_likes(likes, int(of_items.sum()))
+    return np.concatenate(of_users), of_items
+
+
 def likes_of(user_items: sp.csr_matrix) -> sp.csr_matrix:
     """The cells above 0, as bools; ValueError if there are none."""
     likes = user_items > 0
-    if not likes.nnz:
-        got = f"{user_items.nnz} values of at most 0"
-        raise ValueError(f"expected values above 0, the likes, to learn from, got {got}")
+    _check_likes(likes.nnz, user_items.nnz)
     return likes
+
+
+def _check_likes(likes: int, cells: int) -> None:
+    if not likes:
+        got = f"{cells} values of at most 0"
+        raise ValueError(f"expected values above 0, the likes, to learn from, got {got}")
 
 
 def interactions(user_items: sp.csr_matrix) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import IO, Literal, Self
+from typing import IO, Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,6 +23,28 @@ from mflib.training import ensure_finite, progress
 Callback = Callable[[int, float, float], None]  # iteration, elapsed, loss
 File = str | os.PathLike | IO[bytes]
 Side = Literal["user", "item"]
+
+
+def write_whole(state: dict[str, Any], file: str | os.PathLike) -> None:
+    """Save ``state`` to a path, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=Path(file).parent, prefix=".saving-") as folder:
+        torch.save(state, Path(folder) / "model")
+        os.replace(Path(folder) / "model", file)
+
+
+def read_whole(
+    file: File, device: str | torch.device, marked: str, expected: str
+) -> dict[str, Any]:
+    """A state that was saved with an entry ``marked``; ValueError, from ``expected`` on, if not."""
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises many kinds on what it has not written
+        raise ValueError(f"{expected}, got what is no model, or a part of one") from error
+    if not isinstance(state, dict) or marked not in state:
+        raise ValueError(f"{expected}, got {type(state).__name__} of something else")
+    return state
 
 
 @dataclass(eq=False)
@@ -102,14 +124,27 @@ class FactorModel:
         if matrix.nnz == 0:
             got = f"an empty matrix of shape {matrix.shape}"
             raise ValueError(f"expected interactions to learn from, got {got}")
+        return self._train(lambda threads: self._start(matrix, threads), show_progress, callback)
+
+    def _train(
+        self,
+        start: Callable[[int], Iterator[float]],
+        show_progress: bool,
+        callback: Callback | None,
+    ) -> Self:
+        """The loop of ``fit``. ``start(threads)`` is ``_start`` with its data.
+
+        Iterations that it finds done, it puts into ``history``.
+        """
         threads = usable()
         before = vars(self).copy()  # shallow: training makes new tensors, it never updates old ones
         try:
             self.seed = seed_of(self.random_state)
             self.history: list[dict[str, float]] = []
             with one_thread():
-                training = self._start(matrix, threads)
-            for iteration in progress(range(self.iterations), type(self).__name__, show_progress):
+                training = start(threads)
+            left = range(len(self.history), self.iterations)
+            for iteration in progress(left, type(self).__name__, show_progress):
                 since = time.perf_counter()
                 with one_thread():
                     loss = next(training)
@@ -134,11 +169,15 @@ class FactorModel:
 
     def _initialise(self, user_items: sp.csr_matrix, std: float) -> None:
         """Normal factors, zero where ``user_items`` has nothing, and zero biases."""
+        self._initialise_rows(user_items.getnnz(1), user_items.getnnz(0), std)
+
+    def _initialise_rows(self, of_users: np.ndarray, of_items: np.ndarray, std: float) -> None:
+        """``_initialise`` from the numbers of cells of all users and items."""
         rng = generator(self.seed, INIT)
         factors, biases = [], []
-        for count in (user_items.getnnz(1), user_items.getnnz(0)):
+        for count in (of_users, of_items):
             # in float64, as float32 draws differ between types of CPU
-            W = std * torch.randn(len(count), self.factors, generator=rng, dtype=torch.float64)
+            W = torch.randn(len(count), self.factors, generator=rng, dtype=torch.float64).mul_(std)
             W[torch.from_numpy(count == 0)] = 0
             factors.append(W.to(self.device, self.dtype))
             biases.append(factors[-1].new_zeros(len(count)))
@@ -382,9 +421,7 @@ class FactorModel:
         if not isinstance(file, str | os.PathLike):
             torch.save(state, file)
             return
-        with tempfile.TemporaryDirectory(dir=Path(file).parent, prefix=".saving-") as folder:
-            torch.save(state, Path(folder) / "model")
-            os.replace(Path(folder) / "model", file)
+        write_whole(state, file)
 
     @classmethod
     def _attributes(cls) -> set[str]:
@@ -409,14 +446,7 @@ class FactorModel:
             The file holds another model, or none.
         """
         expected = f"expected a saved {cls.__name__} in {file}"
-        try:
-            state = torch.load(file, map_location=device, weights_only=True)
-        except OSError:
-            raise
-        except Exception as error:  # torch raises many kinds on what it has not written
-            raise ValueError(f"{expected}, got what is no model, or a part of one") from error
-        if not isinstance(state, dict) or "class" not in state:
-            raise ValueError(f"{expected}, got {type(state).__name__} of something else")
+        state = read_whole(file, device, marked="class", expected=expected)
         if (saved := state.pop("class")) != cls.__name__:
             raise ValueError(f"{expected}, got {saved}: read it with {saved}.load")
         if others := state.keys() - cls._attributes():

@@ -1,6 +1,8 @@
 """The constructors' arguments: what kinds there are, checked and brought into one form."""
 
+import argparse
 import math
+from dataclasses import fields
 from typing import Annotated, Any, get_type_hints
 
 import numpy as np
@@ -91,3 +93,13 @@ def normalise(model: object) -> None:
     for name, hint in get_type_hints(type(model), include_extras=True).items():
         for kind in getattr(hint, "__metadata__", ()):
             setattr(model, name, kind(name, getattr(model, name)))
+
+
+def add_options(parser: argparse.ArgumentParser, model: type) -> None:
+    """An option for each argument of the constructor of ``model``, a dataclass: --cg_steps 3."""
+    for field in fields(model):
+        kind = type(field.default)
+        how: dict[str, Any] = {"type": kind if kind in (int, float) else str}
+        if kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        parser.add_argument(f"--{field.name}", default=field.default, **how)

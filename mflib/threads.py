@@ -55,10 +55,10 @@ def _quota() -> float:
     """The processors' worth of time that the control group (version 2 or 1) grants."""
     try:
         if (CGROUP / "cpu.max").exists():
-            quota, period = (CGROUP / "cpu.max").read_text().split()
+            quota, period = (CGROUP / "cpu.max").read_text(encoding="utf-8").split()
         else:
-            quota = (CGROUP / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (CGROUP / "cpu" / "cpu.cfs_period_us").read_text()
+            quota = (CGROUP / "cpu" / "cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
+            period = (CGROUP / "cpu" / "cpu.cfs_period_us").read_text(encoding="utf-8")
     except OSError:  # no control group
         return float("inf")
     unlimited = quota in ("max", "-1")

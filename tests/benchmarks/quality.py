@@ -55,7 +55,7 @@ def columns(train: sp.csr_matrix, seed: int) -> Given:
 
 
 # For similar items, in their own table. What is best for a ranking is not best there: small
-# penalties pay.
+# penalties pay, with which several draws diverge.
 SIMILAR = {
     "random": random,
     "columns of likes": columns,
@@ -71,6 +71,7 @@ SIMILAR = {
     "BPR, for similar items": lambda train, seed: BPR(
         user_regularization=0.03,
         item_regularization=0.0003,
+        draws=1,
         iterations=100,
         decay=0.96,
         random_state=seed,

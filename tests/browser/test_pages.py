@@ -23,6 +23,7 @@ UNRENDERED = r"""() => {
 }"""
 # What stands out at the right and is in no box that scrolls.
 CUT = """() => [...document.querySelectorAll('body *')].filter(e => {
+  if (!e.checkVisibility()) return false;
   for (let p = e.parentElement; p && p !== document.body; p = p.parentElement)
     if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX)) return false;
   return e.getBoundingClientRect().right > innerWidth + 1;

@@ -14,7 +14,7 @@ COLUMNS = ("name", "pseudonym")
 
 
 def pseudonyms(names: Iterable[str], key: Path, new: bool = True) -> dict[str, str]:
-    """The pseudonym of each name: those in the key file, and new ones, which are added to it.
+    """The pseudonyms by name: those in the key file, and new ones, which are added to it.
 
     ValueError for a key file that is none; and for names that are not in it, if there are to be no
     ``new`` ones: two graders at once would draw different ones.
@@ -41,7 +41,7 @@ def pseudonyms(names: Iterable[str], key: Path, new: bool = True) -> dict[str, s
         known[name] = _new(set(known.values()))
     key.parent.mkdir(parents=True, exist_ok=True)
     write_table(key, [COLUMNS, *sorted(known.items())])
-    return {name: known[name] for name in wanted}
+    return known
 
 
 def _new(taken: set[str]) -> str:

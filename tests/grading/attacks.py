@@ -131,7 +131,7 @@ def many_files(folder: Path, how_many: int = 50_000) -> None:
 
 def nested(folder: Path, how_many: int = 3_000) -> None:
     """Folders in folders, deeper than a path may be long."""
-    folder.mkdir(parents=True)
+    write(folder / "essay.txt", "")
     here = os.open(folder, os.O_DIRECTORY)
     for _ in range(how_many):
         os.mkdir("nested", dir_fd=here)
@@ -179,7 +179,7 @@ PARTS = "f'" + "{a}" * 170_000 + "'"
 def with_source(source: str) -> Attack:
     """A module, and in a notebook a cell; the other cells keep their points."""
     make = lambda f: files(bpr=source, notebook=with_sources("bpr", exercise_2=source))(f)  # noqa: E731
-    return Attack(make, "expected at most 50000 characters", 2.8)
+    return Attack(make, "is too long and was not read", 2.8)
 
 
 def with_figure(folder: Path) -> None:
@@ -210,7 +210,7 @@ ATTACKS = {
     "a header of 10^12 numbers": harm(HEADER, "the results cannot be read"),
     "a megabyte of 0;": with_source(STATEMENTS),
     "an f-string of 170,000 parts": with_source(PARTS),
-    "60,000 outputs of no form": Attack(with_invalid, "the executed notebook|cells have", 23.0),
+    "60,000 outputs of no form": Attack(with_invalid, "cells have the outputs", 21.7),
     "a picture whose header lies": Attack(with_figure, "cells have the outputs", 24.9),
     "a zip of 300,000 entries": Attack(entries, "expected at most 20000 files", 0.0),
     "zips in a zip, gigabytes in each": Attack(bomb, "expected at most", 0.0),

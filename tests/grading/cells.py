@@ -18,7 +18,11 @@ from package import safe_name
 
 SPLIT = re.compile(r"^# (?:%%|In\s?\[).*$", re.MULTILINE)
 UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
-SOURCE = 50_000  # characters of a cell; reading some takes the square of their length
+# Characters of a cell, of all of a notebook: a tree takes hundreds of times as many bytes.
+CELL, CODE = 50_000, 150_000
+MANY = 500  # code cells
+Statements = dict[str, ast.stmt]  # by the name that they define
+DEFINES = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Try, ast.If)
 Cells = list[tuple[str, str]]  # label and source, in order
 
 
@@ -32,12 +36,21 @@ class Cell:
     ids: tuple[str, ...] = ()  # its own and the one that Colab keeps
     known_as: str = ""  # the id that the cell had when it was handed out
     tree: ast.Module | None = None
+    # the last statement that defines a name; of those that compute nothing, too
+    assigned: Statements = field(default_factory=dict)
+    defined: Statements = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
             self.tree = ast.parse(self.source)
         except UNPARSED:
-            self.tree = None
+            return
+        for statement in self.tree.body:
+            names = dict.fromkeys(binds(statement), statement)
+            if isinstance(statement, DEFINES):
+                self.defined |= names
+            if isinstance(statement, (*DEFINES, ast.Assign, ast.AnnAssign)):
+                self.assigned |= names
 
 
 @dataclass
@@ -71,7 +84,9 @@ def cells_of(content: bytes, name: str, trouble: list[str]) -> list[Cell]:
     if base.lower().endswith(".py"):
         parts = SPLIT.split(content.decode("utf-8-sig", "replace"))
         trouble.append(f"{base} is a script and has no outputs: nothing can be reproduced")
-        return [_cell(f"part {n}", part, trouble) for n, part in enumerate(parts)]
+        parts = [part if len(part) <= CELL else "" for part in parts[:MANY]]
+        parts = parts if sum(map(len, parts)) <= CODE else []
+        return [Cell(f"part {n}", without_magics(part)) for n, part in enumerate(parts)]
     try:
         notebook = json.loads(content.decode(json.detect_encoding(content)))
         pages = notebook.get("worksheets") or [notebook]  # as it was before version 4
@@ -79,22 +94,21 @@ def cells_of(content: bytes, name: str, trouble: list[str]) -> list[Cell]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         trouble.append(f"{base}: the notebook cannot be read: {type(error).__name__}: {error}")
         return []
-    found = []
+    found: list[Cell] = []
+    left = CODE
     for n, cell in enumerate(raw, 1):
-        if cell.get("cell_type") == "code":
+        if cell.get("cell_type") == "code" and len(found) < MANY:
             source = _joined(cell.get("source", cell.get("input", "")))
+            left -= len(source)
+            if len(source) > CELL or left < 0:
+                trouble.append(f"{base}: cell number {n} is too long and was not read")
+                left += len(source)
+                continue
             metadata = cell.get("metadata")
             metadata = metadata if isinstance(metadata, dict) else {}
             ids = [i for i in (cell.get("id"), metadata.get("id")) if isinstance(i, str)]
-            found.append(_cell(f"number {n}", source, trouble, raw=cell, ids=tuple(ids)))
+            found.append(Cell(f"number {n}", without_magics(source), cell, tuple(ids)))
     return found
-
-
-def _cell(label: str, source: str, trouble: list[str], **more: object) -> Cell:
-    if len(source) > SOURCE:
-        trouble.append(f"the cell {label}: expected at most {SOURCE} characters, got {len(source)}")
-        source = ""
-    return Cell(label, without_magics(source), **more)
 
 
 def _joined(source: object) -> str:
@@ -188,12 +202,8 @@ def _definition(cells: list[Cell], name: str, main: Cell) -> list[tuple[int, ast
         if cell is main or cell.tree is None:
             continue
         handed_out = cell.known_as != "" and cell.known_as != main.known_as
-        for statement in reversed(cell.tree.body):
-            plain = isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.Import)
-            plain = plain or isinstance(statement, ast.ImportFrom | ast.Try | ast.If)
-            assigned = isinstance(statement, ast.Assign | ast.AnnAssign) and not handed_out
-            if (plain or assigned) and name in binds(statement):
-                return [(n, statement)]
+        if statement := (cell.defined if handed_out else cell.assigned).get(name):
+            return [(n, statement)]
     return []
 
 

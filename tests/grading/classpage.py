@@ -73,10 +73,10 @@ def histogram(totals: Sequence[float]) -> str:
         for n, count in enumerate(found)
         if count
     )
-    end = 16 + BINS * width
+    end = 30 + BINS * width
     return (
         f"<svg viewBox='0 0 {end} {height + 46}' role=img aria-label='Marks: {said}'>"
-        f"{''.join(parts)}<line x1=8 x2={end - 8} y1={height + 20} y2={height + 20} /></svg>"
+        f"{''.join(parts)}<line x1=8 x2={end - 22} y1={height + 20} y2={height + 20} /></svg>"
     )
 
 
@@ -87,8 +87,10 @@ def _submissions(reports: Sequence[Report]) -> str:
         points = [sum(parts.values()) for parts in report.counted.values()]
         cells = "".join(f"<td class=n>{value:.1f}</td>" for value in points)
         said = f"{report.handed_in}{f', after the {report.late} deadline' if report.late else ''}"
-        look = f" class={'late' if report.late else 'when'}"
-        notes = f"{len(report.notes)} notes" if report.notes else ""
+        said += "; the earlier one counts" if report.earlier_counts else ""
+        look = " class=late" if report.late else ""
+        many = len(report.notes)
+        notes = f"{many} note{'s' * (many > 1)}" if many else ""
         rows.append(
             f"<tr><td><a href='{quote(report.name)}.html'>{html.escape(report.name)}</a></td>"
             f"{cells}<td class=n><b>{report.total:.1f}</b></td>"

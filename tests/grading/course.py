@@ -7,7 +7,7 @@ what is wrong in it is said, before anything is graded. None of it is a reason t
 import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 from anonymous import pseudonyms
@@ -17,6 +17,8 @@ from package import Package, plain
 from platforms import Mark, Person, Sheet, read_sheet, squeezed
 from report import Report, load
 from tables import read_table, write_table
+
+Owners = dict[str, tuple[str, str]]  # by submission: whose it is, and the platform's number
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Course:
     overrides: dict[str, list[Override]] = field(default_factory=dict)  # by submission
     earlier: dict[str, Report] = field(default_factory=dict)  # by submission
     exports: list[tuple[Path, Sheet, str | None]] = field(default_factory=list)
-    owners: dict[str, tuple[str, str]] = field(default_factory=dict)  # names, platform's numbers
+    owners: Owners = field(default_factory=dict)
 
     def decide(self, report: Report, handed_in: datetime) -> None:
         """Put the deadlines, the decisions and the earlier mark into a report.
@@ -92,7 +94,7 @@ def feedback(report: Report) -> str:
     parts = [f"{', '.join(tasks)} of 100 each"]
     if report.late:
         parts.append(f"after the {report.late} deadline: at most {report.most:g} points")
-    if report.earlier and report.earlier["total"] == report.total:
+    if report.earlier_counts:
         parts.append("the earlier submission counts")
     return "; ".join([*parts, *(o["comment"] for o in report.overrides if o["comment"])])
 
@@ -132,17 +134,19 @@ def course_of(given: argparse.Namespace, found: list[Package], target: Path) -> 
             raise ValueError(f"expected the key file outside of {target}, which may be given away")
         others = pseudonyms((p.name for p in found), given.anonymous, new=not given.shard)
         exports = given.anonymous.parent  # they have the names
+        course.owners = {pseudonym: (name, "") for name, pseudonym in others.items()}
     for package in found:
         owner = (package.name, package.number)
         package.name = others[package.name] if given.anonymous else package.name
         course.owners[package.name] = owner
+    names = [package.name for package in found]
     if given.times:
         course.times_from = given.times.name
-        course.times = _times(given.times, course, zone)
+        course.times = _times(given.times, {name: course.owners[name] for name in names}, zone)
     if given.earlier:
         course.earlier = _earlier(given.earlier)
     if given.overrides:
-        names = [*course.owners, *course.earlier]
+        names += course.earlier
         known = {owner: name for name, (owner, _) in course.owners.items()}
         read = [_under(known, one) for one in read_overrides(given.overrides)]
         course.overrides = by_name(given.overrides.name, read, names)
@@ -159,20 +163,20 @@ def _under(known: dict[str, str], one: Override) -> Override:
     return Override(**asdict(one) | {"name": known.get(one.name, one.name)})
 
 
-def _times(file: Path, course: Course, zone: object) -> dict[str, datetime]:
+def _times(file: Path, owners: Owners, zone: tzinfo | None) -> dict[str, datetime]:
     """By submission; who is not in the file is said."""
     if "time" in read_table(file).columns:
         named = {squeezed(name): time for name, time in read_times(file, zone).items()}
-        keys = {name: (squeezed(name), *map(squeezed, o)) for name, o in course.owners.items()}
+        keys = {name: (squeezed(name), *map(squeezed, o)) for name, o in owners.items()}
         found = {n: named[k] for n, several in keys.items() for k in several if k in named}
     else:
         sheet, found = read_sheet(file), {}
         at = sheet.times(zone)
-        for name, owner in course.owners.items():
+        for name, owner in owners.items():
             person = sheet.find(*owner)
             if person and person.row.line in at:
                 found[name] = at[person.row.line]
-    if missing := [name for name in course.owners if name not in found]:
+    if missing := [name for name in owners if name not in found]:
         names = ", ".join(missing[:10])
         print(plain(f"{file.name}: no time for {len(missing)} submissions ({names}): {FILES}"))
     return found

@@ -17,8 +17,10 @@ from marks import BY_CLOCK, Options
 from package import Package
 from report import Report, read_report
 from sandbox import remove
+from workplace import Turn
 
 TRIES = 3  # of what is killed from outside
+BOUNDS = Bounds()
 
 
 @dataclass
@@ -35,12 +37,13 @@ class Graded:
 class Attempt:
     """A submission that is being graded."""
 
-    def __init__(self, package: Package, options: Options, folder: Path, tries: int):
+    def __init__(self, package: Package, options: Options, folder: Path, lock: Path, tries: int):
         self.package, self.options, self.folder, self.tries = package, options, folder, tries
+        self.turn = Turn(lock, options.alone)
         self.found = Graded(package, blank(package, options))
         self.start, self.done = time.monotonic(), 0.0
         folder.mkdir(parents=True)
-        self.child = Child(child, package, options, folder, bounds=Bounds())
+        self.child = Child(child, package, options, folder, bounds=BOUNDS)
 
     def go_on(self, progress: Callable[[float], object]) -> bool:
         """Take the next message; whether there may be more."""
@@ -66,6 +69,7 @@ class Attempt:
         if self.child.ended:
             what = f"the grader's process {self.child.ended}; mark the rest of this by hand"
             self.found.report.notes.append(what)
+        self.turn.over()
         remove(self.folder)
 
     @property
@@ -85,9 +89,13 @@ def grade_all(
     options: Options,
     at_once: int,
     place: Path,
+    lock: Path,
     progress: Callable[[float], object] = lambda share: None,
 ) -> Iterator[Graded]:
-    """Every submission of ``todo``, as it is finished. ``place``: a folder to work in."""
+    """Every submission of ``todo``, as it is finished.
+
+    ``place``: a folder to work in; ``lock``: a file that all graders of the class share.
+    """
     waiting, alone = deque((package, 1) for package in todo), deque()
     running: list[Attempt] = []
     number = 0
@@ -96,12 +104,12 @@ def grade_all(
             while waiting and len(running) < at_once:
                 package, tries = waiting.popleft()
                 number += 1
-                running.append(Attempt(package, options, place / str(number), tries))
+                running.append(Attempt(package, options, place / str(number), lock, tries))
             if not running:
                 package, tries = alone.popleft()
                 number += 1
                 calm = replace(options, alone=True)
-                running.append(Attempt(package, calm, place / str(number), tries))
+                running.append(Attempt(package, calm, place / str(number), lock, tries))
             for attempt in _ready(running):
                 if attempt.go_on(progress):
                     continue

@@ -19,7 +19,8 @@ from reference import expected
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TARGET = ROOT / "build" / "assignment"
-EXECUTE = ROOT / "tests" / "notebooks" / "execute.py"
+SUITE = ROOT / "tests" / "suite.py"
+EXECUTE = ROOT / "tests" / "notebooks" / "fresh_kernel.py"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
 CHECKS = (
     *("archives.py", "cases.py", "cells.py", "exercises.py", "judge.py", "package.py"),
@@ -101,8 +102,8 @@ def build(target: Path) -> None:
         for name in COPIED:
             (new / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, new / name)
-        for name in ("README.md", "Makefile"):
-            shutil.copy(HERE / "student" / name, new / name)
+        for file in (HERE / "student" / "README.md", HERE / "student" / "Makefile", SUITE):
+            shutil.copy(file, new / file.name)
         (new / "checks").mkdir()
         empty_suite(new / "checks" / "suite")  # the checks' own, whatever becomes of the student's
         for file in (*(HERE / name for name in CHECKS), EXECUTE):

@@ -19,11 +19,13 @@ Deadlines, times, decisions, pseudonyms and the files of learning platforms: see
 
 import argparse
 import hashlib
+import json
 import os
 import secrets
 import sys
-import tempfile
 import time
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -35,7 +37,7 @@ from course import Course, add_options, course_of
 from crew import Graded, grade_all
 from edition import empty_suite
 from graded import blank
-from lists import reference_figures
+from lists import hidden, reference_figures
 from marks import Options, known
 from opening import spooled
 from package import Package, packages, plain
@@ -46,8 +48,8 @@ from reference import ROOT, expected, imports
 from report import Report, load
 from sandbox import UnprotectedError, protections, ready, strength
 from submission import chosen
-from tables import write_whole
 from tqdm import tqdm
+from workplace import workplace
 
 from mflib.data import data_dir
 
@@ -100,28 +102,43 @@ def is_mine(name: str, shard: tuple[int, int]) -> bool:
 def secret_of(target: Path, given: int | None) -> int:
     """The seed of a class's hidden inputs: given, or as it was, or drawn now and kept."""
     file = target / "secret"
-    if given is not None:
-        write_whole(file, f"{given}\n")
-        return given
-    drawn = target / f".secret.{os.getpid()}"
-    drawn.write_text(f"{1000 + secrets.randbelow(10**9)}\n")
-    try:
-        os.link(drawn, file)  # another grader may do the same just now: the first one counts
-    except FileExistsError:
-        pass
-    finally:
-        drawn.unlink()
+    if given is None and file.exists():
+        return int(file.read_text())
+    new = target / f".secret.{os.getpid()}"  # other graders may do the same just now
+    new.write_text(f"{1000 + secrets.randbelow(10**9) if given is None else given}\n")
+    if given is None:
+        with suppress(FileExistsError):  # the first one counts
+            os.link(new, file)
+        new.unlink()
+    else:
+        new.replace(file)
     return int(file.read_text())
 
 
-def warm_up(options: Options) -> None:
+def warm_up(options: Options, target: Path) -> Options:
     """What all processes share, once: they are forked from this one."""
     torch.set_num_threads(1)  # which makes a fork safe
     known(), imports(), public.warm_up()
-    for task in RUBRIC:
-        reference_figures(task, options.dataset, options.secret)
+    hidden(options.dataset, options.secret)
     for key in OUTPUTS:
         expected(key, options.seeds)
+    return replace(options, figures=figures_of(options, target / "reference.json"))
+
+
+def figures_of(options: Options, file: Path) -> dict[str, tuple]:
+    """What the reference reaches by task, computed once for all graders of a class."""
+    content = hashlib.sha256(_grader(options.dataset) + f"{options.secret}".encode()).hexdigest()
+    try:
+        found = json.loads(file.read_text())
+        if found["content"] == content:
+            return {task: tuple(found["figures"][task]) for task in RUBRIC}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none, or not whole
+    figures = {t: reference_figures(t, options.dataset, options.secret) for t in RUBRIC}
+    new = file.with_name(f".{file.name}.{os.getpid()}")  # another grader may do the same just now
+    new.write_text(json.dumps({"content": content, "figures": figures}))
+    new.replace(file)
+    return figures
 
 
 class Class:
@@ -234,8 +251,7 @@ def main() -> None:
     tqdm.monitor_interval = 0  # no thread: this process is forked
     target = given.into
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
-        place = Path(temporary)
+    with workplace() as place:
         try:
             ready(given.trust)
             found = packages(given.submissions, spooled(place / "spool"))
@@ -259,10 +275,11 @@ def run(given: argparse.Namespace, all_of_it: Class, place: Path) -> None:
         for package in todo:
             all_of_it.take_missing(package.name)
     elif todo:
-        warm_up(all_of_it.options)
+        options = warm_up(all_of_it.options, all_of_it.target)
         form = "{l_bar}{bar}| {elapsed}"
         with tqdm(total=len(todo), unit="submission", bar_format=form) as bar:
-            for one in grade_all(todo, all_of_it.options, given.jobs, place / "work", bar.update):
+            places = (place / "work", all_of_it.target / "lock")
+            for one in grade_all(todo, options, given.jobs, *places, bar.update):
                 graded.append(one)
                 all_of_it.take_new(one)
                 if not given.shard:

@@ -8,6 +8,9 @@ the container's network. Of the submissions of a student the best counts, what c
 date with at most ``cap`` points.
 """
 
+import argparse
+import json
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,9 +18,19 @@ from datetime import datetime
 from pathlib import Path
 
 from cases import RUBRIC
+from course import Course
+from crew import grade_all
 from deadlines import Deadlines, moment
+from edition import empty_suite
+from grade import warm_up
+from marks import Options
+from opening import spooled
+from package import read_package
+from page import deadline_said
 from reference import ROOT
 from report import POINTS, Report
+from tables import write_whole
+from workplace import workplace
 
 HERE = Path(__file__).resolve().parent
 TARGET = ROOT / "build" / "gradescope.zip"
@@ -56,15 +69,29 @@ def handed_in(metadata: Mapping, cap: float) -> tuple[datetime, Deadlines]:
     return time, Deadlines(*limits, cap=cap, zone=time.tzinfo)
 
 
+def graded(submission: Path, time: datetime, deadlines: Deadlines) -> Report:
+    """The report on what was handed in; students' code runs as another user in this container."""
+    with workplace() as place:
+        place.chmod(0o711)  # the other user passes through
+        empty_suite(place / "suite")
+        secret = 1000 + secrets.randbelow(10**9)
+        options = Options("ml-100k", secret, place / "suite", container=True)
+        package = read_package(submission, spooled(place / "spool"))
+        options = warm_up(options, place)
+        (found,) = grade_all([package], options, 1, place / "work", place / "lock")
+        Course(deadlines, {package.name: time}, "Gradescope").decide(found.report, time)
+        return found.report
+
+
 def results(report: Report, metadata: Mapping) -> dict:
     """What Gradescope shows: each part of each task, reasons with the first; the best total."""
     before = [found.get("score") or 0 for found in metadata.get("previous_submissions") or []]
     best = max([report.total, *map(float, before)])
-    output = [*report.notes]
-    if report.late:
-        output.append(f"handed in {report.handed_in}, after the {report.late} deadline")
+    output = [*deadline_said(report), *report.notes]
     if best > report.total:
-        output.append(f"{report.total:g} points; an earlier submission has {best:g}, which count")
+        output.append(
+            f"This one has {report.total:g} points, an earlier one {best:g}, which count."
+        )
     tests = []
     for task, parts in report.marks.items():
         reasons = "\n".join(f"- {reason}" for reason in report.reasons.get(task, []))
@@ -72,7 +99,7 @@ def results(report: Report, metadata: Mapping) -> dict:
             tests.append(
                 {
                     "name": f"{task}: {part}",
-                    "score": round(parts[part] / len(RUBRIC), 3),
+                    "score": round(parts[part] / len(RUBRIC), 2),
                     "max_score": most / len(RUBRIC),
                     "output": reasons if n == 0 else "",
                 }
@@ -84,5 +111,30 @@ def results(report: Report, metadata: Mapping) -> dict:
         "visibility": "visible",
         "stdout_visibility": "hidden",
         "tests": tests,
-        "extra_data": {"secret": report.secret, "total": report.total},
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    building = commands.add_parser("build", help="write build/gradescope.zip")
+    running = commands.add_parser("run", help="grade a submission, in Gradescope's container")
+    running.add_argument("place", type=Path, help="/autograder")
+    for one in (building, running):
+        cap = "points that count after the due date (default: 80)"
+        one.add_argument("--cap", type=float, default=80.0, help=cap)
+    given = parser.parse_args()
+    if given.command == "build":
+        build(TARGET, given.cap)
+        print(f"Upload {TARGET.relative_to(ROOT)} to Gradescope as the autograder.")
+        return
+    metadata = json.loads((given.place / "submission_metadata.json").read_text(encoding="utf-8"))
+    report = graded(given.place / "submission", *handed_in(metadata, given.cap))
+    found = results(report, metadata)
+    write_whole(given.place / "results" / "results.json", json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -122,12 +122,19 @@ def share(value: float, nothing: float, best: float) -> float:
 
 
 def judge_lists(
-    task: str, dataset: str, secret: int, got: dict[str, np.ndarray]
+    task: str,
+    dataset: str,
+    secret: int,
+    got: dict[str, np.ndarray],
+    between: tuple[dict[str, float], dict[str, float]],
 ) -> tuple[dict[str, float], list[str]]:
-    """By list, how much of what can be reached was; and what to say where it is not all."""
+    """By list, how much of what can be reached was; and what to say where it is not all.
+
+    ``between``: see ``reference_figures``.
+    """
     lists = (got["ids"], got["similar"], got["estimates"])
     found = figures(task, dataset, secret, *lists)
-    nothing, best = reference_figures(task, dataset, secret)
+    nothing, best = between
     shares, reasons = {}, []
     for part, value in found.items():
         shares[part] = share(value, nothing[part], best[part])

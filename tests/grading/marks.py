@@ -4,6 +4,8 @@ Students' code runs in the sandbox, in folders that are complete before it start
 in one cannot reach another.
 """
 
+import json
+import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -15,21 +17,26 @@ import numpy as np
 from cases import RUBRIC
 from cells import HandedOut, handed_out
 from judge import NOT_ATTEMPTED, Verdict
-from lists import LISTS, hidden, judge_lists
+from lists import LISTS, hidden, judge_lists, reference_figures
 from reference import ROOT, expected, imports
 from report import POINTS, Report
 from reproduced import changes, dataset_of, notebook_to_run, stored_reference
 from sandbox import Limits, run
 from submission import Submission
-from trial import Unit, attempt, came_out, prepare, units_of, verdicts
+from trial import Result, Unit, attempt, came_out, prepare, units_of, verdicts
 
 from mflib.data import data_dir
 
-EXECUTE = ROOT / "tests" / "notebooks" / "execute.py"
+# What runs a whole notebook in the sandbox.
+WHOLE = (
+    ROOT / "tests" / "grading" / "whole_notebook.py",
+    ROOT / "tests" / "notebooks" / "fresh_kernel.py",
+)
 CASES = 4  # for each function
 BY_CLOCK = "ended by the clock"  # what says so is graded again alone
 # Of the processor: to start, for each unit, for lists, for a notebook.
 SECONDS = {"start": 30, "unit": 25, "lists": 180, "notebook": 900}
+NOTEBOOK = 2**22  # bytes of an executed one
 WAIT, WAIT_ALONE = 6, 2  # the clock's bound is so many times as long
 
 
@@ -41,7 +48,9 @@ class Options:
     secret: int  # the seed of all hidden inputs
     suite: Path  # the package with empty kernels, see ``empty_suite``
     trust: bool = False
+    container: bool = False  # it is the sandbox
     alone: bool = False  # nothing else is graded meanwhile
+    figures: dict[str, tuple] = field(default_factory=dict)  # see lists.reference_figures, by task
     spent: list[float] = field(default_factory=list)  # seconds of the processor of each run
 
     @property
@@ -52,7 +61,7 @@ class Options:
         """Run a command in the sandbox -> why it ended badly, or nothing."""
         wait = seconds * (WAIT_ALONE if self.alone else WAIT)
         limits = Limits(cpu_seconds=seconds, seconds=wait)
-        finished = run(command, folder, [], limits, self.trust)
+        finished = run(command, folder, [], limits, self.trust, self.container)
         self.spent.append(finished.seconds)
         if finished.code is None:
             return f"ended {finished.ended}"
@@ -88,6 +97,32 @@ def list_unit(task: str, kernel: str) -> Unit:
     return Unit(f"{task}/lists", file=file, options=tuple(options.items()))
 
 
+def results_of_lists(
+    given: Submission, kernels: dict[str, str], folder: Path, options: Options
+) -> dict[str, Result]:
+    """What comes of each task's class, fitted around the student's kernel.
+
+    SVD apart from the others: its folder holds which pairs are held out, whose ratings it
+    estimates.
+    """
+    found: dict[str, Result] = {}
+    for place, apart in ((folder / "svd", True), (folder / "others", False)):
+        tasks = [task for task in kernels if (task == "svd") == apart]
+        if not tasks:
+            continue
+        prepare(place, options.suite)
+        units_of(given, place, imports())
+        arrays = dict(hidden(options.dataset, options.secret)[0])
+        if not apart:  # where lists are judged, what is wanted stays outside
+            del arrays["users"], arrays["items"]
+        np.savez(place / "train.npz", **arrays)
+        units = [list_unit(task, kernels[task]) for task in tasks]
+        seconds = SECONDS["start"] + SECONDS["lists"] * len(units)
+        results = attempt(place, units, [], lambda c, f, s=seconds: options.launch(c, f, s))
+        found |= dict(zip(tasks, results, strict=True))
+    return found
+
+
 def mark_lists(
     given: Submission, found: dict[str, Verdict], folder: Path, options: Options, report: Report
 ) -> None:
@@ -101,23 +136,16 @@ def mark_lists(
         if found[f"{task}/{kernel}"].share > shares[task] == 0:
             what = f"recommendations and similar movies need one thing right that {kernel} changes"
             report.reasons[task].append(what)
-    for task in (task for task, share in shares.items() if share):
-        place = folder / task
-        prepare(place, options.suite)
-        units_of(given, place, imports())
-        arrays = dict(hidden(options.dataset, options.secret)[0])
-        if task != "svd":  # where lists are judged, what is wanted stays outside
-            del arrays["users"], arrays["items"]
-        np.savez(place / "train.npz", **arrays)
-        unit = list_unit(task, kernels[task])
-        seconds = SECONDS["start"] + SECONDS["lists"]
-        (result,) = attempt(place, [unit], [], lambda c, f, s=seconds: options.launch(c, f, s))
+    tried = {task: kernel for task, kernel in kernels.items() if shares[task]}
+    for task, result in results_of_lists(given, tried, folder, options).items():
         try:
             if result.error:
                 raise ValueError(f"{result.error} {f'({result.where})' if result.where else ''}")
-            reached, why = judge_lists(task, options.dataset, options.secret, result.arrays)
+            of_run = (options.dataset, options.secret)
+            between = options.figures.get(task) or reference_figures(task, *of_run)
+            reached, why = judge_lists(task, *of_run, result.arrays, between)
         except Exception as error:  # what came out may be anything
-            report.reasons[task].append(f"recommendations: {error}")
+            report.reasons[task].append(f"recommendations: {error or type(error).__name__}")
             continue
         for part in LISTS:
             report.marks[task][part] = POINTS[part] * reached[part] * shares[task]
@@ -129,6 +157,28 @@ def mark_lists(
         report.reasons[task] += why
 
 
+def needed_by(task: str) -> set[str]:
+    """The tasks whose models a notebook uses."""
+    return {o for o in RUBRIC if o == task or re.search(rf"\b{o.upper()}\b", imports()[task])}
+
+
+def nothing_else_can_come(task: str, found: dict[str, Verdict], report: Report) -> bool:
+    """Whether all that a notebook needs is right: its answers, the kernels and models it uses."""
+    needed = [v for key, v in found.items() if key.startswith(f"{task}/")]
+    for other in needed_by(task):
+        needed += [found[f"{other}/{name}"] for name in RUBRIC[other]["functions"]]
+        if any(report.marks[other][part] < POINTS[part] for part in LISTS):
+            return False
+    return all(verdict.share == 1 for verdict in needed)
+
+
+def against_known(task: str, stored: dict[str, dict], dataset: str) -> tuple[dict[str, str], int]:
+    """``changes`` against the repository's outputs on a data set."""
+    known_ones = stored_reference(task, dataset)
+    shown = {name: raw for name, raw in stored.items() if name in known_ones}
+    return changes(task, shown, known_ones, set(), set(known_ones))
+
+
 def mark_notebook(
     task: str,
     given: Submission,
@@ -137,7 +187,10 @@ def mark_notebook(
     options: Options,
     report: Report,
 ) -> None:
-    """How many cells give here what was handed in; nothing else is earned here."""
+    """How many cells give here what was handed in; nothing else is earned here.
+
+    Where all that a notebook needs is right, and its outputs are the known ones, it is not run.
+    """
     stored = given.stored.get(task, {})
     ours = [found[f"{task}/{name}"].share for name in RUBRIC[task]["functions"]]
     outputs = [raw for raw in stored.values() if raw.get("execution_count")]
@@ -146,27 +199,24 @@ def mark_notebook(
             report.reasons[task].append("reproducibility: the notebook has no outputs")
         return
     ran_on = dataset_of(task, stored, options.dataset)
+    differ, counted = against_known(task, stored, ran_on)
     if ran_on != options.dataset:
-        executed = stored_reference(task, ran_on)
-        stored = {name: raw for name, raw in stored.items() if name in executed}
         what = f"the notebook was run on {ran_on}; it is compared with the outputs there"
         report.reasons[task].append(what)
-    else:
+    elif differ or not nothing_else_can_come(task, found, report):
         prepare_notebook(task, given, found, folder, options)
-        command = [sys.executable, "worker.py", "notebook", options.dataset]
+        command = [sys.executable, "whole_notebook.py", options.dataset]
         if ended := options.launch(command, folder, SECONDS["notebook"]):
             report.reasons[task].append(f"the notebook: {ended}")
         executed = executed_cells(folder, report.reasons[task])
-    gaps = {verdict.key.partition("/")[0] for verdict in found.values() if verdict.share < 1}
-    only = set(executed) if ran_on != options.dataset else None
-    differ, counted = changes(task, stored, executed, gaps - {task}, only)
+        gaps = {verdict.key.partition("/")[0] for verdict in found.values() if verdict.share < 1}
+        differ, counted = changes(task, stored, executed, gaps - {task})
     same = counted - len(differ)
     report.changes[task] = differ
     # outputs that are compared with public ones say only as much as the kernels can have made
     most = sum(ours) / len(ours) if ran_on != options.dataset else 1.0
-    report.marks[task]["reproducibility"] = (
-        POINTS["reproducibility"] * most * same / max(counted, 1)
-    )
+    same_share = same / max(counted, 1)
+    report.marks[task]["reproducibility"] = POINTS["reproducibility"] * most * same_share
     if most < 1:
         what = f"reproducibility counts {most:.0%}, as that part of the kernels' outputs is right"
         report.reasons[task].append(what)
@@ -191,8 +241,8 @@ def prepare_notebook(
             file.unlink(missing_ok=True)
         with (folder / "mflib" / f"{entry['module']}.py").open("a", encoding="utf-8") as module:
             module.write(f"\n\nfrom worker import adopt\n\nadopt(globals(), {other!r})\n")
-    (folder / "tests").mkdir()
-    shutil.copy(EXECUTE, folder / "tests")
+    for file in WHOLE:
+        shutil.copy(file, folder)
     nbformat.write(notebook_to_run(task, given.answers, known()[task]), folder / "notebook.ipynb")
     shutil.copytree(data_dir() / options.dataset, folder / "data" / options.dataset)
 
@@ -200,12 +250,13 @@ def prepare_notebook(
 def executed_cells(folder: Path, reasons: list[str]) -> dict[str, nbformat.NotebookNode]:
     """The code cells that came out, by id."""
     try:
-        executed = nbformat.read(came_out(folder / "executed.ipynb", 2**25), as_version=4)
-        nbformat.validate(executed)
+        file = came_out(folder / "executed.ipynb", NOTEBOOK)
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        code = [nbformat.from_dict(cell) for cell in cells if cell["cell_type"] == "code"]
+        return {str(cell["id"]): cell for cell in code}
     except Exception as error:  # no file, or what strangers' code has left there
         reasons.append(f"the executed notebook did not come out: {type(error).__name__}")
         return {}
-    return {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
 
 
 def mark_functions(given: Submission, found: dict[str, Verdict], report: Report) -> None:

@@ -262,28 +262,40 @@ def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[str]]:
 
 
 def _walk(folder: Path, skipped: set[str], notes: list[str]) -> Iterator[tuple[str, Path]]:
-    """The files in a folder by their place in it, each folder's own before those beneath."""
-    todo, seen = [folder], 0
+    """The files in a folder by their place in it, each folder's own before those beneath.
+
+    Where it is a class, nobody's files can keep the others' from being found.
+    """
+    todo, seen = [folder], Counter()
     while todo:
         parent = todo.pop()
+        owner = _owner(parent.relative_to(folder))
+        if seen[owner] > MANY:
+            continue
         try:
             with os.scandir(parent) as entries:
-                found = sorted(islice(entries, MANY), key=lambda entry: entry.name)
+                found = sorted(islice(entries, MANY + 1), key=lambda entry: entry.name)
         except OSError as error:  # no right to look, or nested too deeply for a path
-            notes.append(f"{safe_name(parent.name)} cannot be opened: {error.strerror}")
+            name = safe_name(f"{owner} {parent.name}")
+            notes.append(f"{name} cannot be opened: {error.strerror}")
             continue
         skipped |= {entry.name for entry in found if LEFT.fullmatch(entry.name)}
         found = [entry for entry in found if not LEFT.fullmatch(entry.name)]
         inside = [Path(e.path) for e in found if e.is_dir(follow_symlinks=False)]
-        seen += len(found)
-        if seen > MANY:
-            notes.append(f"{safe_name(folder.name)}: expected at most {MANY} files")
-            return
+        seen[owner] += len(found)
+        if seen[owner] > MANY:
+            notes.append(f"{safe_name(owner or folder.name)}: expected at most {MANY} files")
         todo += reversed(inside)
         for entry in found:
             if not entry.is_dir(follow_symlinks=False):
                 path = Path(entry.path)
                 yield path.relative_to(folder).as_posix(), path
+
+
+def _owner(place: Path) -> str:
+    """Whose a folder is, if it is in a class: see ``_student``."""
+    parts = place.parts
+    return "/".join(parts[: 2 if parts[:1] == ("submitted",) else 1])
 
 
 def _add(

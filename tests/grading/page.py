@@ -51,7 +51,7 @@ def page(report: Report) -> str:
         f"<!doctype html><html lang=en><meta charset=utf-8>{CSP}"
         "<meta name=viewport content='width=device-width'>"
         f"<title>{name}</title><style>{STYLE}</style><h1>{name}: {report.total:g} of 100</h1>"
-        f"<p>{' '.join(map(html.escape, _deadlines(report)))}</p>"
+        f"<p>{' '.join(map(html.escape, deadline_said(report)))}</p>"
         f"<table><tr><th></th>{head}</tr>{rows}</table>"
         "<p>Each task is a quarter of the whole. Of what is missing in a task, the first reason is "
         f"marked: mend it first.</p>{_decided(report)}{_public(report)}"
@@ -70,7 +70,7 @@ def _list(texts: list[str]) -> str:
     return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>" if texts else ""
 
 
-def _deadlines(report: Report) -> list[str]:
+def deadline_said(report: Report) -> list[str]:
     """When it was handed in, who says so, and what that costs."""
     said = []
     if report.handed_in:
@@ -84,7 +84,7 @@ def _deadlines(report: Report) -> list[str]:
         said.append(f"The soft deadline is {report.limit}.")
     if report.earlier:
         before, when = report.earlier["total"], report.earlier["handed_in"]
-        better = "that one" if before >= min(report.points, report.most) else "this one"
+        better = "that one" if report.earlier_counts else "this one"
         said.append(f"The earlier submission ({when}) has {before:g}; {better} counts.")
     return said
 
@@ -103,14 +103,13 @@ def _decided(report: Report) -> str:
 
 def _public(report: Report) -> str:
     """Answers that are the published ones are called that."""
-    names = [
-        f"{key.partition('/')[0]}: {name}"
-        for key, found in report.prints.get("published", {}).items()
-        for name in found
-    ]
+    found: dict[str, list[str]] = {}
+    for key, names in sorted(report.prints.get("published", {}).items()):
+        found.setdefault(key.partition("/")[0], []).extend(names)
+    texts = [f"{task}: {', '.join(names)}" for task, names in found.items() if names]
     what = "These are the published answers, but for names and layout. It costs nothing here; say "
     what += "where you have them from."
-    return f"<h2>Published answers</h2><p>{what}</p>{_list(sorted(names))}" if names else ""
+    return f"<h2>Published answers</h2><p>{what}</p>{_list(texts)}" if texts else ""
 
 
 def _foot(report: Report) -> str:
@@ -120,7 +119,7 @@ def _foot(report: Report) -> str:
     )
     head = "<tr><th>points of a task</th><th></th><th>for</th></tr>"
     facts = ", ".join(filter(None, (report.dataset, report.versions)))
-    made = f"<p>Graded on {html.escape(facts)}; hidden inputs {report.secret}.</p>" if facts else ""
+    made = f"<p>Graded on {html.escape(facts)}.</p>" if facts else ""
     return f"<h2>What the points are for</h2><table>{head}{parts}</table>{made}"
 
 

@@ -18,6 +18,7 @@ from tables import write_whole
 COMMON = 3  # who share a passage, and not more than a tenth of the class: else it is the usual way
 LEAST = 4  # fingerprints that a pair shares
 SHOWN = 20  # pairs
+AROUND = 2  # lines beside the shared ones
 Prints = Mapping[str, Iterable[list[int]]]  # by answer: hash, first and last line
 
 
@@ -107,10 +108,19 @@ def _section(n: int, pair: Pair, answers: Mapping[str, Mapping[str, str]]) -> st
     return "".join(parts)
 
 
-def _marked(source: str, lines: set[int]) -> str:
-    """A source with the shared lines marked; a marked line is a block, and needs no line end."""
-    shown = []
+def _marked(source: str, shared: set[int]) -> str:
+    """The shared lines of a source, marked, with those around them; of the rest that it is there.
+
+    A marked line is a block, and needs no line end.
+    """
+    near = {n + d for n in shared for d in range(-AROUND, AROUND + 1)}
+    shown, gap = [], False
     for number, line in enumerate(source.split("\n"), 1):
+        if number not in near:
+            gap = True
+            continue
         text = html.escape(line)
-        shown.append(f"<mark>{text or ' '}</mark>" if number in lines else f"{text}\n")
-    return "".join(shown)
+        shown += ["⋮\n"] if gap else []
+        shown.append(f"<mark>{text or ' '}</mark>" if number in shared else f"{text}\n")
+        gap = False
+    return "".join(shown) + ("⋮" if gap else "")

@@ -146,10 +146,10 @@ def read_sheet(file: Path) -> Sheet:
 
 
 def _person(row: Row, number: str, names: set[str]) -> Person:
-    """Names count from either end: "Doe, Jane" is Jane Doe."""
+    """Names count from either end, "Doe, Jane" is Jane Doe, and with the number behind them."""
     turned = {" ".join(reversed(name.split(", "))) for name in names if name.count(", ") == 1}
-    found = frozenset(squeezed(name) for name in names | turned) - {""}
-    return Person(row, number, found)
+    found = {squeezed(name) for name in names | turned} - {""}
+    return Person(row, number, frozenset(found | {f"{name}{squeezed(number)}" for name in found}))
 
 
 def squeezed(name: str) -> str:

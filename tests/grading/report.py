@@ -123,12 +123,18 @@ class Report:
         return sum(sum(parts.values()) for parts in self.counted.values()) / len(RUBRIC)
 
     @property
+    def earlier_counts(self) -> bool:
+        """Whether an earlier submission is the better of the two."""
+        return self.earlier.get("total", 0.0) > round(min(self.points, self.most), 1)
+
+    @property
     def total(self) -> float:
         """What counts: at most what the deadline leaves, the better of two, or what was decided."""
         for one in self.overrides:
             if not one["task"] and one["points"] is not None:
                 return round(one["points"], 1)
-        return round(max(min(self.points, self.most), self.earlier.get("total", 0.0)), 1)
+        own = round(min(self.points, self.most), 1)
+        return self.earlier["total"] if self.earlier_counts else own
 
     def bounded(self) -> dict:
         """As JSON, every text cut to what a page can bear."""

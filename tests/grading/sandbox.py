@@ -23,13 +23,14 @@ from pathlib import Path
 
 import cgroups
 import seccomp
-from watch import Watch
+from confined import Strength, World, as_user, bounds_of, filtered
+from watch import Limits, Watch
 
 TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
 # The user id that root becomes, plus a number, so that two runs are not counted together.
 STRANGER = 61_000
 RUNS = count()
-PLACE = "/submission"  # the folder as it is called inside: the same wherever it was made
+USUAL = Limits()
 # One thread each: several runs share a machine. Sets have the same order everywhere.
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -46,20 +47,6 @@ class UnprotectedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of one run; of all its processes together, where nothing else is said."""
-
-    cpu_seconds: int = 600  # of the processor
-    seconds: float = 3600.0  # by the clock, for what waits
-    idle: float = 60.0  # seconds without using the processor
-    memory: int = 6 * 2**30  # bytes: of address space of one process, and in use by all
-    processes: int = 200  # threads count
-    file_size: int = 200 * 2**20  # bytes of one file, the output included
-    disk: int = 2 * 2**30  # bytes of all files
-    files: int = 20_000
-
-
-@dataclass(frozen=True)
 class Finished:
     """The exit code of a run, or None where it was ended, and why; the end of what it printed."""
 
@@ -67,23 +54,6 @@ class Finished:
     output: str
     seconds: float  # of the processor
     ended: str = ""
-
-
-@dataclass(frozen=True)
-class Strength:
-    """What this machine has beyond the tools without which nothing is run."""
-
-    no_namespaces: bool = False  # within the sandbox
-    filter: bool = False  # of system calls
-    group: str = ""  # see cgroups.available
-
-    def __str__(self) -> str:
-        bounded = f"control groups, {self.group}" if self.group else "watched"
-        yes = {True: "yes", False: "NO"}
-        return (
-            f"no namespaces within {yes[self.no_namespaces]}, calls filtered {yes[self.filter]}, "
-            f"memory and processor of all processes: {bounded}"
-        )
 
 
 @cache
@@ -128,14 +98,18 @@ def run(
     command: list[str],
     work: Path,
     visible: list[Path],
-    limits: Limits = Limits(),
+    limits: Limits = USUAL,
     trust: bool = False,
+    container: bool = False,
 ) -> Finished:
     """Run ``command`` in the folder ``work``, the only one that it may write to.
 
     It may read ``visible``, the interpreter and its packages. With ``trust`` only the watcher
-    protects. Raises UnprotectedError where a protection is missing and ``trust`` is not given.
+    protects; in a ``container`` that is thrown away it, limits, and another user. Raises
+    UnprotectedError where a protection is missing and neither is given.
     """
+    if container:
+        return _run_in_container(command, work, limits)
     ready(trust)
     prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     return _run(command, work, [*prefixes, *visible], limits, None if trust else strength())
@@ -146,14 +120,10 @@ def _run(
 ) -> Finished:
     group = cgroups.group(how.group if how else "", limits.memory, limits.processes + 50)
     try:
-        with _output() as (file, path), _handed_over(work) as user, _filter(how) as rules:
-            whole = command
-            if how is not None:
-                inside = ["prlimit", f"--nproc={limits.processes}", *command]
-                bwrap = [*_bubblewrap(work, visible, user, how, rules), "--", *inside]
-                whole = _entered(bwrap, work, visible, user, limits, group)
+        with _output() as (file, path), _handed_over(work) as user, filtered(how) as rules:
+            world = World(work, visible, user, limits, group, how, rules)
             process = subprocess.Popen(
-                whole,
+                command if how is None else world.entered(command),
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -163,86 +133,42 @@ def _run(
                 start_new_session=True,
             )
             watch = Watch(process.pid, work, limits, group)
-            try:
-                while process.poll() is None and not watch.look():
-                    time.sleep(0.05)
-            finally:  # the first process of the sandbox takes all others with it
-                _end(process)
-            return Finished(
-                None if watch.ended else process.returncode,
-                _tail(path),
-                watch.cpu_seconds,
-                watch.ended,
-            )
+            return _finished(process, watch, path)
     finally:
         group.close()
 
 
-def _places(work: Path, visible: list[Path], user: int | None) -> dict[Path, Path]:
-    """Where each folder is bound from: root binds it where the other user may look."""
-    folders = dict.fromkeys(folder.resolve() for folder in [*visible, work])
-    if user is None:
-        return {folder: folder for folder in folders}
-    return {folder: Path("/mnt") / str(n) for n, folder in enumerate(folders)}
+def _finished(process: subprocess.Popen, watch: Watch, path: Path) -> Finished:
+    try:
+        while process.poll() is None and not watch.look():
+            time.sleep(0.05)
+    finally:  # the first process of the sandbox takes all others with it
+        _end(process)
+    code = None if watch.ended else process.returncode
+    return Finished(code, _tail(path), watch.cpu_seconds, watch.ended)
 
 
-def _bubblewrap(
-    work: Path, visible: list[Path], user: int | None, how: Strength, rules: object
-) -> list[str]:
-    bwrap = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
-    if how.no_namespaces:
-        bwrap += ["--unshare-user", "--disable-userns"]
-    if rules is not None:
-        bwrap += ["--seccomp", str(rules.fileno())]
-    bwrap += ["--proc", "/proc", "--dev", "/dev"]
-    bwrap += ["--size", str(2**28), "--tmpfs", "/dev/shm"]
-    bwrap += ["--size", str(2**30), "--tmpfs", "/tmp"]
-    bwrap += ["--ro-bind", "/usr", "/usr"]
-    for name in ("lib", "lib64", "bin", "sbin"):
-        bwrap += ["--symlink", f"usr/{name}", f"/{name}"]
-    for place in ("/etc/fonts", "/etc/ld.so.cache"):
-        bwrap += ["--ro-bind-try", place, place]
-    for folder, place in _places(work, visible, user).items():
-        own = folder == work.resolve()
-        bwrap += ["--bind" if own else "--ro-bind", str(place), PLACE if own else str(folder)]
-    return [*bwrap, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", PLACE]
-
-
-def _entered(
-    bwrap: list[str],
-    work: Path,
-    visible: list[Path],
-    user: int | None,
-    limits: Limits,
-    group: cgroups.Group,
-) -> list[str]:
-    """The command that enters the group, becomes the other user, sets limits, enters the world."""
-    bounds = ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu_seconds}", "--core=0"]
-    bounds += [f"--fsize={limits.file_size}"]
-    steps, apart, other = [*group.entering], [], []
-    if user is not None:
-        places = _places(work, visible, user)
-        steps += ["mount -t tmpfs none /mnt", *(f"mkdir {place}" for place in places.values())]
-        steps += [f"mount --bind '{folder}' {place}" for folder, place in places.items()]
-        apart = ["unshare", "--mount", "--propagation", "private"]
-        other = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-        other += ["--no-new-privs"]
-    whole = [*other, *bounds, *bwrap]
-    if steps:
-        whole = [*apart, "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh", *whole]
-    return [*group.before, *whole]
-
-
-@contextmanager
-def _filter(how: Strength | None) -> Iterator[object]:
-    """An open file with the rules of system calls, or None."""
-    if how is None or not how.filter:
-        yield None
-        return
-    with tempfile.TemporaryFile() as file:
-        file.write(seccomp.program(platform.machine(), hidden_memory=bool(how.group)))
-        file.seek(0)
-        yield file
+def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finished:
+    """Run as another user, who may neither read the grader nor write what it finds."""
+    if os.geteuid() != 0:
+        raise UnprotectedError("expected root in the container, to become another user for others")
+    with _output() as (file, path), _handed_over(work) as user:
+        bounds = [*as_user(user), *bounds_of(limits), f"--nproc={limits.processes}"]
+        process = subprocess.Popen(
+            [*bounds, *command],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            cwd=work,
+            start_new_session=True,
+        )
+        watch = Watch(process.pid, work, limits, cgroups.group("", limits.memory, 0))
+        try:
+            return _finished(process, watch, path)
+        finally:  # nobody takes the others with it: they are known by their user
+            end = ["pkill", "--signal", "KILL", "--uid", str(user)]
+            subprocess.run(end, capture_output=True)
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def test_nothing_of_the_answers_is_left(edition):
             assert not [line for line in lines if line in text], file.name
     names = {path.relative_to(edition).parts[0] for path in edition.rglob("*")}
     expected = {"mflib", "notebooks", "checks", "data", "README.md", "Makefile", "LICENSE"}
-    expected |= {"AGENTS.md", ".github"}
+    expected |= {"AGENTS.md", ".github", "suite.py"}
     assert names == expected | {"requirements.txt", "pyproject.toml", ".gitignore"}
     assert not [path for path in edition.rglob("*") if path.suffix in (".pyc", ".html")]
     with zipfile.ZipFile(edition.with_suffix(".zip")) as archive:
@@ -208,7 +208,7 @@ def test_check_never_ends_in_a_traceback(edition, tmp_path):
     line = 1 + source[: source.index("def svd_step(")].count("\n")
     file.write_text(source.replace("def svd_step(", "def svd_step(("), encoding="utf-8")
     (folder / "mflib" / "bpr.py").unlink()
-    (folder / "notebooks" / "04_warp.ipynb").write_text("{no")
+    (folder / "notebooks" / "04_warp.ipynb").write_text("{no", encoding="utf-8")
     code, text = check(folder)
     assert code == 1
     assert "Traceback" not in text

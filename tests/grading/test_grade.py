@@ -1,9 +1,9 @@
 """What results are worth, what does not count in outputs, deadlines, pages, what is graded anew."""
 
 import json
+import struct
 from base64 import b64encode
 from dataclasses import replace
-from datetime import datetime
 
 import grade
 import lists
@@ -106,7 +106,7 @@ def test_lists_count_in_proportion_to_the_kernel(tmp_path, monkeypatch):
         return {"recommendations": 1.0, "similar movies": 0.5}, []
 
     monkeypatch.setattr(marks, "judge_lists", judged)
-    monkeypatch.setattr(marks, "attempt", lambda *_: [grade_result])
+    monkeypatch.setattr(marks, "attempt", lambda _, units, *__: [grade_result] * len(units))
     monkeypatch.setattr(marks, "prepare", lambda place, _: place.mkdir(parents=True))
     monkeypatch.setattr(marks, "hidden", lambda *_: ({"users": [], "items": []},))
     from trial import Result
@@ -169,6 +169,11 @@ def cell(text, count=1, kind="text/plain", stream=False):
     return nbformat.v4.new_code_cell("x", id="x", outputs=[output], execution_count=count)
 
 
+def png(*sizes):
+    headers = [b"\0\0\0\x0dIHDR" + struct.pack(">IIxxxxxxxxx", *size) for size in sizes]
+    return reproduced.PNG + b"".join(headers)
+
+
 def test_stored_outputs_are_compared_cell_by_cell():
     change = reproduced.change
     assert change(cell("0.5"), cell("0.5")) == ""
@@ -177,8 +182,21 @@ def test_stored_outputs_are_compared_cell_by_cell():
     assert "no outputs" in change(cell("0.5", count=None), cell("0.5"))
     assert "no outputs" in change(None, cell("0.5"))
     assert "not executed" in change(cell("0.5"), None)
-    large = b64encode(b"0" * 16 + (10**5).to_bytes(4, "big") * 2).decode()
-    assert "too large" in change(cell(large, kind="image/png"), cell("0.5"))
+    for figure, says in {
+        png((10**5, 10**5)): "too large",
+        png((9, 9), (10**5, 10**5)): "one header, got 2",
+        png(): "one header, got 0",
+        b"GIF": "expected a PNG",
+    }.items():
+        text = b64encode(figure).decode()
+        assert says in change(cell(text, kind="image/png"), cell("0.5"))
+    many = cell("0.5")
+    many.outputs *= 80_000
+    assert "at most 200" in change(many, cell("0.5"))
+    many.outputs = cell(b64encode(png((9, 9))).decode(), kind="image/png").outputs * 9
+    assert "at most 8 figures" in change(many, cell("0.5"))
+    many.outputs = [{"output_type": "display_data", "data": dict.fromkeys(map(str, range(99)), 1)}]
+    assert "at most 20 kinds" in change(many, cell("0.5"))
     wrong = change(cell("no base64!", kind="image/png"), cell("neither", kind="image/png"))
     assert "cannot be read" in wrong
     assert "cannot be read" in change({"execution_count": 1, "outputs": [5]}, cell("0.5"))
@@ -241,18 +259,6 @@ def packed(time=0.0, **files):
     return Package("a", {name: File(lambda c=c: c.encode(), time) for name, c in files.items()})
 
 
-def test_late_submissions():
-    deadlines = {"soft": grade.deadline("2026-01-31"), "hard": grade.deadline("2026-02-14")}
-    totals = {}
-    for day in ("2026-01-31T23:00", "2026-02-01T01:00", "2026-02-14T23:00", "2026-02-15T01:00"):
-        report = Report("a", marks={task: dict.fromkeys(POINTS, 20.0) for task in RUBRIC})
-        package = packed(datetime.fromisoformat(day).timestamp(), a="1")
-        grade.judge_time(report, package.handed_in, deadlines)
-        totals[day] = report.total
-        assert (f"after the {report.late} deadline" in page(report)) == bool(report.late)
-    assert list(totals.values()) == [100, 80, 80, 0]
-
-
 def test_only_what_has_changed_is_graded_again(tmp_path):
     packages = [packed(**{"svd.py": text}) for text in ("1", "1", "2")]
     packages += [packed(**{"svd.py": "1", "x.txt": text}) for text in ("1", "2")]
@@ -269,9 +275,9 @@ def test_only_what_has_changed_is_graded_again(tmp_path):
         "[1",
         "[]",
         '{"total": 3}',
-        (tmp_path / "submissions" / "a.json").read_text()[:-9],
+        (tmp_path / "submissions" / "a.json").read_text(encoding="utf-8")[:-9],
     ):
-        (tmp_path / "submissions" / "b.json").write_text(text)
+        (tmp_path / "submissions" / "b.json").write_text(text, encoding="utf-8")
         assert load(tmp_path / "submissions" / "b.json") is None
 
 
@@ -294,5 +300,5 @@ def test_the_page_shows_reasons_lines_and_changes_and_runs_nothing(tmp_path):
     write(report, tmp_path)
     write_class([report], tmp_path)
     assert "\\ud800" in (tmp_path / "a.html").read_text(encoding="utf-8")
-    row = (tmp_path / "class.csv").read_text(encoding="utf-8").splitlines()[1]
+    row = (tmp_path / "class.csv").read_text(encoding="utf-8-sig").splitlines()[1]
     assert row == "a,25.0,25.0,25.0,25.0,,25.0,"

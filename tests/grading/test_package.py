@@ -159,6 +159,14 @@ def test_a_class_has_a_row_for_everybody(tmp_path, capsys):
     assert "pack a .zip instead" in alone.notes[0]
 
 
+def test_too_many_files_cost_nobody_else_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr("package.MANY", 5)
+    files = {f"bo/{n}.txt": "1" for n in range(9)} | {"ann/svd.py": "1", "cy/svd.py": "1"}
+    found = {p.name: p for p in packages([written(tmp_path / "class", files)])}
+    assert sorted(found) == ["ann", "bo", "cy"]
+    assert [p.notes for p in found.values()] == [[], ["bo: expected at most 5 files"], []]
+
+
 def test_names_are_unique_and_what_is_not_there_is_said(tmp_path):
     for folder in ("a", "b"):
         zipped(EIGHT, (tmp_path / folder).mkdir() or tmp_path / folder / "same.zip")
@@ -194,10 +202,10 @@ def test_names_in_any_bytes_are_made_safe(raw, safe):
 def test_a_latin_1_name_ends_nothing(tmp_path):
     raw = bytes(tmp_path) + b"/class"
     os.makedirs(raw + b"/M\xfcller")
-    with open(raw + b"/M\xfcller/svd.py", "w") as file:
+    with open(raw + b"/M\xfcller/svd.py", "w", encoding="utf-8") as file:
         file.write("1")
     os.makedirs(raw + b"/Bo")
-    with open(raw + b"/Bo/svd.py", "w") as file:
+    with open(raw + b"/Bo/svd.py", "w", encoding="utf-8") as file:
         file.write("1")
     found = packages([tmp_path / "class"])
     assert sorted(package.name for package in found) == ["Bo", "M_ller"]

@@ -32,7 +32,7 @@ def execute(tmp_path):
 def test_honest_code_runs_and_writes_into_its_folder(execute):
     finished, work = execute("import json, numpy; open('a', 'w').write('1'); print('done')")
     assert (finished.code, finished.output) == (0, "done\n")
-    assert (work / "a").read_text() == "1"
+    assert (work / "a").read_text(encoding="utf-8") == "1"
 
 
 def test_an_endless_loop_ends(execute):
@@ -84,7 +84,7 @@ def test_no_network(execute):
 
 
 def test_nothing_else_is_seen(execute, tmp_path):
-    (tmp_path / "secret").write_text("the answer")
+    (tmp_path / "secret").write_text("the answer", encoding="utf-8")
     for path in (
         tmp_path / "secret",
         __file__,

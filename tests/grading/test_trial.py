@@ -161,7 +161,7 @@ def test_pickles_and_bombs_are_refused(tmp_path):
 @pytest.mark.parametrize("content", ["", "[1]", '{"unit": ', '{"unit": [1]}', '{"unit": 9}'])
 def test_broken_lines_of_results_are_left_out(tmp_path, content):
     good = json.dumps({"unit": 1, "error": "x"})
-    (tmp_path / "r").write_text(f"{good}\n{content}")
+    (tmp_path / "r").write_text(f"{good}\n{content}", encoding="utf-8")
     assert set(noted_in(tmp_path / "r", 3)) <= {1}
     assert noted_in(tmp_path / "nothing", 3) == {}
 

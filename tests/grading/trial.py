@@ -21,7 +21,8 @@ from submission import Submission
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("worker.py", "cases.py", "exercises.py", "rubric.toml")
-ARRAYS = 2**26  # bytes that may come out of one unit
+ARRAYS = 2**22  # bytes that may come out of one unit
+LINES = 2**20  # bytes that may be said of all units
 Launch = Callable[[list[str], Path], str]  # command, folder -> why it ended badly, or nothing
 Expected = Callable[[str], Mapping[str, Came]]  # key -> what the reference makes of the inputs
 
@@ -104,7 +105,7 @@ def noted_in(file: Path, how_many: int) -> dict[int, dict]:
     """The lines of the results by unit; strangers' code may have left anything there."""
     found: dict[int, dict] = {}
     try:
-        for line in came_out(file, 2**22).read_text(encoding="utf-8", errors="replace").split("\n"):
+        for line in came_out(file, LINES).read_text(encoding="utf-8", errors="replace").split("\n"):
             entry = json.loads(line) if line else None
             if isinstance(entry, dict) and entry.get("unit") in range(how_many):
                 found.setdefault(int(entry["unit"]), entry)

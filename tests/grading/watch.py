@@ -8,8 +8,8 @@ who takes more than a core has to stand behind everybody else.
 import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 from cgroups import Group
@@ -17,26 +17,29 @@ from cgroups import Group
 EVERY = 0.5  # seconds
 GREEDY = 1.3  # cores
 LAST = 19  # niceness
-TICK = 0.1  # seconds of the processor: less is idle
+IDLE = 0.05  # cores: who uses less, waits
 BY_CLOCK = "by the clock"
 
 
-class Bounds(Protocol):
-    """What is asked of sandbox.Limits."""
+@dataclass(frozen=True)
+class Limits:
+    """Of one run; of all its processes together, where nothing else is said."""
 
-    cpu_seconds: int
-    seconds: float
-    idle: float
-    memory: int
-    disk: int
-    files: int
+    cpu_seconds: int = 600  # of the processor
+    seconds: float = 3600.0  # by the clock, for what waits
+    idle: float = 60.0  # seconds in which the processor is hardly used
+    memory: int = 6 * 2**30  # bytes: of address space of one process, and in use by all
+    processes: int = 200  # threads count
+    file_size: int = 200 * 2**20  # bytes of one file, the output included
+    disk: int = 2 * 2**30  # bytes of all files
+    files: int = 20_000
 
 
 class Watch:
-    def __init__(self, pid: int, work: Path, limits: Bounds, group: Group):
+    def __init__(self, pid: int, work: Path, limits: Limits, group: Group):
         self.pid, self.work, self.limits, self.group = pid, work, limits, group
-        self.start = self.looked = self.active = time.monotonic()
-        self.cpu_seconds = self.at_active = 0.0
+        self.start = self.looked = self.since = time.monotonic()
+        self.cpu_seconds = self.cpu_then = 0.0
         self.ended = ""
 
     def look(self) -> str:
@@ -51,11 +54,13 @@ class Watch:
         limits, processes = self.limits, self._processes()
         used = self.group.cpu_seconds()
         self.cpu_seconds = max(self.cpu_seconds, _seconds(processes) if used is None else used)
-        if self.cpu_seconds > self.at_active + TICK:
-            self.active, self.at_active = now, self.cpu_seconds
+        waits = False
+        if now > self.since + limits.idle:
+            waits = self.cpu_seconds - self.cpu_then < IDLE * (now - self.since)
+            self.since, self.cpu_then = now, self.cpu_seconds
         if self.cpu_seconds > limits.cpu_seconds:
             return f"after {limits.cpu_seconds} s of the processor: an endless loop, or too slow"
-        if now > self.active + limits.idle:
+        if waits:
             return f"{BY_CLOCK}: it has waited for {limits.idle:.0f} s"
         if now > self.start + limits.seconds:
             return f"{BY_CLOCK}: it took more than {limits.seconds:.0f} s"
@@ -112,6 +117,8 @@ def _in_files(processes: list[psutil.Process]) -> int:
     """Bytes of the files in memory that the sandbox has: in its /tmp and /dev/shm."""
     for process in reversed(processes):  # the first ones are still outside
         with suppress(psutil.Error, OSError):
+            if os.path.samefile(f"/proc/{process.pid}/root", "/"):  # the machine's, without one
+                continue
             inside = [os.statvfs(f"/proc/{process.pid}/root/{p}") for p in ("tmp", "dev/shm")]
             return sum((f.f_blocks - f.f_bfree) * f.f_frsize for f in inside)
     return 0

@@ -1,7 +1,6 @@
 """What runs inside the sandbox: students' functions on hidden inputs; arrays come out.
 
     python worker.py job.json [units that are done …]
-    python worker.py notebook DATASET
 
 In the folder: mflib (the grader's, whose kernels are empty), this file and those that it imports,
 what students wrote, and the job: units, each with a function to be called. Each unit runs in a
@@ -32,7 +31,6 @@ from cases import RUBRIC, ChangedError, outputs
 
 PROCESSOR_SECONDS, CLOCK_SECONDS = 20, 200  # of one function
 LISTS_SECONDS = 120
-NOTEBOOK_SECONDS = 800  # of the processor: then its kernel ends, and what came out so far is kept
 FORKS = sys.platform == "linux"
 FIT = {  # shorter than the defaults, on a small data set
     "svd": {"iterations": 30},
@@ -270,24 +268,7 @@ def in_child(n: int, unit: dict, seeds: list[int]) -> None:
         note(n, {"error": f"its process ended ({how})"})
 
 
-def execute_notebook(dataset: str) -> None:
-    """All cells, whatever they do."""
-    sys.path.insert(0, "tests")
-    import resource
-
-    import nbformat
-    from execute import execute
-
-    resource.setrlimit(resource.RLIMIT_CPU, (NOTEBOOK_SECONDS, NOTEBOOK_SECONDS))
-    file = Path("notebook.ipynb").resolve()
-    notebook, _ = execute(file, dataset, go_on=True, cell_seconds=None)
-    nbformat.write(notebook, "executed.ipynb")
-
-
 def main() -> None:
-    if sys.argv[1] == "notebook":
-        execute_notebook(sys.argv[2])
-        return
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     done = set(map(int, sys.argv[2:]))
     sys.dont_write_bytecode = True

@@ -98,9 +98,11 @@ def page(notebook: nbformat.NotebookNode, stem: str, lessons: list[Lesson] | Non
     )
 
 
-def index(dataset: str, lessons: list[Lesson]) -> str:
-    """The page with the results, and with a picture of each lesson."""
-    return template("index").render(dataset=dataset, lessons=lessons)
+def index(dataset: str, lessons: list[Lesson], with_playground: bool = False) -> str:
+    """The page with the results, and with a picture of each lesson; a way to the playground."""
+    return template("index").render(
+        dataset=dataset, lessons=lessons, with_playground=with_playground
+    )
 
 
 def template(name: str):
@@ -111,6 +113,7 @@ def template(name: str):
         style=(SITE / "style.css").read_text(encoding="utf-8"),
         font=base64.b64encode((SITE / "math.woff2").read_bytes()).decode(),
         scheme=(SITE / "factors.svg").read_text(encoding="utf-8"),
+        play=(SITE / "playground.svg").read_text(encoding="utf-8"),
     )
     return environment.get_template(f"{name}.html.j2")
 

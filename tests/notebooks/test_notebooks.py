@@ -13,18 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from execute import (
-    HEADLINE,
-    ROOT,
-    SOURCES,
-    STORED,
-    alike,
-    differences,
-    headlines,
-    sources,
-    tags,
-    texts,
-)
+from differences import alike, differences, texts
+from execute import HEADLINE, ROOT, SOURCES, STORED, headlines, sources
+from fresh_kernel import tags
 from matplotlib.image import imsave
 from pages import FORMULA, PICTURES, SITE, Lesson, align, figure, index, markdown, mathml, page
 
@@ -310,17 +301,19 @@ def test_the_name_of_an_index_is_in_the_row_of_the_heads_and_titles_stay_whole()
 
 
 def test_run_makes_a_site(tmp_path, monkeypatch, capsys):
-    def stored(file, dataset):
+    def stored(file, dataset, last=None):
         notebook = nbformat.read(STORED[dataset] / file.name, as_version=4)
         return notebook, f"{file.name}: no" if file.stem == "04_warp" else None
 
     monkeypatch.setattr(execute, "execute", stored)
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     errors = execute.run("ml-100k")
-    assert errors == ["04_warp.ipynb: no"]
+    assert errors[0] == "04_warp.ipynb: no"
+    assert errors[1].startswith("no playground: ")
+    assert len(errors) == 2
     folder = tmp_path / "build" / "ml-100k"
     names = {f"{file.stem}.{kind}" for file in sources() for kind in ("ipynb", "html")}
-    assert {file.name for file in folder.iterdir()} == names | {"index.html"}
+    assert {file.name for file in folder.iterdir()} == names | {"index.html", "models"}
     text = capsys.readouterr().out
     assert "build/ml-100k/index.html" in text
     for line in headlines(stored(sources()[0], "ml-100k")[0]):

@@ -3,7 +3,9 @@
 import nbformat
 import pytest
 import torch
-from execute import COMBINED, differences, execute
+from differences import differences
+from disturbances import COMBINED, USERS, a_users
+from fresh_kernel import execute
 
 UNSTABLE = {
     "accumulation by index_put_ in float32": """
@@ -30,11 +32,20 @@ plots.learning_curve(model, curve, 0.15, "popularity")
 plt.show()
 print(sorted({"a", "b"}))"""
 
+# What a user's settings would change: what is shown of a cell, of a float and of a table, asserts.
+SETTINGS = """
+import sys
+import numpy as np
+print(sys.flags.optimize, __debug__, np.array([1 / 3]))
+table = pd.DataFrame(np.full((2, 4), 1 / 3))
+"before the last line"
+1 / 3, table"""
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The cells, executed plainly and under all disturbances at once."""
-    sources = UNSTABLE | {"stable": STABLE}
+    """The cells, executed plainly, under several disturbances at once, and by another user."""
+    sources = UNSTABLE | {"stable": STABLE, "settings": SETTINGS}
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(s.strip()) for s in sources.values()]
     )
@@ -42,23 +53,50 @@ def runs(tmp_path_factory):
         cell.id = what.replace(" ", "-")
     file = tmp_path_factory.mktemp("cells") / "cells.ipynb"
     nbformat.write(notebook, file)
-    results = [
-        execute(file, "ml-100k", settings) for settings in ({"OMP_NUM_THREADS": "2"}, COMBINED)
-    ]
-    assert [error for _, error in results] == [None, None]
+    plain = {"OMP_NUM_THREADS": "2"}
+    results = [execute(file, "ml-100k", settings) for settings in (plain, COMBINED)]
+    with a_users(set(USERS), tmp_path_factory.mktemp("home")):
+        results.append(execute(file, "ml-100k", plain))
+    assert [error for _, error in results] == [None] * 3
     return [executed for executed, _ in results]
 
 
 @pytest.mark.parametrize("what", UNSTABLE)
 def test_unstable_cells_are_caught(what, runs):
-    assert differences(*runs)[what.replace(" ", "-")], f"{what}: the disturbed run gave the same"
+    found = differences(*runs[:2])[what.replace(" ", "-")]
+    assert found, f"{what}: the disturbed run gave the same"
 
 
-def test_a_stable_cell_is_not_and_its_figure_is_equal_byte_for_byte(runs):
-    assert differences(*runs)["stable"] == ""
-    figures = [[o.data["image/png"] for o in nb.cells[-1].outputs if "data" in o] for nb in runs]
+@pytest.mark.parametrize("other", [1, 2], ids=["disturbed", "another user"])
+def test_a_stable_cell_is_not_and_its_figure_is_equal_byte_for_byte(runs, other):
+    found = differences(runs[0], runs[other])
+    assert (found["stable"], found["settings"]) == ("", "")
+    figures = [
+        [
+            o.data["image/png"]
+            for c in runs[n].cells
+            for o in c.outputs
+            if "image/png" in o.get("data", {})
+        ]
+        for n in (0, other)
+    ]
     assert figures[0] == figures[1]
     assert len(figures[0]) == 1
+
+
+def test_a_figure_that_is_not_there_is_an_error_and_a_home_is_not_needed(tmp_path, monkeypatch):
+    nowhere = str(tmp_path / "cells.ipynb" / "home")  # below a file: nobody can make it
+    for variable in ("HOME", "USERPROFILE", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, nowhere)
+    cells = [nbformat.v4.new_code_cell(source) for source in ("1 + 1", "1 / 0", "2 + 2")]
+    for cell, name in zip(cells, ("nothing", "failed", "no-figure"), strict=True):
+        cell.id = name
+        if name != "nothing":
+            cell.metadata["alt"] = "A curve that falls."
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "cells.ipynb")
+    executed, error = execute(tmp_path / "cells.ipynb", "ml-100k", go_on=True)
+    assert [cell.execution_count for cell in executed.cells] == [1, 2, 3]
+    assert error == "cells.ipynb: expected a figure of each of the cells no-figure, got none"
 
 
 def safe_operations() -> dict[str, torch.Tensor]:

@@ -450,7 +450,7 @@ def test_what_a_faster_process_has_put_there_is_verified(name, tmp_path, monkeyp
     served(monkeypatch, tmp_path, overtake)
     with pytest.raises(DataError, match=f"line 1.*move {data_dir() / name} away|got 0 ratings"):
         obtain(name)
-    assert files_of(name)[0].read_text() == "theirs\n"
+    assert files_of(name)[0].read_text(encoding="utf-8") == "theirs\n"
     assert [file.name for file in data_dir().iterdir()] == [name]
 
 
@@ -481,13 +481,13 @@ def test_a_broken_data_set_is_kept(name, tmp_path, monkeypatch):
     folder = place(name, ratings="mine\n")
     with pytest.raises(DataError, match=f"move {folder} away"):
         obtain(name)
-    assert files_of(name)[0].read_text() == "mine\n"
+    assert files_of(name)[0].read_text(encoding="utf-8") == "mine\n"
 
 
 def test_no_permission(name, tmp_path, monkeypatch):
     says = "cannot write .*; set MFLIB_DATA to a folder you may write to"
     served(monkeypatch, tmp_path)
-    (tmp_path / "data").write_text("a file where the folder should be")
+    (tmp_path / "data").write_text("a file where the folder should be", encoding="utf-8")
     with pytest.raises(DataError, match=says):
         obtain(name)
     (tmp_path / "data").unlink()

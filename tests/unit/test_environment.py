@@ -9,7 +9,9 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-import pytest
+import resolve
+import suite
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -17,10 +19,11 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[2]
 PINS = [
     Requirement(line)
-    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
 ]
 PINNED = {canonicalize_name(pin.name): pin for pin in PINS}
+HERE = {name: pin for name, pin in PINNED.items() if not pin.marker or pin.marker.evaluate()}
 
 
 def imports(source: str) -> set[str]:
@@ -39,12 +42,12 @@ def third_party(paths) -> set[str]:
     names = set()
     for path in paths:
         if path.suffix == ".ipynb":
-            cells = json.loads(path.read_text())["cells"]
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
             names |= set().union(
                 *(imports("".join(c["source"])) for c in cells if c["cell_type"] == "code")
             )
         else:
-            names |= imports(path.read_text())
+            names |= imports(path.read_text(encoding="utf-8"))
     names -= {"implicit", "threadpoolctl"}  # a peer: its tests are skipped where it is absent
     names -= {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"mflib"}
     names -= set(sys.stdlib_module_names)
@@ -66,16 +69,15 @@ def test_no_cuda():
 
 
 def test_the_installed_versions_are_the_pinned_ones():
-    for name, pin in PINNED.items():
+    for name, pin in HERE.items():
         assert Version(metadata.version(name)).public in pin.specifier, (
             f"{pin} is not what is installed"
         )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the list of pins was made on Linux")
 def test_what_the_pins_need_is_pinned():
     """Extras aside, and aside from what torch's build for CUDA needs."""
-    for name in PINNED:
+    for name in HERE:
         for line in metadata.requires(name) or []:
             needed = Requirement(line)
             if needed.marker and not needed.marker.evaluate({"extra": ""}):
@@ -90,7 +92,7 @@ NOTEBOOKS = {"plots.py", "notebook.py"}  # the modules that only notebooks need,
 
 
 def test_what_is_imported_is_pinned_and_declared():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     core, extra = project["dependencies"], project["optional-dependencies"]["notebooks"]
     declared, notebooks = (
         {canonicalize_name(Requirement(line).name) for line in lines} for lines in (core, extra)
@@ -124,16 +126,82 @@ def test_the_models_need_nothing_of_the_notebooks():
 
 
 def test_conda_entry_repeats_nothing():
-    lines = [line.strip() for line in (ROOT / "environment.yml").read_text().splitlines()]
+    lines = [
+        line.strip() for line in (ROOT / "environment.yml").read_text(encoding="utf-8").splitlines()
+    ]
     packages = [line.removeprefix("- ") for line in lines[lines.index("dependencies:") + 1 :]]
     python, *rest = packages
     assert re.fullmatch(r"python=3\.\d+", python)
-    assert rest == ["pip", "pip:", "-r requirements.txt", "-e .[notebooks]"]
+    index = f"--extra-index-url {suite.CPU_INDEX}"
+    assert [line.partition(" #")[0] for line in rest] == [
+        *("pip", "pip:", index, "-r requirements.txt", "-e .[notebooks]")
+    ]
+
+
+def test_the_pins_resolve_on_all_systems_that_are_promised():
+    """As uv found them, for this very list; the README promises the same."""
+    stored = json.loads(resolve.STORED.read_text(encoding="utf-8"))
+    assert stored["pins"] == resolve.fingerprint(), "run: python tests/unit/resolve.py"
+    assert list(stored["packages"]) == list(suite.PLATFORMS.values())
+    first, last = suite.PYTHONS
+    pythons = [f"3.{minor}.0" for minor in range(first[1], last[1] + 1)]
+    for packages in stored["packages"].values():
+        assert list(packages) == pythons
+    cuda = ("nvidia-", "cuda-", "triton")
+    assert not [name for name in stored["not pinned"] if not name.startswith(cuda)]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    student = (ROOT / "tests" / "grading" / "student" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| (3\.11 to 3\.14|none) \|", readme, re.MULTILINE)
+    promised = [system for system, pythons in rows if pythons != "none"]
+    assert promised == list(stored["packages"])
+    assert {system for system, pythons in rows if pythons == "none"} == set(stored["refused"])
+    assert "resolves" not in stored["refused"].values()
+    for text in (readme, student):
+        assert "Python 3.11 to 3.14" in text
+
+
+def test_text_files_are_opened_in_a_named_encoding():
+    """Else Windows' own would be taken, or that of a container without any locale."""
+    for file in (path for room in ("mflib", "tests") for path in (ROOT / room).rglob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and nameless(call):
+                raise AssertionError(f"{file.relative_to(ROOT)}, line {call.lineno}: no encoding")
+
+
+NO_TEXT = ("os", "tarfile")  # whose open is for bytes
+
+
+def nameless(call: ast.Call) -> bool:
+    """Whether a call reads or writes text without an encoding."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if any(keyword.arg == "encoding" for keyword in call.keywords):
+        return False
+    if name in ("read_text", "write_text"):
+        return len(call.args) == (name == "write_text")
+    if name != "open" or getattr(getattr(call.func, "value", None), "id", "") in NO_TEXT:
+        return False
+    modes = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    return not any("b" in mode for mode in modes if set(mode) <= set("rwxab+t"))
+
+
+def test_other_starting_points_call_what_is_there():
+    files = [ROOT / ".devcontainer" / "devcontainer.json", ROOT / ".github/workflows/test.yml"]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    for text in texts:
+        called = re.findall(r"tests/suite\.py ([a-z]+)", text)
+        assert called
+        assert set(called) <= set(suite.PROJECT)
+        assert "could not be run" in text
+    json.loads(texts[0].partition("\n")[2])
+    pythons = yaml.safe_load(texts[1])["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert [tuple(map(int, python.split("."))) for python in pythons] == list(suite.PYTHONS)
 
 
 def test_readme_and_makefile_name_the_same_targets():
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z-]+)", (ROOT / "README.md").read_text()))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z\d-]+):", makefile, re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z\d-]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert named == targets
     assert set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()) == targets
+    called = re.findall(r"\$\(SUITE\) ([a-z]+)", makefile)
+    assert set(called) == set(suite.PROJECT) <= targets | {"setup"}

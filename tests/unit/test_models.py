@@ -608,7 +608,10 @@ def whole(file):
 @pytest.mark.parametrize(
     ("write", "says"),
     [
-        (lambda file: file.write_text("a text"), "got what is no model, or a part of one"),
+        (
+            lambda file: file.write_text("a text", encoding="utf-8"),
+            "got what is no model, or a part of one",
+        ),
         (lambda file: file.write_bytes(b""), "got what is no model"),
         (lambda file: file.write_bytes(whole(file)[:-100]), "got what is no model"),
         (lambda file: file.write_bytes(pickle.dumps({"class": "ALS"}, 2)), "got what is no model"),

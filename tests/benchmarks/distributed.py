@@ -1,0 +1,126 @@
+"""ALS over processes: what two cost beside one; one hash of the factors for all numbers of them.
+
+First a generated set of MovieLens-32M's shape by one process of one thread and by two, in turn:
+seconds a sweep and the peak of resident memory, against the marks. Then MovieLens's likes by 1, 2,
+3, 4 and 7 processes, float32 and float64, each way of solving: the hashes of the factors must be
+that of ``ALS.fit``. Tables go into build/bench.md.
+"""
+
+import argparse
+import hashlib
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from large import generated
+from report import section
+from tqdm import tqdm
+
+from mflib import ALS
+from mflib.data import load_movielens
+
+PROCESSES, SHARDS, ROUNDS, SWEEPS = (1, 2, 3, 4, 7), 16, 2, 3
+FASTER, SMALLER = 1.6, 0.6  # the marks: two processes beside one
+SOLVERS = {
+    "conjugate gradients": {},
+    "with extrapolation": {"extrapolation": 0.5},
+    "exact": {"use_cg": False},
+}
+
+
+def write_shards(matrix: sp.csr_matrix, folder: Path) -> None:
+    for number, rows in enumerate(np.array_split(np.arange(matrix.shape[0]), SHARDS)):
+        shard = matrix[rows[0] : rows[-1] + 1]
+        sp.save_npz(folder / f"{number:02}.npz", shard, compressed=False)
+
+
+def fitted(folder: Path, processes: int, **options: object) -> tuple[ALS, float]:
+    """The model of so many processes of one thread, and the largest one's peak of memory in GB."""
+    file = folder / "model"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, f"--nproc-per-node={processes}", "-m", "mflib.distributed", folder, file]
+    command += [f"--iterations={SWEEPS}"]
+    for name, value in options.items():
+        command.append(f"--no-{name}" if value is False else f"--{name}={value}")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MFLIB_PROGRESS": "0"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as run:
+        _, status, usage = os.wait4(run.pid, 0)  # of torchrun and of those it waited for
+        run.returncode = os.waitstatus_to_exitcode(status)
+    if run.returncode:
+        sys.exit(f"expected {processes} processes to fit, but torchrun returned {run.returncode}")
+    return ALS.load(file), usage.ru_maxrss / 2**20
+
+
+def sha256(model: ALS) -> str:
+    factors = (model.user_factors, model.item_factors)
+    return hashlib.sha256(b"".join(W.numpy().tobytes() for W in factors)).hexdigest()
+
+
+def cost(folder: Path) -> list[str]:
+    """Seconds and memory of two processes beside one -> the marks that are missed."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    peaks, hashes = {1: 0.0, 2: 0.0}, set()
+    for _ in tqdm(range(ROUNDS), "one process and two", unit="round"):
+        for processes in seconds:
+            model, peak = fitted(folder, processes)
+            seconds[processes] += [step["seconds"] for step in model.history]
+            peaks[processes] = max(peaks[processes], peak)
+            hashes.add(sha256(model))
+    medians = {processes: statistics.median(sweeps) for processes, sweeps in seconds.items()}
+    table = pd.DataFrame({"seconds a sweep": medians, "peak of a process, GB": peaks}).round(2)
+    faster, smaller = medians[1] / medians[2], peaks[2] / peaks[1]
+    shape = f"{len(model.user_factors):,} x {len(model.item_factors):,}"
+    section(
+        f"ALS by two processes of one thread beside one, {shape}",
+        f"```\n{table.rename_axis('processes').to_string()}\n```\n\n"
+        f"{faster:.2f} times as fast (mark: {FASTER}), {smaller:.0%} of the memory "
+        f"(mark: {SMALLER:.0%}), SHA-256 of the factors {', '.join(sorted(hashes))}",
+    )
+    marks = {"speed": faster >= FASTER, "memory": smaller <= SMALLER, "hash": len(hashes) == 1}
+    return [name for name, reached in marks.items() if not reached]
+
+
+def same(folder: Path, likes: sp.csr_matrix) -> list[str]:
+    """Hashes by processes and by ``ALS.fit`` -> the settings in which they differ."""
+    rows, differ = [], []
+    settings = list(itertools.product(("float32", "float64"), SOLVERS))
+    for dtype, solver in tqdm(settings, "hashes"):
+        options = {"dtype": dtype} | SOLVERS[solver]
+        found = [sha256(fitted(folder, processes, **options)[0]) for processes in PROCESSES]
+        found.append(sha256(ALS(iterations=SWEEPS, **options).fit(likes, show_progress=False)))
+        rows.append({"": f"{dtype}, {solver}", "SHA-256": ", ".join(dict.fromkeys(found))})
+        if len(set(found)) > 1:
+            differ.append(f"hashes of {rows[-1]['']}")
+    numbers = ", ".join(map(str, PROCESSES))
+    title = f"Factors of ALS by {numbers} processes and by fit, {likes.nnz:,} likes"
+    section(title, f"```\n{pd.DataFrame(rows).set_index('').to_string()}\n```")
+    return differ
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="take the likes as the large set, too")
+    parser.add_argument("--generate", type=Path, help="write the shards of the large set alone")
+    arguments = parser.parse_args()
+    if arguments.generate:
+        write_shards(generated(), arguments.generate)
+        return
+    with tempfile.TemporaryDirectory() as large, tempfile.TemporaryDirectory() as small:
+        likes = load_movielens().likes()
+        write_shards(likes, Path(small))
+        if not arguments.small:  # in a process of its own: its peak would be its children's, too
+            subprocess.run([sys.executable, __file__, "--generate", large], check=True)
+        missed = cost(Path(small if arguments.small else large)) + same(Path(small), likes)
+    if missed:
+        sys.exit(f"missed: {', '.join(missed)}")
+
+
+if __name__ == "__main__":
+    main()

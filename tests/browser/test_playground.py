@@ -1,0 +1,553 @@
+"""The playground in Chromium: it tells the truth, and everybody can use it."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from playground import LEAST, METRICS, MODELS, page, rounded
+from test_pages import CUT
+
+from mflib import SVD
+from mflib.bpr import bpr_step, hardest
+from mflib.data import data_dir, load_movielens
+from mflib.warp import harmonic_numbers, warp_step
+
+pytestmark = pytest.mark.browser
+VIEWS = ("find", "you", "map", "step")
+WIDTHS = (390, 600, 768, 1024, 1280, 1920)
+USERS = 200
+ROUNDING = 1e-9  # of float64, in sums of a few thousand terms
+LARGEST_BOUND = 1e-3  # of the change of a score by the quantisation; two digits are shown
+
+
+@pytest.fixture(scope="module")
+def data():
+    if not (data_dir() / "ml-100k").is_dir():
+        pytest.skip("no data: python -m mflib.data ml-100k")
+    return load_movielens("ml-100k")
+
+
+@pytest.fixture(scope="module")
+def models(data):
+    """Trained a little: the page has to say of any models what mflib says."""
+    known = {"01_svd": data.ratings}
+    kept = {"iterations": 4, "dtype": torch.float64}
+    return {stem: kind(**kept).fit(known.get(stem, data.likes())) for stem, kind in MODELS.items()}
+
+
+@pytest.fixture(scope="module")
+def file(data, models, tmp_path_factory):
+    two = SVD(2, iterations=10, dtype=torch.float64).fit(data.ratings)
+    file = tmp_path_factory.mktemp("playground") / "playground.html"
+    file.write_text(page(data, models, two.item_factors.numpy()), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def opened(show, file):
+    """Opens a view of the page and waits until it is ready -> the page, errors, requests."""
+
+    def opened(view="find", width=1280, height=900, scheme="light"):
+        window, errors, requests = show(f"{file.as_uri()}#{view}", width, height)
+        window.emulate_media(color_scheme=scheme)
+        window.locator("html[data-ready]").wait_for(state="attached")
+        return window, errors, requests
+
+    return opened
+
+
+def swapped(found, expected, values, bound):
+    """Assert that two lists are equal but for what is nearer than twice the ``bound`` to equal."""
+    assert len(set(found)) == len(found) == len(expected)
+    gaps = abs(values[np.asarray(found)] - values[np.asarray(expected)])
+    assert gaps.max(initial=0) <= 2 * bound
+
+
+def test_all_neighbours_are_those_of_mflib(opened, data, models):
+    window, _, _ = opened()
+    often = np.flatnonzero(data.likes().getnnz(0) >= LEAST)
+    shown = window.evaluate(
+        """metrics => metrics.map((_, metric) => data.titles.map((_, id) => {
+      Object.assign(state, { film: id, metric });
+      showFilm();
+      return [...document.querySelectorAll('.column')].map(column =>
+        [...column.querySelectorAll('li')].map(li =>
+          [Number(li.dataset.id), li.querySelector('.value').textContent.replace('−', '-')]));
+    }))""",
+        METRICS,
+    )  # metrics x movies x models x 10 x (id, text)
+    for place, model in enumerate(models.values()):
+        zero = (model.item_factors == 0).all(1).numpy()
+        for films, metric in zip(shown, METRICS, strict=True):
+            every = np.arange(len(zero))
+            ids, values = model.similar_items(every, 11, items=often, metric=metric)
+            for film, lists in enumerate(films):
+                if zero[film]:
+                    assert lists[place] == [], "there is nothing to be said of a vector that is 0"
+                    continue
+                others = ids[film] != film
+                expected = ids[film][others][:10]
+                near = dict(zip(ids[film], values[film], strict=True))
+                assert [i for i, _ in lists[place]] == expected.tolist() or all(
+                    abs(near[i] - near[j]) < ROUNDING
+                    for (i, _), j in zip(lists[place], expected, strict=True)
+                )
+                told = [float(text) for _, text in lists[place]]
+                want = (
+                    abs(values[film][others][:10]) if metric == "l2" else values[film][others][:10]
+                )
+                assert told == pytest.approx(want.tolist(), abs=0.00501)
+
+
+@pytest.mark.parametrize(("alpha", "lam"), [(None, None), (20.0, 0.1), (0.0, 300.0)])
+def test_recommendations_and_reasons_are_those_of_mflib(opened, data, models, alpha, lam):
+    """With dislikes; the scores may differ by what the quantisation changes in them."""
+    window, _, _ = opened("you")
+    als = copy.copy(models["02_als"])
+    if alpha is not None:
+        als.alpha, als.regularization = alpha, lam
+        window.evaluate(
+            "([alpha, lambda]) => Object.assign(state, { alpha, lambda })", [alpha, lam]
+        )
+    coarse = copy.copy(als)
+    whole, scale = rounded(als.item_factors.numpy())
+    coarse.item_factors = torch.from_numpy(whole * scale)
+    ratings = data.ratings[:USERS].copy()
+    ratings.data = np.where(ratings.data >= 4, 1.0, -1.0)
+    kept = np.random.default_rng(0).random(ratings.nnz) < 0.5
+    cells = ratings.tocoo()
+    votes = sp.csr_matrix((cells.data[kept], (cells.row[kept], cells.col[kept])), ratings.shape)
+    asked = [list(zip(row.indices.tolist(), row.data.tolist(), strict=True)) for row in votes]
+    shown = window.evaluate(
+        """users => users.map(votes => {
+      state.votes = new Map(votes);
+      showUser();
+      const user = foldIn(data, votes, state.alpha, state.lambda);
+      return recommended.map(({ id, score }) => ({ id, score, why: reasons(data, user, id),
+        text: document.querySelector(`#recs [data-id="${id}"] .value`).textContent }));
+    })""",
+        asked,
+    )
+    items = np.arange(len(data.movies))
+    scores, bounds = [], []
+    for model in (als, coarse):
+        P = model._fold_in(votes, "user")
+        scores.append((P @ model.item_factors.T).numpy())
+    bounds = abs(scores[0] - scores[1]).max(1)
+    assert bounds.max() < LARGEST_BOUND
+    expected, _ = als.recommend(np.arange(USERS), votes, recalculate_user=True)
+    same = 0
+    for user, films in enumerate(shown):
+        found = [film["id"] for film in films]
+        if not (votes[user].data > 0).any():
+            assert found == [], "without a like all scores are 0"
+            continue
+        swapped(found, expected[user], scores[0][user], bounds[user] + ROUNDING)
+        same += found == expected[user].tolist()
+        for film in films:
+            assert film["score"] == pytest.approx(scores[1][user, film["id"]], abs=ROUNDING)
+            assert float(film["text"].replace("−", "-")) == pytest.approx(
+                film["score"], abs=0.00501
+            )
+        best = films[0]
+        _, shares = coarse.explain(0, votes[user], best["id"], N=len(items))
+        told = [(why["id"], why["share"]) for why in best["why"]]
+        assert [share for _, share in told] == pytest.approx([s for _, s in shares], abs=ROUNDING)
+        assert dict(told) == pytest.approx(dict(shares), abs=ROUNDING)
+    assert same > 0.95 * USERS, "few lists, if any, hold films so near to each other"
+
+
+def test_a_vector_quantised_badly_is_found(data, models):
+    als = copy.copy(models["02_als"])
+    row = data.likes()[:1]
+    whole, scale = rounded(als.item_factors.numpy())
+    exact = als.recommend(0, row, N=1, recalculate_user=True)[1]
+    als.item_factors = torch.from_numpy((whole / 2**10).round() * scale * 2**10)
+    assert abs(als.recommend(0, row, N=1, recalculate_user=True)[1] - exact) > LARGEST_BOUND
+
+
+def random_toy(rng):
+    likes = [sorted(rng.choice(4, 2, replace=False).tolist()) for _ in range(3)]
+    start = {name: rng.normal(size=size).tolist() for name, size in (("P", 3), ("Q", 4), ("b", 4))}
+    u = int(rng.integers(3))
+    return {"likes": likes, **start}, u, int(rng.choice(likes[u]))
+
+
+def tensors(toy):
+    P, Q, b = (torch.tensor(toy[name], dtype=torch.float64) for name in "PQb")
+    return P[:, None], Q[:, None], b
+
+
+def test_steps_of_bpr_on_the_toy_are_those_of_the_kernel(opened):
+    window, _, _ = opened("step")
+    rng = np.random.default_rng(0)
+    for draws in (1, 4) * 10:
+        toy, u, i = random_toy(rng)
+        others = [j for j in range(4) if j not in toy["likes"][u]]
+        candidates = rng.choice(others, draws).tolist()
+        options = {"rate": 0.3, "lambdaUser": 0.1, "lambdaItem": 0.05}
+        after = window.evaluate(
+            """([toy, u, i, candidates, options]) => {
+              const j = hardest(toy, u, candidates);
+              return [j, bprStep(toy, u, i, j, options).loss, toy]; }""",
+            [toy, u, i, candidates, options],
+        )
+        P, Q, b = tensors(toy)
+        users = torch.tensor([u])
+        j = hardest(P=P, Q=Q, b=b, users=users, candidates=torch.tensor(candidates)[:, None])
+        assert after[0] == j.item()
+        rates = dict(
+            zip(
+                ("learning_rate", "user_regularization", "item_regularization"),
+                options.values(),
+                strict=True,
+            )
+        )
+        loss = bpr_step(
+            P=P, Q=Q, b=b, users=users, positives=torch.tensor([i]), negatives=j, **rates
+        )
+        assert after[1] == pytest.approx(loss.item(), abs=1e-12)
+        for name, kernel in (("P", P), ("Q", Q), ("b", b)):
+            assert after[2][name] == pytest.approx(kernel.flatten().tolist(), abs=1e-12)
+
+
+def test_steps_of_warp_on_the_toy_are_those_of_the_kernel(opened):
+    window, _, _ = opened("step")
+    rng = np.random.default_rng(0)
+    searches = []
+    for _ in range(40):
+        toy, u, i = random_toy(rng)
+        toy["b"] = [0, 0, 0, 0]
+        drawn = rng.integers(4, size=5).tolist()
+        options = {"rate": 0.1, "margin": float(rng.random()), "lambda": 0.2}
+        after = window.evaluate(
+            "([toy, u, i, drawn, o]) => [warpStep(toy, u, i, drawn, o), toy]",
+            [toy, u, i, drawn, options],
+        )
+        searches.append(after[0]["needed"])
+        kernel = warp_kernel(
+            toy, u, i, drawn, options["margin"], options["rate"], options["lambda"]
+        )
+        assert after[0]["needed"] == kernel["needed"]
+        assert after[0]["loss"] == pytest.approx(kernel["loss"], abs=1e-12)
+        for name in "PQ":
+            assert after[1][name] == pytest.approx(kernel[name], abs=1e-12)
+    assert {0, 1} < set(searches), "some searches must find nothing, others need several draws"
+
+
+def warp_kernel(toy, u, i, drawn, margin, rate, penalty=0.0):
+    P, Q, _ = tensors(toy)
+    losses, needed = warp_step(
+        P=P,
+        Q=Q,
+        users=torch.tensor([u]),
+        known=torch.tensor(toy["likes"][u]),
+        rows=torch.tensor([0]),
+        positives=torch.tensor([i]),
+        draws=torch.tensor(drawn)[:, None],
+        rank_weights=harmonic_numbers(4),
+        margin=margin,
+        learning_rate=rate,
+        regularization=penalty,
+    )
+    return {
+        "needed": needed.item(),
+        "loss": losses.item(),
+        "P": P.flatten().tolist(),
+        "Q": Q.flatten().tolist(),
+    }
+
+
+@pytest.mark.parametrize("method", ["warp", "bpr"])
+def test_the_first_step_is_that_of_the_lesson(opened, method):
+    window, _, _ = opened("step")
+    window.locator(f"[name=method][value={method}]").check(force=True)
+    window.get_by_role("button", name="Take the step").click()
+    toy = window.evaluate("toy")
+    after = [toy["P"][0], *toy["Q"], *toy["b"]]
+    if method == "warp":
+        assert after == pytest.approx([1.03, 0.6, 0.8, 0.1, -1, 0, 0, 0, 0])
+        assert "Draw 3: film C scores 0.20, more than −0.50" in window.locator("#log").inner_text()
+        assert "⌊3 / 3⌋ = 1" in window.locator("#log").inner_text()
+    else:
+        want = [0.969, 0.562, 0, 0.938, 0, 0.062, 0, -0.062, 0]
+        assert after == pytest.approx(want, abs=0.0005)
+
+
+@pytest.mark.parametrize("method", ["warp", "bpr"])
+def test_what_is_clicked_is_what_the_kernel_does(opened, method):
+    """From the draws that the page shows, step by step."""
+    window, _, _ = opened("step")
+    window.locator(f"[name=method][value={method}]").check(force=True)
+    if method == "bpr":
+        window.get_by_label("highest of four").check(force=True)
+    likes = window.locator("#toy td button")
+    for n in range(8):
+        likes.nth(n % likes.count()).click()
+        while not window.locator("#take.main").count():
+            window.locator("#draw").click()
+        before = window.evaluate("toy")
+        assert before["drawn"]
+        window.locator("#take").click()
+        after = window.evaluate("toy")
+        u, i = before["u"], before["i"]
+        if method == "warp":
+            kernel = warp_kernel(before, u, i, before["drawn"], margin=1.0, rate=0.1)
+            assert after["P"] == pytest.approx(kernel["P"], abs=1e-12)
+            assert after["Q"] == pytest.approx(kernel["Q"], abs=1e-12)
+        else:
+            P, Q, b = tensors(before)
+            users, drawn = torch.tensor([u]), torch.tensor(before["drawn"])[:, None]
+            assert len(drawn) == 4
+            j = hardest(P=P, Q=Q, b=b, users=users, candidates=drawn)
+            penalties = {"user_regularization": 0.0, "item_regularization": 0.0}
+            i = torch.tensor([i])
+            bpr_step(
+                P=P, Q=Q, b=b, users=users, positives=i, negatives=j, learning_rate=0.1, **penalties
+            )
+            for name, factors in (("P", P), ("Q", Q), ("b", b)):
+                assert after[name] == pytest.approx(factors.flatten().tolist(), abs=1e-12)
+
+
+def test_the_search_tells_the_rank(opened):
+    """Of a hundred searches from the start, those of the likes of rank 2 are the shorter ones."""
+    window, _, _ = opened("step")
+    window.evaluate("TOY.searches = 2000")
+    window.get_by_role("button", name="Search 100 times").click()
+    rows = window.locator("#found tbody tr").all_inner_texts()
+    assert len(rows) == 6
+    for row in rows:
+        rank, mean, expected = (float(part) for part in row.split("\t")[1:] if part.strip())
+        assert expected == pytest.approx({1: 3.6, 2: 2.0}[rank], abs=0.05)
+        assert mean == pytest.approx(expected, abs=0.3)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_fits_all_widths_and_asks_for_nothing(opened, screenshots, view):
+    window, errors, requests = opened(view)
+    like(window, "Star Wars", "Alien")
+    window.evaluate("route(false)")
+    for scheme, width in itertools.product(("light", "dark"), WIDTHS):
+        window.emulate_media(color_scheme=scheme)
+        window.set_viewport_size({"width": width, "height": 844 if width < 800 else 1080})
+        assert window.evaluate("document.documentElement.scrollWidth") <= width, (
+            "it scrolls sideways"
+        )
+        assert window.evaluate(CUT) == [], "cut off at the right"
+        window.screenshot(path=screenshots / f"playground-{view}-{width}-{scheme}.png")
+    assert errors == []
+    assert [url for url in requests if not url.startswith("file:")] == []
+    refused = window.evaluate("fetch('data:,x').then(() => false, () => true)")
+    assert refused, "the page may ask for nothing, not even for what it has"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_nothing(opened, width, scheme):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="no axe-playwright-python"
+    ).Axe()
+    window, _, _ = opened("find", width, scheme=scheme)
+    for view in VIEWS:
+        window.evaluate(f"location.hash = '#{view}'")
+        window.locator(f"#{view}-view").wait_for()
+        like(window, "Star Wars", "Alien")
+        window.evaluate("(drawOne(), showToy(), showSearches())")
+        window.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+        if view != "step":
+            window.locator(f"#{view}-box").fill("star")
+        found = axe.run(window).response["violations"]
+        assert [f"{view}: {f['id']}: {f['nodes'][0]['html'][:200]}" for f in found] == []
+
+
+def like(window, *titles):
+    for title in titles:
+        window.evaluate(
+            "title => vote(data.films.findIndex(film => film.name === title), 1)", title
+        )
+
+
+def test_labels_of_the_map_do_not_overlap_and_chosen_films_have_theirs(opened):
+    window, _, _ = opened("map")
+    like(window, "Star Wars", "Return of the Jedi", "The Empire Strikes Back", "Toy Story", "Fargo")
+    boxes = """() => [...document.querySelectorAll('#map text.label')]
+      .filter(text => text.textContent).map(text => {
+        const box = text.getBoundingClientRect();
+        return [text.textContent, box.left, box.top, box.right, box.bottom];
+      })"""
+    counts = set()
+    for width, zoom in itertools.product((390, 1280), (1, 3, 12)):
+        window.set_viewport_size({"width": width, "height": 900})
+        window.evaluate("zoom => { lookAt([]); zoomBy(zoom); }", zoom)
+        labels = window.evaluate(boxes)
+        counts.add(len(labels))
+        assert len(labels) >= 5
+        for (a, *one), (b, *other) in itertools.combinations(labels, 2):
+            apart = (
+                one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] or other[1] >= one[3]
+            )
+            assert apart, f"{a} and {b} overlap"
+        if zoom == 1:
+            names = [label for label, *_ in labels]
+            assert "Star Wars" in names
+            assert "Fargo" in names
+    assert len(counts) > 1, "zooming must change what is labelled"
+
+
+def test_by_keyboard_alone(opened, screenshots):
+    """A walk: find a film, like it, go to the recommendations, turn a knob, move the map, step."""
+    window, errors, _ = opened("find")
+    press, focused = window.keyboard.press, "document.activeElement"
+
+    def tab_to(selector):
+        for _ in range(80):
+            press("Tab")
+            if window.evaluate(f"s => {focused}.matches(s)", selector):
+                outline = window.evaluate(f"getComputedStyle({focused}).outlineStyle")
+                assert outline != "none" or "radio" in selector, "the focus must be seen"
+                return
+        raise AssertionError(f"no way to {selector}")
+
+    press("Tab")
+    press("Enter")  # past the header
+    assert window.evaluate(f"{focused}.id") == "content"
+    tab_to("#find-box")
+    window.keyboard.type("empire str")
+    window.screenshot(path=screenshots / "playground-walk-keyboard-1.png")
+    press("Enter")
+    window.locator("#film h2:focus", has_text="The Empire Strikes Back").wait_for()
+    tab_to("#film .like")
+    press("Enter")
+    assert window.evaluate(f"{focused}.getAttribute('aria-pressed')") == "true"
+    press("Shift+Tab")
+    for _ in range(20):
+        if window.evaluate(f"{focused}.hash") == "#you":
+            break
+        press("Shift+Tab")
+    press("Enter")
+    window.locator("#you-title:focus").wait_for()
+    assert window.locator("#recs li").count() == 10
+    first = window.locator("#recs li").first.inner_text()
+    tab_to("#alpha")
+    for _ in range(20):
+        press("ArrowRight")
+    assert window.locator("#recs li").first.inner_text() != first
+    tab_to("#recs .like")
+    press("Enter")
+    assert window.locator("#votes li").count() == 2
+    assert window.evaluate(f"{focused}.closest('#recs') !== null"), "the focus stays in the list"
+    assert "Recommended first:" in window.locator("#said").inner_text()
+    window.screenshot(path=screenshots / "playground-walk-keyboard-2.png")
+    window.locator("nav a[href='#map']").focus()
+    press("Enter")
+    window.locator("#map-title:focus").wait_for()
+    tab_to("#map")
+    before = window.evaluate("({ ...map, labels: 0, pen: 0, order: 0 })")
+    for key in ("+", "+", "ArrowLeft", "ArrowUp"):
+        press(key)
+    after = window.evaluate("({ ...map, labels: 0, pen: 0, order: 0 })")
+    assert after["zoom"] > before["zoom"]
+    assert after["x"] < before["x"]
+    assert after["y"] > before["y"]
+    window.screenshot(path=screenshots / "playground-walk-keyboard-3.png")
+    window.locator("nav a[href='#step']").focus()
+    press("Enter")
+    window.locator("#step-title:focus").wait_for()
+    tab_to("#draw")
+    for _ in range(3):
+        press("Enter")
+    press("Tab")
+    press("Enter")
+    assert window.evaluate("toy.steps") == 1
+    window.screenshot(path=screenshots / "playground-walk-keyboard-4.png")
+    window.go_back()
+    window.locator("#map-view").wait_for()
+    assert errors == []
+
+
+def test_titles_are_found_as_people_write_them(opened, data):
+    window, _, _ = opened()
+    found = "text => matching(text).map(id => data.titles[id])"
+    assert window.evaluate(found, "the empire")[0].startswith("Empire Strikes Back")
+    assert window.evaluate(found, "Empire Strikes Back, The")[0].startswith("Empire Strikes Back")
+    assert window.evaluate(found, "Thé Émpire strik")[0].startswith("Empire Strikes Back")
+    assert window.evaluate(found, "no such film") == []
+    window.locator("#find-box").fill("no such film")
+    assert window.get_by_text("No film is called so.").first.is_visible()
+
+
+def test_the_page_says_that_titles_must_not_be_published(opened):
+    window, _, _ = opened()
+    assert "titles must not be published" in window.locator("footer").inner_text()
+
+
+def test_a_walk_on_a_phone(opened, screenshots):
+    """With what a finger can hit: nothing that is tapped is lower than 32 pixels."""
+    window, errors, _ = opened("you", 390, 844)
+    shot = iter(range(1, 9))
+
+    def picture():
+        window.screenshot(path=screenshots / f"playground-walk-phone-{next(shot)}.png")
+
+    picture()
+    window.locator("#starters button").nth(1).click()
+    window.locator("#you-box").fill("alien")
+    picture()
+    window.locator("#you-list").get_by_text("Aliens").click()
+    assert window.locator("#votes li").count() == 2
+    window.locator("#recs-title").scroll_into_view_if_needed()
+    picture()
+    window.locator("#recs .dislike").first.click()
+    assert window.locator("#votes li").count() == 3
+    window.locator("#recs a").nth(1).click()
+    window.locator("#film-title:focus").wait_for()
+    window.locator("#columns").scroll_into_view_if_needed()
+    window.evaluate("document.getElementById('columns').scrollBy(300, 0)")
+    picture()
+    window.get_by_text("Show on the map").click()
+    window.locator("#map text.label.picked").wait_for()
+    window.locator("#map").scroll_into_view_if_needed()
+    picture()
+    window.locator("nav a[href='#step']").click()
+    for _ in range(2):
+        window.locator("#draw").click()
+    window.locator("#line").scroll_into_view_if_needed()
+    picture()
+    low = """() => [...document.querySelectorAll('button, input, nav a, a.button')]
+      .filter(e => e.checkVisibility() && e.type !== 'radio')
+      .filter(e => e.getBoundingClientRect().height < 32)
+      .map(e => e.outerHTML.slice(0, 90))"""
+    for view in VIEWS:
+        window.evaluate(f"location.hash = '#{view}'")
+        window.locator(f"#{view}-view").wait_for()
+        assert window.evaluate(low) == []
+    assert errors == []
+
+
+def test_a_walk_with_a_projector(opened, screenshots):
+    """What is read from the last row has 18 pixels and more; each view says most on one screen."""
+    window, errors, _ = opened("find", 1920, 1080)
+    size = "e => parseFloat(getComputedStyle(e).fontSize)"
+    like(window, "Star Wars", "Alien", "Blade Runner")
+    window.evaluate("drawOne(), drawOne(), drawOne(), showToy()")
+    read = {
+        "find": ("#columns a.film", 40),
+        "you": ("#recs a.film", 8),
+        "map": ("#map text.label", 15),
+        "step": ("#toy td, #log li", 15),
+    }
+    for view, (selector, number) in read.items():
+        window.evaluate(f"location.hash = '#{view}'")
+        window.locator(f"#{view}-view").wait_for()
+        window.locator(selector).first.wait_for()
+        window.screenshot(path=screenshots / f"playground-walk-projector-{view}.png")
+        texts = window.locator(selector)
+        inside = texts.evaluate_all(
+            "texts => texts.filter(t => t.getBoundingClientRect().bottom <= innerHeight).length"
+        )
+        assert inside >= number * 0.9, f"{view}: {inside} of {number} on the screen"
+        assert texts.first.evaluate(size) >= (15 if view == "map" else 18)
+    assert errors == []

@@ -1,0 +1,200 @@
+"""Processes of their own: whatever ends one, its submission has a report that says why."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from argparse import ArgumentTypeError
+from dataclasses import replace
+from pathlib import Path
+
+import crew
+import grade
+import pytest
+import workplace
+from bounded import BoundError, Bounds, call
+from cases import RUBRIC
+from crew import grade_all
+from graded import blank
+from marks import BY_CLOCK, Options
+from opening import spooled
+from package import Package, packages
+from test_package import EIGHT, zipped
+
+OPTIONS = Options("ml-100k", 7, Path("/nowhere"))
+SMALL = Bounds(memory=2**26, cpu_seconds=1, seconds=20, message=10_000)
+
+
+def hog():
+    return {"held": len([bytes(2**20) for _ in range(1000)])}
+
+
+def spin():
+    while True:
+        pass
+
+
+def burst():
+    return {"text": "x" * 20_000}
+
+
+def die():
+    os.kill(os.getpid(), 15)
+
+
+def fail():
+    raise KeyError("unforeseen")
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (hog, "needed more than 64 MiB"),
+        (spin, "more than 1 s of the processor"),
+        (burst, "more than 10000 bytes of results"),
+        (die, "killed by signal 15"),
+        (fail, "unforeseen"),
+        (dict, ""),
+    ],
+)
+def test_a_process_is_bounded_and_its_end_told(function, says):
+    if not says:
+        assert call(function, bounds=SMALL) == {}
+        return
+    with pytest.raises(BoundError, match=says):
+        call(function, bounds=SMALL)
+
+
+def test_the_clock_bounds_what_sleeps():
+    with pytest.raises(BoundError, match="by the clock"):
+        call(time.sleep, 60, bounds=replace(SMALL, seconds=0.2))
+
+
+def behave(send, package, options, folder):
+    """In place of graded.child: what the name says, noted in a file."""
+    log = Path(os.environ["LOG"])
+    tries = log.read_text().split().count(package.name)
+    with log.open("a") as file:
+        file.write(f"{package.name}\n")
+    report = blank(package, options)
+    report.marks["svd"]["correctness"] = 40.0
+    message = {"report": report.bounded(), "share": 0.2, "seconds": 1.0}
+    if package.name == "odd":
+        message["report"]["marks"]["svd"] = {"correctness": "a lot"}
+    if package.name == "slow" and not options.alone:
+        report.reasons["svd"].append(f"svd_step: {BY_CLOCK}")
+        message["report"] = report.bounded()
+    if package.name == "slow" and options.alone:
+        report.reasons["svd"].append("alone")
+        message["report"] = report.bounded()
+    send(message)
+    if package.name == "memory":
+        hog()
+    if package.name == "crash":
+        die()
+    if package.name == "unlucky" and tries < 2:
+        os.kill(os.getpid(), 9)
+    if package.name == "doomed":
+        os.kill(os.getpid(), 9)
+
+
+def test_no_class_stops(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.touch()
+    monkeypatch.setenv("LOG", str(log))
+    monkeypatch.setattr(crew, "child", behave)
+    monkeypatch.setattr(crew, "BOUNDS", replace(SMALL, message=2**20))
+    names = ("slow", "good", "odd", "memory", "crash", "unlucky", "doomed", "last")
+    done: list[float] = []
+    todo = [Package(name) for name in names]
+    graded = list(grade_all(todo, OPTIONS, 2, tmp_path / "w", tmp_path / "lock", done.append))
+    found = {one.package.name: one for one in graded}
+    assert sorted(found) == sorted(names)
+    assert sum(done) == pytest.approx(len(names)), "of the work"
+    whole = {name for name, one in found.items() if one.whole}
+    assert whole == {"slow", "good", "unlucky", "last"}
+    notes = {name: "; ".join(one.report.notes) for name, one in found.items()}
+    assert "needed more than 64 MiB" in notes["memory"]
+    assert "killed by signal 15" in notes["crash"]
+    assert "killed by signal 9" in notes["doomed"]
+    assert "expected a report" in notes["odd"]
+    kept = {name for name, one in found.items() if one.report.marks["svd"]["correctness"] == 40}
+    assert kept == set(names) - {"odd"}, "what was known before the end is kept"
+    assert found["slow"].report.reasons["svd"] == ["alone"]
+    begun = log.read_text().split()
+    assert begun[-1] == "slow", "when nothing else is running"
+    assert begun.count("unlucky") == begun.count("doomed") == crew.TRIES
+    assert not list((tmp_path / "w").iterdir())
+
+
+def test_whoever_must_be_alone_waits(tmp_path):
+    beside = workplace.Turn(tmp_path / "lock", alone=False)
+    workplace.Turn(tmp_path / "lock", alone=False).over()
+    with (tmp_path / "lock").open("a") as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        beside.over()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_the_folder_of_a_killed_grader_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(workplace.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(workplace.tempfile, "tempdir", str(tmp_path))
+    for name in ("grading-old", "grading-new", "grading-used"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "alive").touch()
+        age = 0 if name == "grading-new" else 100
+        os.utime(tmp_path / name / "alive", (0, time.time() - age))
+    with (tmp_path / "grading-used" / "alive").open() as used:
+        fcntl.flock(used, fcntl.LOCK_EX)
+        with workplace.workplace() as place:
+            there = {path.name for path in tmp_path.iterdir()}
+            assert there == {"grading-new", "grading-used", place.name}
+    assert not place.exists()
+
+
+def test_shares_are_of_the_names_alone():
+    names = [f"student {n}" for n in range(200)]
+    for of in (1, 2, 5):
+        each = [[n for n in names if grade.is_mine(n, (m + 1, of))] for m in range(of)]
+        assert sorted(name for part in each for name in part) == sorted(names)
+        assert min(map(len, each)) > 100 / of
+    assert grade.is_mine("student 1", (2, 2)), "on every machine"
+    assert grade.share("2/5") == (2, 5)
+    for text in ("0/5", "6/5", "2", "a/b", "-1/3"):
+        with pytest.raises(ArgumentTypeError, match="expected a share"):
+            grade.share(text)
+
+
+def test_one_secret_for_a_folder(tmp_path):
+    drawn = grade.secret_of(tmp_path, None)
+    assert grade.secret_of(tmp_path, None) == drawn >= 1000
+    assert grade.secret_of(tmp_path, 5) == grade.secret_of(tmp_path, None) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def test_archives_are_opened_in_processes_of_their_own(tmp_path):
+    """A class whose archives are hostile has a row for everybody."""
+    folder = tmp_path / "class"
+    folder.mkdir()
+    zipped(EIGHT, folder / "ann.zip")
+    zipped({"deep.zip": zipped(EIGHT)}, folder / "bo.zip")
+    (folder / "cy.zip").write_bytes(b"no archive")
+    zipped({f"{n}.txt": "" for n in range(20_001)} | EIGHT, folder / "di.zip")
+    zipped({"mflib/svd.py": "1" * (2**21 + 1), f"mflib/{'x' * 600}.py": ""}, folder / "ed.zip")
+    found = {p.name: p for p in packages([folder], spooled(tmp_path / "spool"))}
+    assert sorted(found) == ["ann", "bo", "cy", "di", "ed"]
+    assert all(found["ann"].files[name].read() == b"1" for name in EIGHT)
+    assert sum(file.read() == b"1" for file in found["bo"].files.values()) == 8
+    assert "cannot be opened" in found["cy"].notes[0]
+    assert "at most 20000 files" in found["di"].notes[0]
+    with pytest.raises(ValueError, match="expected at most 2097152 bytes"):
+        found["ed"].files["mflib/svd.py"].read()
+
+
+def test_the_command_begins():
+    command = [sys.executable, grade.HERE / "grade.py", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "--shard I/N" in done.stdout, done.stderr
+    assert set(RUBRIC) == {"svd", "als", "bpr", "warp"}

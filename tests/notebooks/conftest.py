@@ -1,0 +1,16 @@
+"""The kernels of nbval, too, know nothing of the user's settings."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+
+def pytest_configure(config):
+    if config.getoption("nbval", False):
+        from fresh_kernel import own_settings
+
+        stack = ExitStack()
+        environment = stack.enter_context(own_settings(Path(__file__).parent))
+        os.environ.clear()
+        os.environ.update(environment | {"MFLIB_DATASET": "ml-100k"})
+        config.add_cleanup(stack.close)

@@ -1,0 +1,228 @@
+"""The playground: one HTML file in which one plays with the models of the executed notebooks.
+
+    python tests/notebooks/playground.py ml-100k      from the models that `make run` has left
+
+It needs no network, no server and no Python: data, style and script are in it. What the page shows
+of neighbours is computed here, by ``mflib``; what it recommends is computed in the page, from the
+item factors of ALS, rounded to 16 bits.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import sys
+import zlib
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import torch
+from fresh_kernel import write
+from pages import SITE, template
+from torch import Tensor
+
+from mflib import ALS, BPR, SVD, WARP
+from mflib.data import SOURCES, MovieLens, load_movielens
+from mflib.model import FactorModel
+from mflib.ranking import Metric, best, nearness
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS: dict[str, type[FactorModel]] = {
+    "01_svd": SVD,
+    "02_als": ALS,
+    "03_bpr": BPR,
+    "04_warp": WARP,
+}
+METRICS: tuple[Metric, Metric] = ("cosine", "l2")
+NEIGHBOURS = 10
+LEAST = 20  # likes of a movie that may be a neighbour, as in the lessons
+NOBODY = 2**16 - 1  # in place of a neighbour, where a movie has the vector 0
+MOST = 2**15 - 1  # of a number that is stored in 16 bits
+PLANE = "two_factors.npy"
+LIMIT = 2_000_000  # bytes of the page
+STYLES = ("style", "playground")
+
+
+def keeping(stem: str, folder: Path) -> nbformat.NotebookNode:
+    """A cell that saves, in the kernel of a notebook that has been executed, what is shown of it.
+
+    That is the notebook's ``model`` and, of the first notebook, the map of two factors. What an
+    earlier run has left is deleted. An error in the cell does not stop the execution.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, plane = folder / f"{stem}.pt", folder / PLANE
+    lines = [f"model.save({str(file)!r})"]
+    file.unlink(missing_ok=True)
+    if stem == "01_svd":
+        lines.append(f"np.save({str(plane)!r}, two.item_factors.numpy() @ turn)")
+        plane.unlink(missing_ok=True)
+    return nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["raises-exception"]})
+
+
+def made(dataset: str, target: Path) -> str | None:
+    """Write ``target``/playground.html from ``target``/models -> what prevents that, or None."""
+    folder, file = target / "models", target / "playground.html"
+    file.unlink(missing_ok=True)
+    names = [*(f"{stem}.pt" for stem in MODELS), PLANE]
+    if lacking := [name for name in names if not (folder / name).exists()]:
+        expected = (
+            "expected each notebook to run to its end and to leave a fitted `model`, the first"
+        )
+        return f"{expected} `two` and `turn`, too; got no {', '.join(lacking)} in {folder}"
+    try:
+        models = {stem: kind.load(folder / f"{stem}.pt") for stem, kind in MODELS.items()}
+        with redirect_stdout(StringIO()):  # the notebooks have said what the data are
+            data = load_movielens(dataset)
+        write(page(data, models, np.load(folder / PLANE)), file)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def page(data: MovieLens, models: dict[str, FactorModel], plane: np.ndarray) -> str:
+    """The page of these models.
+
+    Parameters
+    ----------
+    data
+        What they have learned from.
+    models
+        Those of ``MODELS``, fitted.
+    plane
+        A point for each movie, I x 2.
+
+    Raises
+    ------
+    ValueError
+        A model or the plane is of other movies, or the page would have more than ``LIMIT`` bytes.
+    """
+    shapes = {name: tuple(model.item_factors.shape) for name, model in models.items()}
+    for name, shape in (shapes | {"the plane": plane.shape}).items():
+        if shape[0] != len(data.movies):
+            raise ValueError(
+                f"expected a row for each of {len(data.movies)} movies in {name}, got {shape}"
+            )
+    script = (SITE / "playground.js").read_text(encoding="utf-8")
+    style = "".join((SITE / f"{name}.css").read_text(encoding="utf-8") for name in STYLES)
+    html = template("playground").render(
+        dataset=SOURCES[data.name].title,
+        script=script,
+        script_hash=content_hash(script),
+        page_style=style,
+        style_hash=content_hash(style),
+        packed=packed(*contents(data, models, plane)),
+    )
+    if (size := len(html.encode())) > LIMIT:
+        raise ValueError(f"expected a page of at most {LIMIT:,} bytes, got {size:,}")
+    return html
+
+
+def contents(
+    data: MovieLens, models: dict[str, FactorModel], plane: np.ndarray
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """What the script is given: texts and numbers, and arrays of 16 bits.
+
+    Beside the movies these are, for each model, metric and movie, ten neighbours and their
+    similarities in hundredths, and the vectors of ALS and the plane in units of a scale.
+    """
+    likes = np.asarray(data.likes().getnnz(0))
+    often = np.flatnonzero(likes >= LEAST)
+    found = [neighbours(model, often, metric) for model in models.values() for metric in METRICS]
+    als = models["02_als"]
+    vectors, vector_scale = rounded(als.item_factors.numpy())
+    points, point_scale = rounded(plane)
+    head = {
+        "dataset": SOURCES[data.name].title,
+        "models": [type(model).__name__ for model in models.values()],
+        "metrics": METRICS,
+        "titles": data.movies["title"].tolist(),
+        "genres": data.movies["genres"].tolist(),
+        "users": data.ratings.shape[0],
+        "least": LEAST,
+        "alpha": als.alpha,
+        "lambda": als.regularization,
+        "nu": als.frequency_scaling,
+        "vectorScale": vector_scale.tolist(),
+        "planeScale": point_scale.tolist(),
+    }
+    arrays = {
+        "likes": likes,
+        "ratings": data.ratings.getnnz(0),
+        "neighbours": np.stack([ids for ids, _ in found]),
+        "hundredths": np.stack([(100 * values).round() for _, values in found]),
+        "vectors": vectors,
+        "plane": points,
+    }
+    return head, arrays
+
+
+def neighbours(
+    model: FactorModel, candidates: np.ndarray, metric: Metric
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ``similar_items`` finds of every movie among the candidates but for itself.
+
+    Only the candidates are compared, which are fewer than all. Returns ids and similarities, by
+    "l2" distances, I x 10.
+    """
+    Q, own = model.item_factors, torch.from_numpy(candidates)
+    compared = Q.index_select(0, own)
+    place = torch.full((len(Q),), len(own)).index_copy_(0, own, torch.arange(len(own)))
+
+    def near(rows: slice) -> Tensor:
+        block = nearness(Q[rows], compared, metric)
+        among = (place[rows] < len(own)).nonzero()[:, 0]
+        block[among, place[rows][among]] = -torch.inf
+        return block
+
+    places, values = best(near, len(Q), NEIGHBOURS, torch.ones(len(own), dtype=torch.bool))
+    known = (Q != 0).any(1, keepdim=True).numpy()  # nobody is near the vector 0
+    return np.where(known, candidates[places], NOBODY), abs(values) if metric == "l2" else values
+
+
+def rounded(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The columns as whole numbers from -32767 to 32767, and what these are multiples of."""
+    scale = np.maximum(np.abs(W).max(0), np.finfo(float).tiny) / MOST
+    return (W / scale).round(), scale
+
+
+def packed(head: dict, arrays: dict[str, np.ndarray]) -> str:
+    """All in one string: base64 of the zlib of
+
+    - the length of the head, 4 bytes, little-endian;
+    - the head as JSON, with the names and sizes of the arrays;
+    - the arrays, one after the other: the low bytes of all numbers, then the high bytes.
+
+    A ValueError says which array does not fit.
+    """
+    parts = []
+    for name, array in arrays.items():
+        words = np.asarray(array).astype(np.int64).ravel()
+        if words.min(initial=0) < -MOST or words.max(initial=0) > NOBODY:
+            raise ValueError(f"expected {name} in 16 bits, got {words.min()} to {words.max()}")
+        parts.append((words & 0xFF).astype(np.uint8).tobytes())
+        parts.append((words >> 8 & 0xFF).astype(np.uint8).tobytes())
+    sizes = {name: int(np.size(array)) for name, array in arrays.items()}
+    text = json.dumps(head | {"arrays": sizes}, ensure_ascii=False).encode()
+    whole = len(text).to_bytes(4, "little") + text + b"".join(parts)
+    return base64.b64encode(zlib.compress(whole, 9)).decode()
+
+
+def content_hash(text: str) -> str:
+    """What a content security policy calls a script or a style that may be used."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", choices=sorted(SOURCES))
+    dataset = parser.parse_args().dataset
+    sys.exit(made(dataset, ROOT / "build" / dataset))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The commands without make: what is said and done before, and where, there is no environment."""
+
+import ast
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import suite
+
+SOURCE = Path(suite.__file__).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """A project in a folder with a difficult name, and the commands that would have been run.
+
+    ``fails``: words; a command that has one of them ends with code 1.
+    """
+    root = tmp_path / "мой проект"
+    root.mkdir()
+    pins = "# direct\r\nnumpy==1.0\r\ntorch==2.13.0\r\n"
+    (root / "requirements.txt").write_text(pins, encoding="utf-8", newline="")
+    (root / "pyproject.toml").touch()
+    found, fails = [], []
+
+    def call(command, **_):
+        found.append(" ".join(command))
+        if "venv" in command:
+            Path(command[-1]).mkdir(exist_ok=True)
+        return int(any(word in found[-1] for word in fails))
+
+    monkeypatch.setattr(suite, "ROOT", root)
+    monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk(10e9))
+    monkeypatch.setattr(suite, "gpu_seen", lambda: False)
+    monkeypatch.delenv("TORCH_INDEX", raising=False)
+    return namedtuple("Calls", "root found fails")(root, found, fails)
+
+
+def disk(free):
+    return namedtuple("Usage", "free")(free)
+
+
+def make(calls):
+    suite.make_environment(calls.root / ".venv", calls.root / "requirements.txt")
+
+
+def test_it_is_read_by_old_pythons_and_needs_and_prints_nothing_special():
+    tree = ast.parse(SOURCE, feature_version=(3, 8))
+    modules = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    modules |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert modules <= set(sys.stdlib_module_names)
+    assert SOURCE.isascii()
+
+
+def test_an_environment_is_made_once(calls, capsys):
+    make(calls)
+    venv, torch, pins, package = calls.found
+    assert "venv --clear" in venv
+    assert torch.endswith("torch==2.13.0")
+    assert f"--no-deps --index-url {suite.CPU_INDEX} " in torch
+    assert "-r" in pins
+    assert "--no-deps -e" in package
+    assert "1.6 GB" in capsys.readouterr().out, "sizes are said before the download"
+    make(calls)
+    assert len(calls.found) == 4, "what is ready stays"
+    later = (calls.root / ".venv" / "ready").stat().st_mtime + 5
+    os.utime(calls.root / "requirements.txt", (later, later))
+    make(calls)
+    assert not [command for command in calls.found[4:] if "venv --clear" in command]
+    assert len(calls.found) == 7, "of other pins, what changed is installed"
+
+
+def test_an_environment_that_was_never_ready_is_made_anew_and_a_link_is_left_alone(calls):
+    (calls.root / ".venv").mkdir()
+    make(calls)
+    assert "venv --clear" in calls.found[0]
+    shutil.rmtree(calls.root / ".venv")
+    (calls.root / "shared").mkdir()
+    (calls.root / ".venv").symlink_to(calls.root / "shared")
+    with pytest.raises(SystemExit, match="is a link"):
+        make(calls)
+    assert len(calls.found) == 4
+
+
+@pytest.mark.parametrize(
+    ("fails", "sentence"),
+    [("venv", "python3-venv"), ("-r ", "HTTPS_PROXY=http://127.0.0.1:9"), (" -e ", "mflib")],
+)
+def test_what_fails_ends_in_a_sentence_and_the_next_try_begins_anew(
+    calls, monkeypatch, fails, sentence
+):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    calls.fails.append(fails)
+    with pytest.raises(SystemExit, match=f"error: .*{sentence}"):
+        make(calls)
+    calls.fails.clear()
+    tried = len(calls.found)
+    make(calls)
+    assert "venv --clear" in calls.found[tried]
+
+
+def test_torch_comes_without_cuda_where_no_gpu_is_seen(calls, monkeypatch, capsys):
+    calls.fails.append(suite.CPU_INDEX)
+    make(calls)
+    assert len(calls.found) == 4
+    assert "cannot be reached" in capsys.readouterr().out
+    for index in ("", "https://example.org/simple"):
+        monkeypatch.setenv("TORCH_INDEX", index)
+        assert suite.cpu_index() == index
+    monkeypatch.delenv("TORCH_INDEX")
+    monkeypatch.setattr(suite, "gpu_seen", lambda: True)
+    assert suite.cpu_index() == ""
+    monkeypatch.setattr(suite, "gpu_seen", lambda: False)
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    assert suite.cpu_index() == "", "the plain wheels of other systems have no CUDA"
+
+
+def test_where_there_is_no_place_nothing_is_begun(calls, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk(1e9))
+    with pytest.raises(SystemExit, match=r"expected 1\.6 GB free for .*, got 1\.0 GB"):
+        make(calls)
+    assert not calls.found
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "version", "libc", "sentence"),
+    [
+        ("Linux", "x86_64", (3, 10), "glibc", "expected a Python from 3.11 to 3.14"),
+        ("Linux", "aarch64", (3, 15), "glibc", "py -3.11"),
+        ("Darwin", "x86_64", (3, 12), "", "Apple silicon"),
+        ("Windows", "ARM64", (3, 12), "", "got Windows ARM64"),
+        ("Linux", "x86_64", (3, 12), "", "glibc"),
+        ("Linux", "x86_64", (3, 14), "glibc", ""),
+        ("Darwin", "arm64", (3, 12), "", ""),
+        ("Windows", "AMD64", (3, 11), "", ""),
+    ],
+)
+def test_where_there_are_no_wheels_a_sentence_says_so(
+    calls, monkeypatch, system, machine, version, libc, sentence
+):
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(platform, "libc_ver", lambda: (libc, ""))
+    monkeypatch.setattr(suite.sys, "version_info", version)
+    assert sentence in suite.trouble()
+    assert bool(sentence) == bool(suite.trouble())
+    if sentence:
+        with pytest.raises(SystemExit, match="error: expected"):
+            make(calls)
+        assert not calls.found
+
+
+def test_steps_do_not_see_what_sets_up_python_and_pip(monkeypatch):
+    for variable, text in {"PYTHONOPTIMIZE": "2", "PYTHONPATH": "/mine", "PIP_USER": "1"}.items():
+        monkeypatch.setenv(variable, text)
+    own = suite.own_environment()
+    assert "PYTHONOPTIMIZE" not in own
+    assert own["PYTHONPATH"].split(os.pathsep) == [str(suite.ROOT), str(suite.HERE)]
+    assert own["PIP_USER"] == "0"
+    assert own["PYTHONUTF8"] == "1"
+
+
+def test_lab_leaves_the_users_settings_but_has_our_kernel(calls, monkeypatch):
+    environments = []
+    monkeypatch.setattr(
+        subprocess, "call", lambda command, **more: environments.append((command, more["env"]))
+    )
+    monkeypatch.setattr(suite, "make_environment", lambda *_: None)
+    monkeypatch.setattr(suite, "is_root", lambda: True)
+    monkeypatch.setenv("JUPYTER_PATH", "/mine")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    assert suite.main(["lab"]) == 0
+    command, environment = environments[-1]
+    assert command[-1] == "--allow-root"
+    ours = calls.root / ".venv" / "share" / "jupyter"
+    assert environment["JUPYTER_PATH"].split(os.pathsep) == [str(ours), "/mine"]
+    assert environment["MPLBACKEND"] == "Agg"
+    monkeypatch.setattr(suite, "is_root", lambda: False)
+    suite.main(["lab"])
+    assert environments[-1][0][-1] == "notebooks"
+
+
+def test_more_arguments_go_to_the_last_step_and_a_failure_ends_all(calls, monkeypatch):
+    monkeypatch.setattr(suite, "make_environment", lambda *_: None)
+    assert suite.main(["grade", "a class", "--dataset", "ml-1m", "--soft", "2026-01-31"]) == 0
+    assert calls.found[0].endswith("-m mflib.data ml-1m")
+    assert calls.found[1].endswith("grade.py --dataset ml-1m a class --soft 2026-01-31")
+    calls.fails.append("mypy")
+    assert suite.main(["test"]) == 1
+    assert "mypy" in calls.found[-1]
+
+
+def test_help_is_printed_on_any_console():
+    command = [sys.executable, suite.__file__, "--help"]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1251:strict"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert b"run" in done.stdout
