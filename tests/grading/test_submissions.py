@@ -218,7 +218,9 @@ def grade_class(tmp_path, monkeypatch):
         found = map(load, sorted((target / "submissions").glob("*.json")))
         return {report.name: report for report in found}, target, peaks
 
-    grade.warm_up(marks.Options("ml-100k", 7, tmp_path))  # once, not a part of what is measured
+    grade.warm_up(
+        marks.Options("ml-100k", 7, tmp_path), tmp_path
+    )  # once, not a part of what is measured
     return grade_class
 
 
