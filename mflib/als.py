@@ -155,9 +155,7 @@ def weighted_cells(
         columns = slice(start, start + WIDTH)
         r = by_column[:, columns].tocsr()  # its indices are sorted
         values = torch.from_numpy(r.data).to(device, dtype)
-        pointers, indices = (
-            torch.from_numpy(ids).long().to(device) for ids in (r.indptr, r.indices)
-        )
+        pointers, indices = (torch.from_numpy(ids).to(device) for ids in (r.indptr, r.indices))
         excess = torch.sparse_csr_tensor(
             pointers, indices, alpha * values.abs(), r.shape, check_invariants=False
         )
@@ -187,8 +185,11 @@ def number_of_parts(cells: int) -> int:
 
 def squares(W: Tensor) -> Tensor:
     """W'W, F x F, in float64, a block of rows at a time."""
-    blocks = (W[rows].double() for rows in row_blocks(len(W), W.shape[1]))
-    return torch.stack([block.T @ block for block in blocks]).sum(0)
+    total = W.new_zeros(W.shape[1], W.shape[1], dtype=torch.float64)
+    for rows in row_blocks(len(W), 8 * W.shape[1]):
+        block = W[rows].double()
+        total.addmm_(block.T, block)
+    return total
 
 
 @dataclass(eq=False, kw_only=True)
@@ -241,7 +242,7 @@ class ALS(FactorModel):
         likes_of(user_items)  # there must be some; dislikes are learned from, too
         self._initialise(user_items, self.init_std)
         users, items = (
-            self._rows_to_solve(rows, self._parts(rows.getnnz(1)))
+            [self._rows_to_solve(part, rows[part]) for part in self._parts(rows.getnnz(1))]
             for rows in (user_items, user_items.T.tocsr())
         )
         return self._sweeps(users, items, torch.zeros_like(self.item_factors), threads)
@@ -262,12 +263,12 @@ class ALS(FactorModel):
         with ThreadPoolExecutor(threads) as pool:
             for _ in itertools.count():
                 self.item_factors.add_(change, alpha=self.extrapolation)
-                before = self.item_factors.clone()
+                change.copy_(self.item_factors)  # until it is known
                 self._solve(self.user_factors, self.item_factors, users, pool)
                 gather(self.user_factors, "user")
                 self._solve(self.item_factors, self.user_factors, items, pool)
                 gather(self.item_factors, "item")
-                torch.sub(self.item_factors, before, out=change)
+                torch.sub(self.item_factors, change, out=change)
                 yield self._loss(users, items, pool, gather)
 
     def _solve(self, X: Tensor, Y: Tensor, parts: list[RowsToSolve], pool: Executor) -> None:
@@ -299,16 +300,10 @@ class ALS(FactorModel):
             for few in row_blocks(part.stop - part.start, self.factors**2)
         ]
 
-    def _rows_to_solve(
-        self, user_items: sp.csr_matrix, parts: list[slice], first: int = 0
-    ) -> list[RowsToSolve]:
-        """The interactions of users (or items). That of ``first`` is the first row."""
-        found = []
-        for part in parts:
-            cells = user_items[part.start - first : part.stop - first]
-            blocks = weighted_cells(cells, self.alpha, self.dtype, self.device)
-            found.append(RowsToSolve(part, blocks, self._penalty(cells)))
-        return found
+    def _rows_to_solve(self, part: slice, cells: sp.csr_matrix) -> RowsToSolve:
+        """A part of the users (or items), who have these cells."""
+        blocks = weighted_cells(cells, self.alpha, self.dtype, self.device)
+        return RowsToSolve(part, blocks, self._penalty(cells))
 
     def _penalty(self, user_items: sp.csr_matrix) -> Tensor:
         count = torch.from_numpy(user_items.getnnz(1)).to(self.item_factors)
@@ -336,7 +331,7 @@ class ALS(FactorModel):
             for columns, excess, cp in part.blocks:
                 xy = torch.sparse.sampled_addmm(excess, Y[part.rows], X[columns].T, beta=0).values()
                 cells = cp - 2 * cp * xy + excess.values() * xy**2  # c (p - xy)^2 - xy^2
-                ends = excess.crow_indices()
+                ends = excess.crow_indices().long()
                 total += torch.segment_reduce(cells.double(), "sum", offsets=ends)
             return total
 

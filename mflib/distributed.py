@@ -18,11 +18,11 @@ depends on the kind of processor, in one process as in several.
 **Cost.** With U users, I items, n interactions, F factors of b bytes and K processes, each process
 
 - receives (U + I) (F b + 8) (1 - 1/K) bytes a sweep: the factors and each row's part of the loss;
-- holds (U + 3 I) F b bytes of factors, of the items also the former ones and their change;
-- holds n/K (16 + 4 b) bytes of interactions, of two sides with an int64 and two numbers each, and
-  U I / (512 K) of pointers, as a block of 8192 columns points into its cells from each row;
-- needs, while it starts, n/K times 24 bytes for the interactions as they come, 8 F (U + I) for the
-  draws, and a shard, which is read twice; of a single file every process reads all.
+- holds (U + 2 I) F b bytes of factors, of the items also their last change;
+- holds n/K (8 + 4 b) bytes of interactions, on both sides with an int32 and two numbers each, and
+  U I / (1024 K) of pointers, as a block of 8192 columns points into its cells from each row;
+- needs, while it starts, 8 F (U + I) bytes for the draws, 16 n/K for the interactions as they come,
+  and a shard, which is read twice; of a single file every process reads all.
 
 The factors are the limit: each process holds all, and F^2 (U + I) operations a sweep, for X'X and
 Y'Y, are not shared. 10^8 rows of 64 float32 are 26 GB, on every machine and over every wire, in
@@ -69,7 +69,7 @@ class Share(NamedTuple):
 
     cells: dict[Side, np.ndarray]  # how many each row has, of all rows
     parts: dict[Side, list[list[slice]]]  # what each process solves, perhaps nothing
-    rows: dict[Side, sp.csr_matrix]  # those of this process: its users x I, its items x U
+    rows: dict[Side, list[sp.csr_matrix]]  # this process's parts of the matrix and its transpose
 
 
 def share_of(source: Path, model: ALS, process: int, processes: int) -> Share:
@@ -82,20 +82,21 @@ def share_of(source: Path, model: ALS, process: int, processes: int) -> Share:
         ends = np.cumsum([0, *(count[part].sum() for part in whole)])
         runs = [whole[run] for run in balanced(ends, processes)]
         parts[side] = runs + [[]] * (processes - len(runs))
-    users, items = (joined(parts[side][process]) for side in cells)
-    by_user, by_item, first = [], [], 0
+    pieces: dict[Side, list[list[sp.csr_matrix]]]
+    pieces = {side: [[] for _ in parts[side][process]] for side in parts}
+    first = 0
     for shard in shards(source):
-        start, stop = np.clip([users.start - first, users.stop - first], 0, shard.shape[0])
-        by_user.append(shard[start:stop])
-        by_item.append(shard[:, items])
+        for part, found in zip(parts["user"][process], pieces["user"], strict=True):
+            found.append(shard[max(0, part.start - first) : max(0, part.stop - first)])
+        by_item = shard.tocsc()
+        for part, found in zip(parts["item"][process], pieces["item"], strict=True):
+            found.append(by_item[:, part].T)
         first += shard.shape[0]
-    item_users = sp.vstack(by_item, "csc").T
-    return Share(cells, parts, {"user": sp.vstack(by_user, "csr"), "item": item_users})
-
-
-def joined(parts: list[slice]) -> slice:
-    """All rows of consecutive parts."""
-    return slice(parts[0].start, parts[-1].stop) if parts else slice(0, 0)
+    rows: dict[Side, list[sp.csr_matrix]] = {
+        "user": [sp.vstack(pieces["user"].pop(0), "csr") for _ in parts["user"][process]],
+        "item": [sp.hstack(pieces["item"].pop(0), "csr") for _ in parts["item"][process]],
+    }
+    return Share(cells, parts, rows)
 
 
 @contextmanager
@@ -159,8 +160,8 @@ def fit(
                 dist.broadcast(W, src=0)
         model.seed, model.history = begun
         users, items = (
-            model._rows_to_solve(rows.pop(side), mine[process], joined(mine[process]).start)
-            for side, mine in parts.items()
+            [model._rows_to_solve(part, rows[side].pop(0)) for part in parts[side][process]]
+            for side in parts
         )
         return model._sweeps(users, items, change, threads, gather)
 
@@ -168,7 +169,7 @@ def fit(
         with connected():
             for owner, owned in enumerate(parts[side]):
                 if owned:
-                    dist.broadcast(W[joined(owned)], src=owner)
+                    dist.broadcast(W[owned[0].start : owned[-1].stop], src=owner)
 
     def after(iteration: int, elapsed: float, loss: float) -> None:
         learned = {name: getattr(model, name) for name in LEARNED}

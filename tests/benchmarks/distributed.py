@@ -41,21 +41,46 @@ def write_shards(matrix: sp.csr_matrix, folder: Path) -> None:
         sp.save_npz(folder / f"{number:02}.npz", shard, compressed=False)
 
 
-def fitted(folder: Path, processes: int, **options: object) -> tuple[ALS, float]:
-    """The model of so many processes of one thread, and the largest one's peak of memory in GB."""
-    file = folder / "model"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*torchrun, f"--nproc-per-node={processes}", "-m", "mflib.distributed", folder, file]
-    command += [f"--iterations={SWEEPS}"]
-    for name, value in options.items():
-        command.append(f"--no-{name}" if value is False else f"--{name}={value}")
+def peak_of(*command: object) -> float:
+    """Run it -> the peak in GB of its largest process, its own or one that it waited for."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MFLIB_PROGRESS": "0"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as run:
-        _, status, usage = os.wait4(run.pid, 0)  # of torchrun and of those it waited for
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)], env=environment, stdout=subprocess.DEVNULL
+    ) as run:
+        _, status, usage = os.wait4(run.pid, 0)
         run.returncode = os.waitstatus_to_exitcode(status)
     if run.returncode:
-        sys.exit(f"expected {processes} processes to fit, but torchrun returned {run.returncode}")
-    return ALS.load(file), usage.ru_maxrss / 2**20
+        sys.exit(f"expected {command} to run, but it returned {run.returncode}")
+    return usage.ru_maxrss / 2**20
+
+
+def by_processes(folder: Path, processes: int, **options: object) -> tuple[ALS, float]:
+    """The model of so many processes of one thread, and the largest one's peak in GB."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    file, given = folder / "model", [f"--iterations={SWEEPS}"]
+    for name, value in options.items():
+        given.append(f"--no-{name}" if value is False else f"--{name}={value}")
+    peak = peak_of(*torchrun, "-m", "mflib.distributed", folder, file, *given)
+    return ALS.load(file), peak
+
+
+FIT = """
+import sys
+from pathlib import Path
+import scipy.sparse as sp
+from mflib import ALS
+from mflib.matrices import shards
+
+folder = Path(sys.argv[1])
+matrix = sp.vstack(list(shards(folder)), "csr")
+ALS(iterations=int(sys.argv[2])).fit(matrix).save(folder / "model")
+"""
+
+
+def by_fit(folder: Path) -> tuple[ALS, float]:
+    """The model of ``ALS.fit`` in one thread, and its peak in GB."""
+    peak = peak_of("-c", FIT, folder, SWEEPS)
+    return ALS.load(folder / "model"), peak
 
 
 def sha256(model: ALS) -> str:
@@ -65,23 +90,31 @@ def sha256(model: ALS) -> str:
 
 def cost(folder: Path) -> list[str]:
     """Seconds and memory of two processes beside one -> the marks that are missed."""
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    peaks, hashes = {1: 0.0, 2: 0.0}, set()
+    fits = {
+        "fit": by_fit,
+        "1 process": lambda folder: by_processes(folder, 1),
+        "2 processes": lambda folder: by_processes(folder, 2),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in fits}
+    peaks, hashes = dict.fromkeys(fits, 0.0), set()
     for _ in tqdm(range(ROUNDS), "one process and two", unit="round"):
-        for processes in seconds:
-            model, peak = fitted(folder, processes)
-            seconds[processes] += [step["seconds"] for step in model.history]
-            peaks[processes] = max(peaks[processes], peak)
+        for name, fit in fits.items():
+            model, peak = fit(folder)
+            seconds[name] += [step["seconds"] for step in model.history]
+            peaks[name] = max(peaks[name], peak)
             hashes.add(sha256(model))
-    medians = {processes: statistics.median(sweeps) for processes, sweeps in seconds.items()}
-    table = pd.DataFrame({"seconds a sweep": medians, "peak of a process, GB": peaks}).round(2)
-    faster, smaller = medians[1] / medians[2], peaks[2] / peaks[1]
+    table = pd.DataFrame({"seconds a sweep": pd.Series(seconds).map(statistics.median)})
+    table["peak of a process, GB"] = pd.Series(peaks)
+    of_two = table.loc["2 processes"]
+    table["times as fast by two"] = table["seconds a sweep"] / of_two.iloc[0]
+    table["memory of each of two"] = of_two.iloc[1] / table["peak of a process, GB"]
+    faster, smaller = table.loc["1 process"].iloc[2], table.loc["fit"].iloc[3]
     shape = f"{len(model.user_factors):,} x {len(model.item_factors):,}"
     section(
         f"ALS by two processes of one thread beside one, {shape}",
-        f"```\n{table.rename_axis('processes').to_string()}\n```\n\n"
-        f"{faster:.2f} times as fast (mark: {FASTER}), {smaller:.0%} of the memory "
-        f"(mark: {SMALLER:.0%}), SHA-256 of the factors {', '.join(sorted(hashes))}",
+        f"```\n{table.round(2).to_string()}\n```\n\n"
+        f"{faster:.2f} times as fast as one process (mark: {FASTER}), each with {smaller:.0%} of "
+        f"the memory of fit (mark: {SMALLER:.0%}); SHA-256 of the factors {', '.join(hashes)}",
     )
     marks = {"speed": faster >= FASTER, "memory": smaller <= SMALLER, "hash": len(hashes) == 1}
     return [name for name, reached in marks.items() if not reached]
@@ -93,7 +126,7 @@ def same(folder: Path, likes: sp.csr_matrix) -> list[str]:
     settings = list(itertools.product(("float32", "float64"), SOLVERS))
     for dtype, solver in tqdm(settings, "hashes"):
         options = {"dtype": dtype} | SOLVERS[solver]
-        found = [sha256(fitted(folder, processes, **options)[0]) for processes in PROCESSES]
+        found = [sha256(by_processes(folder, processes, **options)[0]) for processes in PROCESSES]
         found.append(sha256(ALS(iterations=SWEEPS, **options).fit(likes, show_progress=False)))
         rows.append({"": f"{dtype}, {solver}", "SHA-256": ", ".join(dict.fromkeys(found))})
         if len(set(found)) > 1:

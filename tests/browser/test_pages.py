@@ -52,7 +52,8 @@ def folder(tmp_path_factory):
     for lesson in lessons:
         html = page(lesson.notebook, lesson.stem, lessons)
         (target / f"{lesson.stem}.html").write_text(html, encoding="utf-8")
-    (target / "index.html").write_text(index("MovieLens-100K", lessons), encoding="utf-8")
+    html = index("MovieLens-100K", lessons, with_playground=True)
+    (target / "index.html").write_text(html, encoding="utf-8")
     return target
 
 

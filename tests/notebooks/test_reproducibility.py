@@ -1,11 +1,18 @@
 """What the reproducibility of the stored outputs rests on; see REPRODUCIBILITY.md."""
 
+import re
+import sys
+from importlib.metadata import version
+
 import nbformat
 import pytest
 import torch
+import versions
 from differences import differences
 from disturbances import COMBINED, USERS, a_users
+from execute import without_lines
 from fresh_kernel import execute
+from packaging.version import Version
 
 UNSTABLE = {
     "accumulation by index_put_ in float32": """
@@ -97,6 +104,44 @@ def test_a_figure_that_is_not_there_is_an_error_and_a_home_is_not_needed(tmp_pat
     executed, error = execute(tmp_path / "cells.ipynb", "ml-100k", go_on=True)
     assert [cell.execution_count for cell in executed.cells] == [1, 2, 3]
     assert error == "cells.ipynb: expected a figure of each of the cells no-figure, got none"
+
+
+def test_lines_of_stderr_that_do_not_count_are_counted():
+    cell, other = (nbformat.v4.new_code_cell("1") for _ in range(2))
+    for each, text in ((cell, "Could not initialize NNPACK!\nmine\n"), (other, "no NNPACK\n")):
+        each.outputs = [nbformat.v4.new_output("stream", name="stderr", text=text)]
+    other.outputs.append(nbformat.v4.new_output("stream", name="stdout", text="NNPACK\n"))
+    notebook = nbformat.v4.new_notebook(cells=[cell, other])
+    assert without_lines(notebook, "NNPACK") == 2
+    assert [[o.text for o in c.outputs] for c in (cell, other)] == [["mine\n"], ["NNPACK\n"]]
+
+
+def test_other_versions_take_the_place_of_pins_and_of_what_they_are_tied_to():
+    lines = versions.pins({"torch": "2.2", "ipywidgets": "7.7"}).splitlines()
+    assert {"torch==2.2", "ipywidgets==7.7", f"numpy=={version('numpy')}"} <= set(lines)
+    assert not [line for line in lines if line.startswith(("torch==2.1", "widgetsnbextension"))]
+    assert [line for line in lines if line.startswith("colorama==") and "win32" in line]
+    oldest = versions.bounds()
+    assert set(oldest) >= {"torch", "numpy", "matplotlib", "ipywidgets"}
+    assert all(Version(bound) <= Version(version(name)) for name, bound in oldest.items())
+
+
+def test_a_row_that_cannot_be_run_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "BUILD", tmp_path)
+    monkeypatch.setattr(versions, "make_environment", lambda *_: sys.exit("not made"))
+    monkeypatch.setattr(versions.shutil, "which", lambda _: None)
+    monkeypatch.setattr(versions, "newest", lambda _: version("torch").partition("+")[0])
+    reasons = {}
+    for name in versions.ROWS:
+        ((_, _, _, _, reason), *more), errors = versions.run(name, "ml-100k")
+        reasons[name] = reason
+        assert (more, errors) == ([], [])
+    here = sys.version_info[1]
+    assert reasons.pop(f"Python 3.{here}") == "not run: the Python of .venv, see plain"
+    assert reasons.pop("newest torch") == "not run: the pinned torch is the newest, see plain"
+    if here == versions.MINORS[0]:
+        del reasons["oldest"], reasons["oldest torch"]
+    assert all(re.fullmatch(r"not run: no python3.\d+ on the path", r) for r in reasons.values())
 
 
 def safe_operations() -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ from suite import PYTHONS, ROOT, interpreter, make_environment, own_environment
 # One for each Python, and these. (The pinned versions under this Python are "plain" of reproduce.)
 MINORS = range(PYTHONS[0][1], PYTHONS[1][1] + 1)
 ROWS = ["oldest", "oldest torch", "newest torch", *(f"Python 3.{minor}" for minor in MINORS)]
+BUILD = ROOT / "build"
 LINE = re.compile(r"^(\d\d_\w+) +(\d+) / (\d+) +(\d+) / (\d+) ", re.MULTILINE)
 
 
@@ -111,8 +112,8 @@ def made(name: str) -> tuple[Path, Row]:
     """The interpreter of a row's environment, or CannotError."""
     wanted = row(name)
     folder = ROOT / f".venv-{name.lower().replace(' ', '-')}"
-    file = ROOT / "build" / f"{folder.name}.txt"
-    file.parent.mkdir(exist_ok=True)
+    BUILD.mkdir(exist_ok=True)
+    file = BUILD / f"{folder.name}.txt"
     text = pins(wanted.other)
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         file.write_text(text, encoding="utf-8")

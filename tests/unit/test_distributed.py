@@ -12,7 +12,7 @@ import torch.distributed as dist
 from known_answers import random_ratings
 
 from mflib import ALS
-from mflib.distributed import fit, joined, share_of
+from mflib.distributed import fit, share_of
 
 SIDES = ("user", "item")
 gloo = pytest.mark.skipif(
@@ -58,15 +58,16 @@ def test_each_process_has_its_rows(processes, ratings, folder):
     """All rows once, and no process has many more cells than its share."""
     shares = [share_of(folder, ALS(16), process, processes) for process in range(processes)]
     for side, matrix in zip(SIDES, (ratings, ratings.T.tocsr()), strict=True):
-        joined = sp.vstack([share.rows[side] for share in shares], "csr")
+        joined = sp.vstack([*chain(*(share.rows[side] for share in shares))], "csr")
         assert (joined != matrix).nnz == 0
         assert np.array_equal(shares[0].cells[side], matrix.getnnz(1))
         # the parts are those of one process: in other parts, rows may have other bits
         assert [*chain(*shares[0].parts[side])] == ALS(16)._parts(matrix.getnnz(1))
         for process, share in enumerate(shares):
-            rows = [row for part in share.parts[side][process] for row in range(203)[part]]
-            assert share.rows[side].shape[0] == len(rows)
-            assert share.rows[side].nnz < 1.25 * matrix.nnz / min(processes, 4)
+            for part, rows in zip(share.parts[side][process], share.rows[side], strict=True):
+                assert rows.shape[0] == part.stop - part.start
+            cells = sum(rows.nnz for rows in share.rows[side])
+            assert cells < 1.25 * matrix.nnz / min(processes, 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -82,9 +83,9 @@ def test_the_number_of_processes_does_not_matter(dtype, options, ratings, folder
             model._initialise_rows(*shares[0].cells.values(), std=model.init_std)
             parts = {side: [] for side in SIDES}
             for process, share in enumerate(shares):
-                for side, rows in share.rows.items():
-                    mine = share.parts[side][process]
-                    parts[side] += model._rows_to_solve(rows, mine, joined(mine).start)
+                for side in SIDES:
+                    found = zip(share.parts[side][process], share.rows[side], strict=True)
+                    parts[side] += [model._rows_to_solve(*part) for part in found]
             return model._sweeps(*parts.values(), torch.zeros_like(model.item_factors), threads)
 
         assert same(model._train(start, show_progress=False, callback=None), whole), processes

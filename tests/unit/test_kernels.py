@@ -476,7 +476,7 @@ def test_exact_solves_hold_a_bounded_number_of_systems(signed, monkeypatch):
     monkeypatch.setattr("mflib.matrices.BLOCK", 11 * 5**2)
     model, *_ = fitted(signed, use_cg=False)
     assert sum(held) == 40 + 30
-    assert max(held) == 11
+    assert max(held) <= 11
     held.clear()
     matrix = sp.csr_matrix(signed)
     model.recommend(np.arange(40), matrix, recalculate_user=True)

@@ -370,7 +370,7 @@ function showFilm() {
   $("film").replaceChildren(
     el("div", {},
       el("h2", { id: "film-title", tabindex: "-1" }, titleOf(id)),
-      el("p", {}, `${data.genres[id].replaceAll("|", " · ")} — ${count(data.likes[id], "like")} by ${count(data.users, "user")}.${note}`)),
+      el("p", {}, `${data.genres[id].replaceAll("|", " · ")}. Liked by ${data.likes[id].toLocaleString("en")} of ${count(data.users, "user")}.${note}`)),
     el("div", { class: "buttons" }, votesOn(id, () => $("film").querySelector(".vote").focus()),
       el("a", { href: "#map", class: "button", click: () => pickOnMap(id, true) }, "Show on the map")),
     band(vectorOf(id)));
@@ -381,7 +381,7 @@ function showFilm() {
     el("h3", { id: `model-${model}` }, data.models[model]),
     list.length
       ? el("ol", { class: "films" }, list.map((near) => neighbour(near, model, holders(near.id))))
-      : el("p", { class: "note" }, "This model has learned from no like of this film: its vector is 0, and all films are equally near."),
+      : el("p", { class: "note" }, "This model has learned nothing of this film: its vector is 0, and no film is near it."),
   )));
   $("metric-note").textContent = METRIC_NOTES[state.metric];
 }
@@ -434,7 +434,7 @@ function showKnobs() {
     : "A like counts as much as a film that you say nothing of.";
   const times = lambda / data.lambda;
   $("lambda-note").textContent = times > 1.06
-    ? "More timid: all scores are drawn to 0, and what many like comes first."
+    ? "More timid: all scores shrink towards 0."
     : times < 0.94 ? "Bolder: few likes say much." : "As when the films' vectors were learned.";
 }
 
@@ -449,12 +449,12 @@ function showUser() {
   const before = recommended.map(({ id }) => id);
   const user = foldIn(data, votes, state.alpha, state.lambda);
   recommended = likes.length ? recommend(data, user) : [];
-  const known = likes.length > 0;
-  $("vector").replaceChildren(...(known
+  const nothing = votes.length
+    ? "You have only said what you do not like: for that the best vector is 0, and no film comes before another. Like one."
+    : "Like a film, and they are here.";
+  $("vector").replaceChildren(...(likes.length
     ? [el("span", {}, `You, in ${user.x.length} numbers`), band(user.x), el("span", {}, `length ${number(Math.hypot(...user.x))}`)]
-    : [el("span", {}, votes.length
-      ? "You have only said what you do not like: for that the best vector is 0, and nothing comes before anything else. Like a film."
-      : "Like a film, and they are here.")]));
+    : [el("span", {}, nothing)]));
   const largest = Math.max(...recommended.map(({ score }) => score), 1e-9);
   $("recs").replaceChildren(...recommended.map((film, place) => recommendation(film, place, user, largest, before)));
 }
@@ -482,7 +482,7 @@ function recommendation({ id, score }, place, user, largest, before) {
     el("span", { class: "moved", "aria-hidden": "true" }, moved),
     el("span", { class: "value" }, number(score)),
     votesOn(id, () => refocusRecommended(place)),
-    bar, el("p", { class: "why" }, why.length ? ["because you like ", because] : "because many like it"));
+    bar, el("p", { class: "why" }, why.length ? ["because you like ", because] : "none of your likes speaks for it"));
 }
 
 function refocusVotes(id) {
@@ -853,8 +853,10 @@ function concluded() {
   const needed = searchIn(toy, toy.u, toy.i, toy.drawn, TOY.margin);
   if (!needed) return [`Nothing found in ${TOY.draws} draws: WARP lets this like alone. ${truth}`];
   const rank = Math.floor((FILM.length - 1) / needed);
-  const weight = number(harmonic(rank));
-  return [`Draw ${needed} has found one, so the rank is taken to be ⌊3 / ${needed}⌋ = ${rank}, and the step weighs L(${rank}) = ${weight}. ${truth}`];
+  const weighs = rank
+    ? `and the step weighs L(${rank}) = ${number(harmonic(rank))}`
+    : "and L(0) = 0: after so long a search the like is taken to be at the top, and nothing is to be done";
+  return [`Draw ${needed} has found one, so the rank is taken to be ⌊3 / ${needed}⌋ = ${rank}, ${weighs}. ${truth}`];
 }
 
 const parenthesised = (value) => (value < 0 ? `(${number(value, 3)})` : number(value, 3));
@@ -877,12 +879,13 @@ function takeStep() {
     const push = x < 0 ? "the wrong order, a strong push" : g > 0.4 ? "hardly ahead, still a push" : "ahead, a faint push";
     told = [`${FILM[i]} is ahead of ${FILM[j]} by x = ${number(x, 3)}, so g = σ(−x) = ${number(g, 3)}: ${push}.`, both(j, g)];
   } else {
-    const { needed, j, weight } = warpStep(toy, u, i, drawn, TOY);
-    if (needed) told = [both(j, weight)];
+    const { j, weight } = warpStep(toy, u, i, drawn, TOY);
+    if (weight) told = [both(j, weight)];
   }
   toy.log.push(...told);
   toy.changed = Object.fromEntries(["P", "Q", "b"].map((name) => [name, toy[name].map((value, n) => value !== before[name][n])]));
   toy.steps++;
+  $("found").replaceChildren(); // searches from scores that are no more
   toy.drawn = [];
 }
 
@@ -926,7 +929,7 @@ function cell(u, i) {
   const liked = toy.likes[u].includes(i);
   const now = u === toy.u && i === toy.i;
   const drawn = u === toy.u && toy.drawn.includes(i);
-  const kind = `${liked ? "liked" : ""} ${now ? "now" : ""} ${drawn ? "drawn" : ""}`;
+  const kind = `${now ? "now" : ""} ${drawn ? "drawn" : ""}`;
   if (!liked) return el("td", { class: kind }, s(u, i));
   const click = () => {
     Object.assign(toy, { u, i, drawn: [], log: [], changed: {}, ahead: [] });
