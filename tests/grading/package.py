@@ -23,6 +23,7 @@ from archives import MANY, NOT_PLAIN, Member, bounded, unpacked
 
 FILE_SIZE = 2 * 2**20
 ARCHIVE_SIZE = 100 * 2**20  # of an archive in an archive
+LATEST = 250_000_000_000  # seconds: in the year 9892, of which every calendar knows
 DEPTH = 3  # archives in archives: a class, a submission, what it was packed with
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
 CLOSED = (".rar", ".7z")
@@ -79,7 +80,8 @@ class Package:
 
     @property
     def handed_in(self) -> datetime:
-        return datetime.fromtimestamp(max((f.time for f in self.files.values()), default=0))
+        newest = max((f.time for f in self.files.values()), default=0)
+        return datetime.fromtimestamp(min(max(newest, 0), LATEST))  # a file may have any date
 
 
 def safe_name(text: str, most: int = 80) -> str:
