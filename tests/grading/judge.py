@@ -118,8 +118,8 @@ def _is_half(numbers: np.ndarray) -> bool:
     """Whether numbers are such as float16 or bfloat16 has, and not all whole."""
     if numbers.dtype.kind != "f" or numbers.size < 8 or (numbers == numbers.round()).all():
         return False
-    single = np.ascontiguousarray(numbers, np.float32)
     with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(numbers, np.float32)
         half = bool((single.astype(np.float16) == numbers).all())
     brain = bool((single == numbers).all() and not (single.view(np.uint32) & 0xFFFF).any())
     return half or brain
