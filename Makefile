@@ -7,7 +7,7 @@ SUITE := $(PYTHON) tests/suite.py
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test test-browser verify reproduce reproduce-arm64 lab notebooks assignment grade grader-accuracy submissions mutants bench bench-busy bench-distributed bench-large bench-published search
+.PHONY: run test test-browser verify reproduce reproduce-arm64 lab notebooks assignment grade gradescope grader-accuracy submissions fuzz mutants bench bench-busy bench-distributed bench-large bench-published search
 
 # Execute the four notebooks, print what came out, and make a site and a playground of them: build/$(DATASET)/index.html.
 run:
@@ -53,9 +53,13 @@ assignment:
 
 # Marks for SUBMISSION (zips or folders, or a folder of many) into build/grades/; needs bubblewrap.
 # OPTIONS="--soft 2026-01-31 --hard 2026-02-14" sets deadlines, --again grades what has not changed, too,
-# --secret 123 repeats a run's hidden inputs, --trust goes without the sandbox.
+# --secret 123 repeats a run's hidden inputs, --trust goes without the sandbox; tests/grading/README.md has all.
 grade:
 	$(SUITE) grade --dataset $(DATASET) $(SUBMISSION) $(OPTIONS)
+
+# An autograder to be uploaded to Gradescope: build/gradescope.zip. OPTIONS="--cap 70" as above.
+gradescope: .venv/ready
+	$(VENV) tests/grading/gradescope.py build $(OPTIONS)
 
 # How often the grader errs: right and wrong answers, forms of packing, into build/grader-accuracy.md.
 grader-accuracy: .venv/ready
@@ -66,6 +70,12 @@ submissions: .venv/ready
 	$(VENV) -m mflib.data ml-100k
 	rm -f build/submissions.md
 	$(VENV) -m pytest -m slow tests/grading/test_submissions.py
+
+# What strangers may hand in or leave behind, spoilt at random, for MINUTES of the processor; what fails goes to build/fuzz/.
+MINUTES ?= 15
+fuzz: .venv/ready
+	$(VENV) -m mflib.data ml-100k
+	$(VENV) tests/grading/fuzz.py --minutes $(MINUTES)
 
 # Quality and speed beside implicit, LightFM and Surprise, into build/bench.md; needs MovieLens-1M.
 bench: .venv/ready

@@ -111,7 +111,11 @@ def run(
     if container:
         return _run_in_container(command, work, limits)
     ready(trust)
-    prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    own = Path(sys.prefix).resolve()
+    prefixes = {own, Path(sys.base_prefix).resolve()}
+    program = Path(command[0])
+    if program.is_relative_to(sys.prefix):  # which may be a link, and is not one inside
+        command = [str(own / program.relative_to(sys.prefix)), *command[1:]]
     return _run(command, work, [*prefixes, *visible], limits, None if trust else strength())
 
 

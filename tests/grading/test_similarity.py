@@ -1,10 +1,12 @@
 """Who wrote alike, and who handed in the public answer."""
 
 import ast
+from itertools import combinations
 
 from cases import RUBRIC
 from pairs import closest, pairs_page
 from reference import ROOT, answers
+from right import RIGHT, SVD
 from similarity import all_hashes, fingerprints, is_reference, own_part, tokens
 
 ONE = '''
@@ -87,6 +89,7 @@ def test_the_own_part_of_a_module():
     assert own_part(mine, given) == "@wrap\ndef f(x):\n    return x  # mine"
     assert own_part(given, given) == ""
     assert own_part("def f(:", given) == "def f(:"
+    assert own_part("a = 1; b = 2\n\nc = 3", given) == "a = 1; b = 2\n\nc = 3", "a line once"
 
 
 def test_the_public_answer_is_known_under_other_names():
@@ -113,6 +116,25 @@ def test_the_suites_own_answers_are_known():
     kernels = {f"{task}/{name}" for task, entry in RUBRIC.items() for name in entry["functions"]}
     assert kernels | {f"{task}/textbook" for task in RUBRIC} <= set(known)
     assert "svd/prediction" not in known
+
+
+def test_other_dress_is_found_and_other_work_is_not():
+    """The right answers of right.py: 16 are one step in other styles, 10 their own work."""
+    dressed, own_work = {}, {}
+    for (key, style), code in RIGHT.items():
+        if key == SVD:
+            one_step = "P.index_add_(0, users, lr * (e[:, None] * q - reg * p))" in code
+            public = all_hashes([(ROOT / "mflib" / "svd.py").read_text(encoding="utf-8")])
+            (dressed if one_step else own_work)[style] = hashes(code, without=public)
+
+    def common(one, other):
+        return len(one & other) / min(len(one), len(other))
+
+    alike = [common(*pair) for pair in combinations(dressed.values(), 2)]
+    apart = [common(*pair) for pair in combinations(own_work.values(), 2)]
+    apart += [common(a, b) for a in dressed.values() for b in own_work.values()]
+    assert (len(dressed), len(own_work)) == (16, 10)
+    assert min(alike) > 0.55 > 0.5 > max(apart), (min(alike), max(apart))
 
 
 def prints(**sources):

@@ -123,6 +123,7 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
     assert each["svd/textbook"].where == "cell answer, line 2"
     assert each["svd/ndcg"].share == each["warp/average_weight"].share == 1
     assert each["svd/new_user"].share == 0
+    assert each["svd/new_user"].where == "cell answer, line 1", "also of what only comes out wrong"
     assert each["bpr/chosen"].error == NOT_ATTEMPTED
     assert each["als/cholesky"].error == "als.py: is a pipe"
     assert set(each) == set(OUTPUTS)

@@ -157,7 +157,7 @@ def verdicts(
         if result.error:
             found[unit.key] = Verdict(unit.key, error=result.error, where=result.where)
         else:
-            found[unit.key] = judge(unit.key, result.arrays, expected(unit.key))
+            found[unit.key] = judge(unit.key, result.arrays, expected(unit.key), result.where)
     for key in OUTPUTS:
         if key not in found:
             task, _, name = key.partition("/")

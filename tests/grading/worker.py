@@ -150,7 +150,7 @@ def lists(unit: dict) -> dict[str, np.ndarray]:
 
 
 def attempt(unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a unit, and what went wrong: error, where."""
+    """The arrays of a unit; and what went wrong and where, or where the function stands."""
     try:
         if unit["key"].endswith("/lists"):
             return lists(unit), {}
@@ -160,9 +160,27 @@ def attempt(unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray], dict[s
         for seed in seeds:
             came = outputs(function, unit["key"], seed)
             found |= {k: storable(p.after) for k, p in came.items() if p.after is not None}
-        return found, {}
+        return found, standing(function, unit)
     except BaseException as error:  # whatever a student's code raises is a result
         return {}, described(error, unit)
+
+
+def standing(function: Callable, unit: dict) -> dict[str, str]:
+    """The line of a student in which a function begins, if it is one with lines."""
+    code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
+    if not isinstance(code, types.CodeType) or Path(code.co_filename).name not in own_files(unit):
+        return {}
+    return {"where": place_of(Path(code.co_filename).name, code.co_firstlineno)}
+
+
+def own_files(unit: dict) -> set[str]:
+    """What a student's file or cells are called in a traceback."""
+    return {Path(unit["file"]).name} if "file" in unit else {f"<{c[0]}>" for c in unit["cells"]}
+
+
+def place_of(label: str, line: int) -> str:
+    place = label.strip("<>") if label.endswith(".py") else f"cell {label.strip('<>')}"
+    return f"{place}, line {line}"
 
 
 def storable(array: np.ndarray) -> np.ndarray:
@@ -184,7 +202,7 @@ def forbid(task: str) -> None:
 def described(error: BaseException, unit: dict) -> dict[str, str]:
     """An error as a sentence with the student's own line."""
     name = unit["key"].partition("/")[2]
-    own = {Path(unit["file"]).name} if "file" in unit else {f"<{c[0]}>" for c in unit["cells"]}
+    own = own_files(unit)
     frames = traceback.extract_tb(error.__traceback__)
     frames = [f for f in frames if Path(f.filename).name in own]
     label = Path(frames[-1].filename).name if frames else ""
@@ -204,8 +222,7 @@ def described(error: BaseException, unit: dict) -> dict[str, str]:
         what = str(error)
     elif isinstance(error, SystemExit):
         what = "ends the program"
-    place = label.strip("<>") if label.endswith(".py") else f"cell {label.strip('<>')}"
-    return {"error": what[:2000], "where": f"{place}, line {line}" if label else ""}
+    return {"error": what[:2000], "where": place_of(label, line) if label else ""}
 
 
 def in_time(unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -233,7 +250,8 @@ def finish(n: int, unit: dict, seeds: list[int]) -> None:
     try:
         np.savez(f"{n}.npz", **arrays)
     except Exception as error:  # a student's object that only looks like an array
-        trouble = trouble or {"error": f"returns what is no array: {type(error).__name__}"}
+        what = f"returns what is no array: {type(error).__name__}"
+        trouble = {"error": trouble.get("error", what), "where": trouble.get("where", "")}
     note(n, trouble)
 
 
