@@ -149,7 +149,7 @@ class Report:
 
 
 def cut(text: str, most: int = REASON) -> str:
-    text = ADDRESS.sub("0x…", text)
+    text = ADDRESS.sub("0x…", text[: 2 * most])
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

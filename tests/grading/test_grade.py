@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import reproduced
 import scipy.sparse as sp
+from bounded import Bounds
 from cases import OUTPUTS, RUBRIC
 from judge import NOT_ATTEMPTED, Verdict
 from lists import ndcg, share
@@ -21,7 +22,7 @@ from marks import known
 from package import File, Package
 from page import page, write, write_class
 from reference import notebook_of
-from report import POINTS, Report, load
+from report import POINTS, SIZE, Report, load, read_report
 from submission import Submission
 
 OPTIONS = marks.Options("ml-100k", 7, grade.HERE)
@@ -231,6 +232,38 @@ def test_the_data_set_of_a_notebook_is_seen():
     assert reproduced.dataset_of("als", {}, "ml-1m") == "ml-1m"
 
 
+def test_a_notebook_is_run_unless_nothing_else_can_come(tmp_path, monkeypatch):
+    assert marks.needed_by("bpr") == {"als", "bpr"}
+    assert marks.needed_by("warp") == set(RUBRIC)
+    file = reproduced.STORED["ml-100k"] / "03_bpr.ipynb"
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    stored = {c["id"]: c for c in cells if c["cell_type"] == "code"}
+    run: list[str] = []
+    monkeypatch.setattr(marks, "prepare_notebook", lambda task, *_: run.append(task))
+    monkeypatch.setattr(marks.Options, "launch", lambda *_: "")
+    monkeypatch.setattr(marks, "executed_cells", lambda *_: {})
+
+    def marked_after(found, outputs=stored, **points):
+        report = Report("a", {task: POINTS.copy() | points for task in RUBRIC}, {"bpr": []})
+        given = Submission(stored={"bpr": outputs})
+        run.clear()
+        marks.mark_notebook("bpr", given, found, tmp_path, OPTIONS, report)
+        return report.marks["bpr"]["reproducibility"], run == ["bpr"]
+
+    assert marked_after(verdicts()) == (10, False)
+    assert marked_after(verdicts(warp_step=["P"])) == (10, False), "which it does not use"
+    for wrong in ({"cholesky": ["X"]}, {"bpr_step": ["P"]}, {"chosen": "raises"}):
+        assert marked_after(verdicts(**wrong)) == (0, True)
+    assert marked_after(verdicts(), **{"similar movies": 14.0}) == (0, True)
+    name = next(n for n, c in stored.items() if c["outputs"] and n in shown("bpr"))
+    other = stored | {name: stored[name] | {"outputs": []}}
+    assert marked_after(verdicts(), other) == (0, True)
+
+
+def shown(task):
+    return reproduced.stored_reference(task, "ml-100k")
+
+
 def test_the_graders_cells_stay_and_the_answers_come():
     answers = {"svd/ndcg": [("helper", "LOW = 1"), ("exercise-3", "def ndcg(x):\n    return LOW")]}
     notebook = reproduced.notebook_to_run("svd", answers, known()["svd"])
@@ -242,6 +275,42 @@ def test_the_graders_cells_stay_and_the_answers_come():
 
 def packed(time=0.0, **files):
     return Package("a", {name: File(lambda c=c: c.encode(), time) for name, c in files.items()})
+
+
+def test_whatever_is_said_a_page_has_a_size(tmp_path):
+    long, many = "\"'<\ud800" * 10**5, ["'" * 3_000] * 5_000
+    report = Report("a", {task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC})
+    report.reasons = {task: [long, *many] for task in RUBRIC}
+    report.changes = {task: dict.fromkeys(map(str, range(5_000)), long) for task in RUBRIC}
+    report.notes = [long, *many]
+    wrong = Verdict("svd/svd_step", wrong=dict.fromkeys("PQ", long), error=long, where=long)
+    report.functions = dict.fromkeys(OUTPUTS, wrong.as_json())
+    report.answers = dict.fromkeys(OUTPUTS, "\ud800" * 4_000)
+    sent = json.dumps(report.bounded())
+    assert len(sent) < Bounds().message
+    bounded = read_report(json.loads(sent))
+    assert bounded.reasons["svd"][-1].startswith("… and ")
+    write(bounded, tmp_path)
+    assert (tmp_path / "a.html").stat().st_size < 2**20
+    assert (tmp_path / "submissions" / "a.json").stat().st_size < SIZE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"marks": {"svd": {"correctness": 41}}},
+        {"marks": {"other": {}}},
+        {"reasons": {"svd": ["x" * 3_000]}},
+        {"functions": {"svd/svd_step": {"key": "svd/svd_step"}}},
+        {"notes": "x"},
+        {"more": 1},
+    ],
+)
+def test_a_report_of_another_form_is_refused(change):
+    report = Report("a", {task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC})
+    assert read_report(report.bounded()) == report
+    with pytest.raises(ValueError, match="expected a report"):
+        read_report(report.bounded() | change)
 
 
 def test_only_what_has_changed_is_graded_again(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sandbox
 import seccomp
+import watch
 from sandbox import Limits, protections, remove, run
 
 MISSING = [tool for tool, there in protections().items() if not there]
@@ -48,6 +49,12 @@ def test_what_waits_ends_by_the_clock(execute):
     sleeping = "import time; time.sleep(600)"
     for limits in (Limits(seconds=1.5), Limits(idle=1.0)):
         assert "by the clock" in execute(sleeping, limits)[0].ended
+
+
+def test_what_is_kept_from_the_processor_does_not_wait(execute, monkeypatch):
+    monkeypatch.setattr(watch, "_goes_on", lambda process: True)
+    finished, _ = execute("import time; time.sleep(600)", Limits(idle=0.5, seconds=3))
+    assert "took more than 3 s" in finished.ended
 
 
 def test_memory_is_bounded(execute):

@@ -17,7 +17,9 @@ from cgroups import Group
 EVERY = 0.5  # seconds
 GREEDY = 1.3  # cores
 LAST = 19  # niceness
-IDLE = 0.05  # cores: who uses less, waits
+# Who uses fewer cores waits, unless more often than this a process could go on, or reads a disk.
+IDLE, READY = 0.05, 0.1
+GOES_ON = (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
 BY_CLOCK = "by the clock"
 
 
@@ -40,6 +42,7 @@ class Watch:
         self.pid, self.work, self.limits, self.group = pid, work, limits, group
         self.start = self.looked = self.since = time.monotonic()
         self.cpu_seconds = self.cpu_then = 0.0
+        self.looks = self.ready = 0
         self.ended = ""
 
     def look(self) -> str:
@@ -54,10 +57,7 @@ class Watch:
         limits, processes = self.limits, self._processes()
         used = self.group.cpu_seconds()
         self.cpu_seconds = max(self.cpu_seconds, _seconds(processes) if used is None else used)
-        waits = False
-        if now > self.since + limits.idle:
-            waits = self.cpu_seconds - self.cpu_then < IDLE * (now - self.since)
-            self.since, self.cpu_then = now, self.cpu_seconds
+        waits = self._waits(now, processes)
         if self.cpu_seconds > limits.cpu_seconds:
             return f"after {limits.cpu_seconds} s of the processor: an endless loop, or too slow"
         if waits:
@@ -71,6 +71,17 @@ class Watch:
         if used is None and self.cpu_seconds > GREEDY * (now - self.start) + 5:
             _put_last(processes)
         return ""
+
+    def _waits(self, now: float, processes: list[psutil.Process]) -> bool:
+        """Whether nothing happens for long, though the machine would let it."""
+        self.looks += 1
+        self.ready += any(_goes_on(process) for process in processes)
+        if now < self.since + self.limits.idle:
+            return False
+        hardly = self.cpu_seconds - self.cpu_then < IDLE * (now - self.since)
+        found = hardly and self.ready <= READY * self.looks
+        self.since, self.cpu_then, self.looks, self.ready = now, self.cpu_seconds, 0, 0
+        return found
 
     def _processes(self) -> list[psutil.Process]:
         """Of the run; the sandbox's first process adopts its orphans."""
@@ -93,6 +104,12 @@ def _sum(processes: list[psutil.Process], of_one: object) -> float:
         with suppress(psutil.Error, OSError):  # it may end while we look
             found += of_one(process)
     return found
+
+
+def _goes_on(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.status() in GOES_ON
+    return False
 
 
 def _resident(process: psutil.Process) -> int:
