@@ -7,7 +7,7 @@ SUITE := $(PYTHON) tests/suite.py
 # On a busy machine, threads of torch that wait for each other actively would take each other's processor.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: run test test-browser verify reproduce reproduce-arm64 lab notebooks assignment grade gradescope grader-accuracy submissions mutants bench bench-busy bench-distributed bench-large bench-published search
+.PHONY: run test test-browser verify reproduce reproduce-arm64 lab notebooks assignment grade gradescope grader-accuracy submissions fuzz mutants bench bench-busy bench-distributed bench-large bench-published search
 
 # Execute the four notebooks, print what came out, and make a site and a playground of them: build/$(DATASET)/index.html.
 run:
@@ -70,6 +70,12 @@ submissions: .venv/ready
 	$(VENV) -m mflib.data ml-100k
 	rm -f build/submissions.md
 	$(VENV) -m pytest -m slow tests/grading/test_submissions.py
+
+# What strangers may hand in or leave behind, spoilt at random, for MINUTES of the processor; what fails goes to build/fuzz/.
+MINUTES ?= 15
+fuzz: .venv/ready
+	$(VENV) -m mflib.data ml-100k
+	$(VENV) tests/grading/fuzz.py --minutes $(MINUTES)
 
 # Quality and speed beside implicit, LightFM and Surprise, into build/bench.md; needs MovieLens-1M.
 bench: .venv/ready

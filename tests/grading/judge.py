@@ -36,6 +36,13 @@ class Verdict:
         return 0.0 if self.error else 1 - len(self.wrong) / len(OUTPUTS[self.key].names)
 
     @property
+    def share_of_model(self) -> float:
+        """The same of the outputs that stay in a model: what it changes in place."""
+        changed = OUTPUTS[self.key].changed
+        right = [name for name in changed if name not in self.wrong]
+        return 0.0 if self.error else len(right) / len(changed)
+
+    @property
     def sentence(self) -> str:
         """What to tell the student."""
         place = f" ({self.where})" if self.where else ""
@@ -149,7 +156,11 @@ def _hint(
 ) -> str:
     """What the fault looks like, where it can be seen, otherwise the hint for this output."""
     pairs = [(got[place], expected[place]) for place in places if place in got]
-    pairs = [(mine, came) for mine, came in pairs if mine.shape == came.after.shape]
+    pairs = [
+        (mine, came)
+        for mine, came in pairs
+        if mine.shape == came.after.shape and mine.dtype.kind in "biuf"
+    ]
     moved = [(m, c) for m, c in pairs if c.before is not None and np.isfinite(m).all()]
     still = all(np.array_equal(mine, came.before) for mine, came in moved)
     if moved and len(moved) == len(places) and not still:

@@ -23,6 +23,7 @@ from archives import MANY, NOT_PLAIN, Member, bounded, unpacked
 
 FILE_SIZE = 2 * 2**20
 ARCHIVE_SIZE = 100 * 2**20  # of an archive in an archive
+LATEST = 250_000_000_000  # seconds: in the year 9892, of which every calendar knows
 DEPTH = 3  # archives in archives: a class, a submission, what it was packed with
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
 CLOSED = (".rar", ".7z")
@@ -79,7 +80,8 @@ class Package:
 
     @property
     def handed_in(self) -> datetime:
-        return datetime.fromtimestamp(max((f.time for f in self.files.values()), default=0))
+        newest = max((f.time for f in self.files.values()), default=0)
+        return datetime.fromtimestamp(min(max(newest, 0), LATEST))  # a file may have any date
 
 
 def safe_name(text: str, most: int = 80) -> str:
@@ -262,28 +264,40 @@ def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[str]]:
 
 
 def _walk(folder: Path, skipped: set[str], notes: list[str]) -> Iterator[tuple[str, Path]]:
-    """The files in a folder by their place in it, each folder's own before those beneath."""
-    todo, seen = [folder], 0
+    """The files in a folder by their place in it, each folder's own before those beneath.
+
+    Where it is a class, nobody's files can keep the others' from being found.
+    """
+    todo, seen = [folder], Counter()
     while todo:
         parent = todo.pop()
+        owner = _owner(parent.relative_to(folder))
+        if seen[owner] > MANY:
+            continue
         try:
             with os.scandir(parent) as entries:
-                found = sorted(islice(entries, MANY), key=lambda entry: entry.name)
+                found = sorted(islice(entries, MANY + 1), key=lambda entry: entry.name)
         except OSError as error:  # no right to look, or nested too deeply for a path
-            notes.append(f"{safe_name(parent.name)} cannot be opened: {error.strerror}")
+            name = safe_name(f"{owner} {parent.name}")
+            notes.append(f"{name} cannot be opened: {error.strerror}")
             continue
         skipped |= {entry.name for entry in found if LEFT.fullmatch(entry.name)}
         found = [entry for entry in found if not LEFT.fullmatch(entry.name)]
         inside = [Path(e.path) for e in found if e.is_dir(follow_symlinks=False)]
-        seen += len(found)
-        if seen > MANY:
-            notes.append(f"{safe_name(folder.name)}: expected at most {MANY} files")
-            return
+        seen[owner] += len(found)
+        if seen[owner] > MANY:
+            notes.append(f"{safe_name(owner or folder.name)}: expected at most {MANY} files")
         todo += reversed(inside)
         for entry in found:
             if not entry.is_dir(follow_symlinks=False):
                 path = Path(entry.path)
                 yield path.relative_to(folder).as_posix(), path
+
+
+def _owner(place: Path) -> str:
+    """Whose a folder is, if it is in a class: see ``_student``."""
+    parts = place.parts
+    return "/".join(parts[: 2 if parts[:1] == ("submitted",) else 1])
 
 
 def _add(

@@ -91,12 +91,14 @@ def own_part(source: str, handed_out: str) -> str:
     except UNPARSED:
         return source[:MOST_SOURCE]
     known, lines = {ast.dump(node) for node in given.body}, source.splitlines()
-    parts = []
+    keep: dict[int, bool] = {}  # by line: whether a gap comes before it
     for node in mine.body:
         if ast.dump(node) not in known:
             first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-            parts.append("\n".join(lines[first - 1 : node.end_lineno]))
-    return "\n\n".join(parts)[:MOST_SOURCE]
+            for line in range(first, node.end_lineno + 1):
+                keep.setdefault(line, line == first)  # once, however many statements are on it
+    parts = (f"\n{lines[n - 1]}" if gap else lines[n - 1] for n, gap in sorted(keep.items()))
+    return "\n".join(parts).removeprefix("\n")[:MOST_SOURCE]
 
 
 def is_reference(source: str, reference: str, name: str) -> bool:

@@ -113,13 +113,13 @@ def test_lists_count_in_proportion_to_the_kernel(tmp_path, monkeypatch):
     from trial import Result
 
     grade_result = Result({})
-    wrong = {"svd_step": ["P"], "bpr_step": "raises", "warp_step": ["P", "Q"]}
+    wrong = {"svd_step": ["P"], "bpr_step": "raises", "warp_step": ["P", "the losses"]}
     report, found = marked(**wrong), verdicts(**wrong)
     marks.mark_lists(Submission(), found, tmp_path, OPTIONS, report)
     earned = {task: report.marks[task]["recommendations"] for task in RUBRIC}
-    assert earned == {"svd": 16, "als": 20, "bpr": 0, "warp": 10}
-    assert report.marks["svd"]["similar movies"] == 15 * 0.5 * 0.8
-    assert "count 80%" in report.reasons["svd"][-1]
+    assert earned == {"svd": 15, "als": 20, "bpr": 0, "warp": 10}, "losses make no lists"
+    assert report.marks["svd"]["similar movies"] == 15 * 0.5 * 0.75
+    assert "count 75%" in report.reasons["svd"][-1]
 
 
 def stored_cells(task="svd"):
@@ -137,15 +137,30 @@ def failing(what="NotImplementedError"):
 
 def test_a_gap_elsewhere_costs_no_reproducibility():
     stored, executed = stored_cells(), stored_cells()
-    whole = reproduced.changes("svd", stored, executed, False)
+    whole = reproduced.changes("svd", stored, executed, set())
     assert whole == ({}, len([c for c in stored if c != "explorer"]))
     executed["trade"], stored["trade"] = failing(), failing()
     executed["trade-figure"] = failing("NameError")
     stored["trade-figure"] = {"execution_count": None, "outputs": []}
-    assert reproduced.changes("svd", stored, executed, True) == ({}, whole[1] - 2)
-    alone, counted = reproduced.changes("svd", stored, executed, False)
+    assert reproduced.changes("svd", stored, executed, {"bpr"}) == ({}, whole[1] - 2)
+    # no cell of this notebook needs it
+    assert list(reproduced.changes("svd", stored, executed, {"warp"})[0]) == ["trade-figure"]
+    alone, counted = reproduced.changes("svd", stored, executed, set())
     assert (list(alone), counted) == (["trade-figure"], whole[1])
-    assert reproduced.changes("svd", stored, {}, True)[0]["imports"] == "not executed here"
+    assert reproduced.changes("svd", stored, {}, {"bpr"})[0]["imports"] == "not executed here"
+
+
+def test_public_outputs_count_as_far_as_the_kernels_are_right(tmp_path):
+    """Those of the other data set are not executed here, and anybody can copy them."""
+    stored = {c.id: c for c in reproduced.stored_reference("bpr", "ml-1m").values()}
+    earned = []
+    for wrong in ({}, {"bpr_step": ["P", "Q", "b"]}):
+        report = marked(**wrong)
+        given = Submission(stored={"bpr": stored})
+        marks.mark_notebook("bpr", given, verdicts(**wrong), tmp_path, OPTIONS, report)
+        earned.append(report.marks["bpr"]["reproducibility"])
+    assert earned == [10, 2.5]
+    assert "counts 25%" in report.reasons["bpr"][-1]
 
 
 def cell(text, count=1, kind="text/plain", stream=False):
@@ -228,7 +243,7 @@ def test_the_data_set_of_a_notebook_is_seen():
         assert reproduced.dataset_of("als", stored, graded_on) == dataset
         ours = reproduced.stored_reference("als", dataset)
         shown = {name: raw for name, raw in stored.items() if name in ours}
-        assert reproduced.changes("als", shown, ours, False, set(ours))[0] == {}
+        assert reproduced.changes("als", shown, ours, set(), set(ours))[0] == {}
     assert reproduced.dataset_of("als", {}, "ml-1m") == "ml-1m"
 
 

@@ -142,3 +142,15 @@ def test_sentences():
 def test_calls_have_shapes_that_vary():
     shapes = {tuple(calls("bpr/bpr_step", seed)[0][0].shape) for seed in range(50, 54)}
     assert len(shapes) == 4
+
+
+@pytest.mark.parametrize("other", ["U5", "M8[s]", "c16", [("a", float)], "?"])
+def test_outputs_that_are_no_numbers_are_wrong_and_no_more(other):
+    """Also beside numbers that are wrong, from which a hint is made."""
+    right = expected("svd/svd_step", (7, 8))
+    for seed in ("7/", "8/"):
+        got = {
+            place: 2.0 * came.after if place.startswith(seed) else np.zeros(came.after.shape, other)
+            for place, came in right.items()
+        }
+        assert judge("svd/svd_step", got, right).share == 0

@@ -4,11 +4,11 @@ import io
 import os
 import tarfile
 import zipfile
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 from cases import RUBRIC
-from package import expected, packages, plain, read_package, safe_name
+from package import File, Package, expected, packages, plain, read_package, safe_name
 from submission import chosen as choose
 
 NAMES = [f"notebooks/{entry['notebook']}.ipynb" for entry in RUBRIC.values()]
@@ -159,6 +159,14 @@ def test_a_class_has_a_row_for_everybody(tmp_path, capsys):
     assert "pack a .zip instead" in alone.notes[0]
 
 
+def test_too_many_files_cost_nobody_else_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr("package.MANY", 5)
+    files = {f"bo/{n}.txt": "1" for n in range(9)} | {"ann/svd.py": "1", "cy/svd.py": "1"}
+    found = {p.name: p for p in packages([written(tmp_path / "class", files)])}
+    assert sorted(found) == ["ann", "bo", "cy"]
+    assert [p.notes for p in found.values()] == [[], ["bo: expected at most 5 files"], []]
+
+
 def test_names_are_unique_and_what_is_not_there_is_said(tmp_path):
     for folder in ("a", "b"):
         zipped(EIGHT, (tmp_path / folder).mkdir() or tmp_path / folder / "same.zip")
@@ -247,3 +255,9 @@ def test_handed_in_is_when_the_newest_file_was_changed(tmp_path):
         os.utime(tmp_path / name, (0, datetime(2026, 1, 1).timestamp()))
     os.utime(tmp_path / NAMES[3], (0, datetime(2026, 2, 1).timestamp()))
     assert packages([tmp_path])[0].handed_in == datetime(2026, 2, 1)
+
+
+@pytest.mark.parametrize("time", [-1e12, 0, 2.0**62])
+def test_a_date_of_no_calendar_ends_nothing(time):
+    package = Package("a", {"svd.py": File(bytes, time)})
+    assert 1969 <= package.handed_in.astimezone(UTC).year < 9999

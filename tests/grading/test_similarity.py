@@ -89,6 +89,7 @@ def test_the_own_part_of_a_module():
     assert own_part(mine, given) == "@wrap\ndef f(x):\n    return x  # mine"
     assert own_part(given, given) == ""
     assert own_part("def f(:", given) == "def f(:"
+    assert own_part("a = 1; b = 2\n\nc = 3", given) == "a = 1; b = 2\n\nc = 3", "a line once"
 
 
 def test_the_public_answer_is_known_under_other_names():

@@ -1,21 +1,30 @@
-"""Submissions of one task each, graded in the sandbox: right ones, and those that mean harm.
+"""Submissions graded in the sandbox: right ones, and those that mean harm.
 
-Takes minutes, so `make test` leaves it to `make submissions`. What was given and why is written to
-build/submissions.md. How right and wrong answers are told apart is measured by accuracy.py.
+Takes an hour, so `make test` leaves it to `make submissions`. What was given and why, and what it
+took, is written to build/submissions.md. How right and wrong answers are told apart is measured by
+accuracy.py.
 """
 
+import os
 import re
+import subprocess
+import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import grade
 import marks
-import nbformat
 import pytest
-from cases import OUTPUTS, RUBRIC
+from attacks import ATTACKS, FORGED, Attack, files, in_step, module, with_sources, write
+from bounded import Bounds, call
+from cases import OUTPUTS, RUBRIC, SEEDS
+from cheats import hard_coded, of_table, svds_for_bpr, switched_off
 from edition import ROOT, blank, empty_suite
 from package import File
-from report import POINTS, Report
-from sandbox import protections
+from peaks import Peaks, measured
+from report import POINTS, Report, load, read_report
+from sandbox import protections, remove
 from submission import read
 
 MISSING = [tool for tool, there in protections().items() if not there]
@@ -26,10 +35,11 @@ pytestmark = [
     ),
 ]
 TABLE = ROOT / "build" / "submissions.md"
-STEP = "    p = P.index_select(0, users)  # B x F\n"
-# A student's own results: the file of unit 0, and the word that it is done.
-FORGED = "import numpy, os, pathlib; here = pathlib.Path('0.npz'); {}"
-FORGED += "; open('results.jsonl', 'a').write('{{\"unit\": 0}}\\n'); os._exit(0)"
+HEAD = "| what | account | points of 100 | reason | grader, MiB | sandboxes, MiB "
+HEAD += "| processor outside, s | clock, s |\n|" + " --- |" * 8 + "\n"
+OUTSIDE, CPU_OUTSIDE = 2**30, 60  # bytes resident in a process of the grader; seconds
+SIXTEEN = int(os.environ.get("SIXTEEN", "32"))  # submissions
+INSIDE = 7 * 2**30  # bytes: the bound of one, and somebody honest
 # What stands first in bpr_step, and what the reasons must say.
 HARM = {
     "os._exit": ("import os; os._exit(0)", "before anything came out"),
@@ -108,6 +118,27 @@ CELLS = {
 }
 
 
+def all_tables(folder: Path) -> None:
+    for task in RUBRIC:
+        for name, text in of_table(task).items():
+            write(folder / name, text)
+
+
+# Marks without work; of a prediction, which is right when it is one, a table has the point.
+CHEATS = {
+    "tables for the public seeds, scipy's svds, later cells switched off": Attack(
+        all_tables, "svd_step.*the losses", 3.8
+    ),
+    "scipy's svds in BPR's place, the losses right": Attack(
+        lambda f: files(bpr=svds_for_bpr())(f), "need one thing right that bpr_step changes", 2.5
+    ),
+    "later cells switched off": Attack(
+        lambda f: files(bpr=module("bpr"), notebook=switched_off())(f), "cells have the out", 22.9
+    ),
+    "hard-coded answers": Attack(lambda f: files(notebook=hard_coded())(f), "unliked", 0.9),
+}
+
+
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
     suite = tmp_path_factory.mktemp("suite")
@@ -117,16 +148,25 @@ def options(tmp_path_factory):
 
 def submitted(task: str) -> dict[str, str]:
     """The reference's modules, and of a task the notebook that a student has seen."""
-    entry = RUBRIC[task]
-    stored = ROOT / "tests" / "notebooks" / "ml-100k" / f"{entry['notebook']}.ipynb"
     modules = [entry["module"] for entry in RUBRIC.values()]  # a notebook uses several models
-    files = {f"mflib/{name}.py": ROOT / "mflib" / f"{name}.py" for name in modules}
-    files[f"notebooks/{stored.name}"] = stored
-    return {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    texts = {f"mflib/{name}.py": (ROOT / "mflib" / f"{name}.py").read_text() for name in modules}
+    return texts | {notebook_name(task): with_sources(task)}
+
+
+def notebook_name(task: str) -> str:
+    return f"notebooks/{RUBRIC[task]['notebook']}.ipynb"
 
 
 def graded(what: str, task: str, texts: dict[str, str], options, whole: bool = False) -> Report:
     """The report on one task; without ``whole``, of its functions only."""
+    with measured() as peaks:
+        found = call(_marks, what, task, texts, options, whole, bounds=Bounds())
+    report = read_report(found)
+    note(what, sum(report.marks[task].values()) / len(RUBRIC), report, peaks)
+    return report
+
+
+def _marks(what: str, task: str, texts: dict[str, str], options, whole: bool) -> dict:
     files = {name: File(text.encode, 0.0) for name, text in texts.items()}
     given, report = read(files, marks.known()), Report(what)
     with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
@@ -136,22 +176,58 @@ def graded(what: str, task: str, texts: dict[str, str], options, whole: bool = F
         if whole:
             marks.mark_lists(given, found, places[1], options, report)
             marks.mark_notebook(task, given, found, places[2], options, report)
-    reasons = " ; ".join(report.reasons[task])
+    return report.bounded()
+
+
+def reasons_of(report: Report) -> str:
+    told = [*report.notes, *(reason for told in report.reasons.values() for reason in told)]
+    return " ; ".join(reason for reason in told if "was not handed in" not in reason)
+
+
+def note(what: str, points: float, report: Report, peaks: Peaks) -> None:
+    """A line of the table; what it took is bounded always."""
+    account = "root" if os.geteuid() == 0 else "other"
+    reason = re.sub(r"[|\s]+", " ", reasons_of(report))[:160]
+    numbers = f"{peaks.outside / 2**20:.0f} | {peaks.inside / 2**20:.0f} | "
+    numbers += f"{peaks.cpu_outside:.0f} | {peaks.seconds:.0f}"
     TABLE.parent.mkdir(exist_ok=True)
+    new = not TABLE.exists()
     with TABLE.open("a", encoding="utf-8") as file:
-        total = sum(report.marks[task].values())
-        line = f"| {what} | {task} | {total:.1f} | {reasons[:160].replace('|', '/')} |"
-        file.write(line.replace("\n", " ") + "\n")
-    return report
+        if new:
+            file.write(HEAD)
+        file.write(f"| {what} | {account} | {points:.1f} | {reason} | {numbers} |\n")
+    assert peaks.outside < OUTSIDE, "memory outside of the sandbox"
+    assert peaks.cpu_outside < CPU_OUTSIDE, "processor outside of the sandbox"
+    assert peaks.inside < INSIDE, "memory in the sandbox"
 
 
 def changed(task: str, **sources: str) -> dict[str, str]:
-    texts = submitted(task)
-    (name,) = (name for name in texts if name.endswith(".ipynb"))
-    notebook = nbformat.reads(texts[name], as_version=4)
-    for cell in notebook.cells:
-        cell.source = sources.get(cell.id.replace("-", "_"), cell.source)
-    return texts | {name: nbformat.writes(notebook)}
+    return submitted(task) | {notebook_name(task): with_sources(task, **sources)}
+
+
+@pytest.fixture
+def grade_class(tmp_path, monkeypatch):
+    """Grade a folder as the command line does; the reports by name, the folder, what it took."""
+
+    def grade_class(folder: Path, *more: str) -> tuple[dict[str, Report], Path, Peaks]:
+        target = tmp_path / "grades"
+        whole = ["grade.py", str(folder), "--into", str(target), "--secret", "7", "--jobs", "2"]
+        monkeypatch.setattr(sys, "argv", [*whole, *more])
+        with measured() as peaks:
+            grade.main()
+        found = map(load, sorted((target / "submissions").glob("*.json")))
+        return {report.name: report for report in found}, target, peaks
+
+    grade.warm_up(
+        marks.Options("ml-100k", 7, tmp_path), tmp_path
+    )  # once, not a part of what is measured
+    return grade_class
+
+
+def honest(folder: Path) -> None:
+    """Somebody who has written the loop and the exercises of one notebook."""
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / notebook_name("warp")).write_text(with_sources("warp"), encoding="utf-8")
 
 
 @pytest.mark.parametrize("task", RUBRIC)
@@ -175,16 +251,95 @@ def test_what_was_handed_out_has_none(task, options):
 @pytest.mark.parametrize("what", HARM)
 def test_harm_gives_a_mark_and_a_reason(what, options):
     code, says = HARM[what]
-    texts = {name: text for name, text in submitted("bpr").items() if "bpr" in name}  # unit 0
-    source = texts["mflib/bpr.py"]
-    assert STEP in source
-    texts["mflib/bpr.py"] = source.replace(STEP, f"    {code}\n{STEP}")
+    texts = {"mflib/bpr.py": in_step(code), notebook_name("bpr"): with_sources("bpr")}  # unit 0
     report = graded(what, "bpr", texts, options)
     assert report.marks["bpr"]["correctness"] == 0
     reasons = " ; ".join(report.reasons["bpr"])
     assert re.search(says, reasons), reasons
     others = report.marks["bpr"]["loop and exercises"]
     assert others == 15 or "ended" in reasons, "what is not touched keeps its points"
+
+
+@pytest.mark.parametrize("what", ATTACKS | CHEATS)
+def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_class, monkeypatch):
+    attack = (ATTACKS | CHEATS)[what]
+    monkeypatch.setitem(marks.SECONDS, "unit", 8)  # what never ends does so sooner
+    attack.make(tmp_path / "class" / "mallory")
+    honest(tmp_path / "class" / "ann")
+    try:
+        reports, target, peaks = grade_class(tmp_path / "class")
+    finally:
+        remove(tmp_path / "class")
+    mallory = reports["mallory"]
+    note(what, mallory.total, mallory, peaks)
+    assert re.search(attack.says, reasons_of(mallory)), reasons_of(mallory)
+    assert mallory.total == attack.points
+    assert reports["ann"].total == 3.8, "15 of 400 points: the class goes on"
+    for file in target.rglob("*.*"):
+        assert file.stat().st_size < 2**20, file.name
+    assert len((target / "class.csv").read_text().splitlines()) == 3
+
+
+def test_a_table_has_full_marks_for_the_public_seeds_only(options, monkeypatch):
+    monkeypatch.setattr(marks, "CASES", len(SEEDS))
+    for seed, points in ((SEEDS[0], 55), (7, 15 / 4)):
+        here = replace(options, secret=seed)
+        report = graded(f"a table of answers, seed {seed}", "bpr", of_table("bpr"), here)
+        parts = report.marks["bpr"]
+        assert parts["correctness"] + parts["loop and exercises"] == points, report.reasons["bpr"]
+
+
+NAMES = ("M\udcfcller", "n" * 251, "=HYPERLINK(1)", "\x1b[2J\x1b[31mred", "\u202egpj.exe", "-rf")
+
+
+def test_names_reach_neither_tables_nor_terminal(tmp_path, grade_class, capsys):
+    for name in NAMES:
+        honest(tmp_path / "class" / name)
+    reports, target, peaks = grade_class(tmp_path / "class")
+    shown = "".join(capsys.readouterr())
+    note(
+        "names in Latin-1, of 251 characters, formulas, …", 3.8, next(iter(reports.values())), peaks
+    )
+    assert [report.total for report in reports.values()] == [3.8] * len(NAMES)
+    for text in (shown, (target / "class.csv").read_text(encoding="utf-8-sig")):
+        lines = [line for line in text.splitlines() if line.endswith(",")]
+        assert all(re.match(r"[\w(]", line) for line in lines)
+        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\u202e]", text.replace("\x1b[A", ""))
+
+
+def test_forged_dates_are_called_so_and_times_from_data_count(tmp_path, grade_class):
+    for name in ("ann", "mallory"):
+        honest(tmp_path / "class" / name)
+        os.utime(tmp_path / "class" / name / notebook_name("warp"), (0, 1.6e9))
+    times = tmp_path / "times.csv"
+    times.write_text("name,time\nmallory,2026-02-01T10:00Z\n")
+    limits = ("--soft", "2026-01-31", "--timezone", "UTC", "--times", str(times))
+    reports, target, peaks = grade_class(tmp_path / "class", *limits)
+    note("dates of files forged", reports["mallory"].total, reports["mallory"], peaks)
+    assert [reports[name].late for name in ("ann", "mallory")] == ["", "soft"]
+    assert "dates of files, which can be forged" in (target / "ann.html").read_text()
+
+
+def test_other_processes_of_the_account_do_not_count(tmp_path, grade_class):
+    honest(tmp_path / "class" / "ann")
+    honest(tmp_path / "class" / "bo")
+    sleeping = [subprocess.Popen(["sleep", "3600"]) for _ in range(250)]
+    try:
+        reports, _, peaks = grade_class(tmp_path / "class")
+    finally:
+        for process in sleeping:
+            process.kill()
+            process.wait()
+    note("250 other processes of the account", 3.8, reports["ann"], peaks)
+    assert [report.total for report in reports.values()] == [3.8, 3.8]
+
+
+def test_sixteen_at_once_are_judged_as_one(tmp_path, grade_class):
+    for n in range(SIXTEEN):
+        honest(tmp_path / "class" / f"s{n}")
+    reports, _, peaks = grade_class(tmp_path / "class", "--jobs", "16")
+    note(f"{SIXTEEN} right ones, 16 at once", 3.8, reports["s0"], peaks)
+    assert [report.total for report in reports.values()] == [3.8] * SIXTEEN
 
 
 @pytest.mark.parametrize("what", CELLS)
