@@ -5,15 +5,17 @@
 fits an ``ALS``, whose parameters are options, and saves it for ``ALS.load``. The interactions are a
 sparse matrix, users x items, as scipy.sparse.save_npz writes it, or a folder of shards, matrices of
 consecutive users in the order of the files' names: no process then ever holds all interactions.
-After each sweep ``likes.als.checkpoint`` is replaced, from which ``--resume`` goes on, in as many
-processes as it likes. If one fails or is killed, the others say so and end.
+After each sweep ``likes.als.checkpoint`` is replaced, from which ``--resume`` goes on, with any
+number of processes. If one fails or is killed, the others say so and end; but a machine that does
+not even close its connections is missed after the time-out of torch.distributed, half an hour.
+With ``--device cuda`` each process takes a GPU of its machine (nccl; untested here).
 
 Each process owns a range of the users and one of the items, with about as many interactions as the
 others, and of the matrix and its transpose these rows alone. It solves them with the kernels of
 ``als.py``; after each half sweep all of them get all factors (an all-gather of unequal parts, which
 is a broadcast from each). Ranges consist of parts that depend on the data alone, and losses are
-summed by rows, so no number depends on how many processes, or threads, there are; what else of it
-depends on the kind of processor, in one process as in several.
+summed by rows, so no number depends on how many processes, or threads, there are, if all machines
+have the same kind of processor. More processes than parts (``als.number_of_parts``) lie idle.
 
 **Cost.** With U users, I items, n interactions, F factors of b bytes and K processes, each process
 
@@ -23,6 +25,9 @@ depends on the kind of processor, in one process as in several.
   U I / (1024 K) of pointers, as a block of 8192 columns points into its cells from each row;
 - needs, while it starts, 8 F (U + I) bytes for the draws, 16 n/K for the interactions as they come,
   and a shard, which is read twice; of a single file every process reads all.
+
+Of MovieLens-32M's shape with 64 float32, two processes get 38 MB a sweep each and take 0.9 GB, of
+which 0.24 are torch itself; ``fit`` takes 1.8.
 
 The factors are the limit: each process holds all, and F^2 (U + I) operations a sweep, for X'X and
 Y'Y, are not shared. 10^8 rows of 64 float32 are 26 GB, on every machine and over every wire, in

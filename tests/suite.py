@@ -64,7 +64,7 @@ PLATFORMS = {
 # which is asked for this one package, not for all: where it cannot be reached, that ends soon.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 QUICKLY = ("--retries", "1", "--timeout", "20")
-GIGABYTES = {"the build of torch for the CPU": 1.6, "the build of torch with CUDA": 6.0}
+GIGABYTES = {"the build of torch for the CPU": 1.6, "the build of torch with CUDA": 7.0}
 
 
 def interpreter(folder: Path) -> Path:

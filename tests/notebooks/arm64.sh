@@ -6,7 +6,7 @@
 #
 # Wants root on Debian or Ubuntu on x86-64, the packages debootstrap and qemu-user-static, and 2 GB in build/arm64, which
 # stay. In the root of an ARM64 Debian 12, which is unpacked but not set up, its Python runs with the pins, which the pip
-# of .venv chooses for ARM64. Where torch's build for the CPU cannot be had, the newest plain one without CUDA is taken.
+# of .venv chooses for ARM64. Where torch's build for the CPU cannot be had, the newest plain one without CUDA is, 2.10.
 # What torch prints to stderr about the emulated processor does not count; how many lines that are is said.
 set -eu
 suite=$(cd "$(dirname "$0")/../.." && pwd)
@@ -41,7 +41,7 @@ if [ ! -e "$root/ready" ] || [ "$suite/requirements.txt" -nt "$root/ready" ]; th
   grep -v ^torch== "$suite/requirements.txt" > "$root/pins.txt"
   for_arm64 -r "$root/pins.txt"
   for_arm64 --index-url https://download.pytorch.org/whl/cpu --retries 1 "$(grep ^torch== "$suite/requirements.txt")" ||
-    for_arm64 'torch<2.12'
+    for_arm64 'torch<2.11'
   touch "$root/ready"
 fi
 

@@ -44,6 +44,7 @@ MOST = 2**15 - 1  # of a number that is stored in 16 bits
 PLANE = "two_factors.npy"
 LIMIT = 2_000_000  # bytes of the page
 STYLES = ("style", "playground")
+SIGNED = ("hundredths", "vectors", "plane")
 
 
 def keeping(stem: str, folder: Path) -> nbformat.NotebookNode:
@@ -178,8 +179,10 @@ def neighbours(
         return block
 
     places, values = best(near, len(Q), NEIGHBOURS, torch.ones(len(own), dtype=torch.bool))
-    known = (Q != 0).any(1, keepdim=True).numpy()  # nobody is near the vector 0
-    return np.where(known, candidates[places], NOBODY), abs(values) if metric == "l2" else values
+    # nobody is near the vector 0, and there may be fewer than ten candidates
+    known = (Q != 0).any(1, keepdim=True).numpy() & (places >= 0)
+    ids, values = np.where(known, candidates[places], NOBODY), np.where(known, values, 0)
+    return ids, abs(values) if metric == "l2" else values
 
 
 def rounded(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,8 +203,10 @@ def packed(head: dict, arrays: dict[str, np.ndarray]) -> str:
     parts = []
     for name, array in arrays.items():
         words = np.asarray(array).astype(np.int64).ravel()
-        if words.min(initial=0) < -MOST or words.max(initial=0) > NOBODY:
-            raise ValueError(f"expected {name} in 16 bits, got {words.min()} to {words.max()}")
+        low, high = (-MOST, MOST) if name in SIGNED else (0, NOBODY)
+        if words.min(initial=0) < low or words.max(initial=0) > high:
+            got = f"{words.min()} to {words.max()}"
+            raise ValueError(f"expected {name} from {low} to {high}, got {got}")
         parts.append((words & 0xFF).astype(np.uint8).tobytes())
         parts.append((words >> 8 & 0xFF).astype(np.uint8).tobytes())
     sizes = {name: int(np.size(array)) for name, array in arrays.items()}

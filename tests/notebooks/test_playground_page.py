@@ -109,12 +109,19 @@ def test_of_equal_neighbours_the_first_is_the_first():
         ids, _ = neighbours(model, np.arange(1, 14), metric)
         assert ids[0].tolist() == list(range(1, 11))
         assert ids[3].tolist() == [1, 2, *range(4, 12)]
+        ids, values = neighbours(model, np.arange(4), metric)
+        assert ids[2].tolist() == [0, 1, 3] + 7 * [NOBODY]
+        assert np.isfinite(values).all()
 
 
 def test_what_does_not_fit_is_refused(data, models, monkeypatch):
     plane = np.zeros((ITEMS, 2))
-    with pytest.raises(ValueError, match="expected distances in 16 bits, got 0 to 70000"):
-        packed({}, {"distances": np.array([0, 70_000])})
+    with pytest.raises(ValueError, match="expected likes from 0 to 65535, got 0 to 70000"):
+        packed({}, {"likes": np.array([0, 70_000])})
+    with pytest.raises(
+        ValueError, match="expected hundredths from -32767 to 32767, got 0 to 40000"
+    ):
+        packed({}, {"hundredths": np.array([0, 40_000])})
     with pytest.raises(ValueError, match="a row for each of 30 movies in the plane"):
         page(data, models, plane[1:])
     monkeypatch.setattr(playground, "LIMIT", 1000)

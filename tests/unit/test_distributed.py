@@ -158,7 +158,7 @@ def test_two_processes_of_which_one_is_killed(ratings, folder, tmp_path):
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [*torchrun, *arguments, *options], capture_output=True, text=True, timeout=60
+            [*torchrun, *arguments, *options], capture_output=True, text=True, timeout=300
         )
 
     killed = run(str(tmp_path / "killed.py"))

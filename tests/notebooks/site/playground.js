@@ -383,7 +383,8 @@ function showFilm() {
       ? el("ol", { class: "films" }, list.map((near) => neighbour(near, model, holders(near.id))))
       : el("p", { class: "note" }, "This model has learned nothing of this film: its vector is 0, and no film is near it."),
   )));
-  $("metric-note").textContent = METRIC_NOTES[state.metric];
+  if ($("metric-note").textContent !== METRIC_NOTES[state.metric])
+    $("metric-note").textContent = METRIC_NOTES[state.metric]; // which is read aloud
 }
 
 function neighbour({ id, value }, model, holders) {
@@ -544,6 +545,7 @@ function startMap() {
     event.preventDefault();
   });
   pane.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && document.activeElement !== pane) return; // who scrolls past it
     event.preventDefault();
     zoomBy(Math.exp(-event.deltaY / (event.ctrlKey ? 100 : 400)), whereIn(pane, event));
   }, { passive: false });
@@ -690,16 +692,32 @@ function drawMap() {
   if (!now.width || $("map-view").hidden) return;
   drawDots(pane.querySelector("canvas"), now);
   map.labels = placeLabels(now);
-  const marks = map.labels.map(({ id, x, y, kind }) => {
-    const mark = { heart: "♥", cross: "✕" }[kind];
-    if (mark) return svg("text", { class: `mark ${kind}`, x, y: y + 5, "text-anchor": "middle" }, mark);
-    return svg("circle", { class: `mark ${kind}`, cx: x, cy: y, r: kind === "picked" ? 6 : 3.5 });
-  });
+  const marks = map.labels.map(({ x, y, kind }) =>
+    kind === "heart" || kind === "cross"
+      ? svg("use", { class: `mark ${kind}`, href: `#${kind}`, x: x - 9, y: y - 9, width: 18, height: 18 })
+      : svg("circle", { class: `mark ${kind}`, cx: x, cy: y, r: kind === "picked" ? 6 : 3.5 }));
   const texts = map.labels.map(({ id, left, base, text, kind }) =>
     svg("text", { class: `label ${kind}`, x: left, y: base, "data-id": id }, text));
-  pane.querySelector("svg").replaceChildren(...axes(now), ...marks, ...texts);
+  pane.querySelector("svg").replaceChildren(...axes(now), ...marks, ...texts, ...tip(now));
   $("labelled").querySelector("ul").replaceChildren(...map.labels.map(({ id }) =>
     el("li", {}, el("a", { href: `#find=${id}`, class: "film" }, titleOf(id)))));
+}
+
+/** The film under the mouse: a ring and, if it has no label, its title over all else. */
+function tip(now) {
+  const id = map.pointed;
+  if (id == null) return [];
+  const [x, y] = onScreen(id, now);
+  const ring = svg("circle", { class: "ring", cx: x, cy: y, r: 8 });
+  if (map.labels.some((label) => label.id === id && label.text)) return [ring];
+  const size = parseFloat(getComputedStyle($("map")).fontSize);
+  map.pen.font = `bold ${size}px ${getComputedStyle($("map")).fontFamily}`;
+  const width = map.pen.measureText(nameOf(id)).width + 12;
+  const left = Math.max(2, Math.min(now.width - width - 2, x - width / 2));
+  const top = y > 40 ? y - size * 1.7 - 12 : y + 12;
+  return [ring,
+    svg("rect", { class: "tip", x: left, y: top, width, height: size * 1.7, rx: 4 }),
+    svg("text", { class: "tip-name", x: left + 6, y: top + size * 1.2 }, nameOf(id))];
 }
 
 /** Where the axes are and, of each, where its name begins, in pixels. */
@@ -738,8 +756,7 @@ function placeLabels(now) {
   const pen = (map.pen ??= document.createElement("canvas").getContext("2d"));
   const size = parseFloat(getComputedStyle($("map")).fontSize);
   const chosen = chosenOnMap();
-  if (map.pointed != null && !chosen.includes(map.pointed)) chosen.unshift(map.pointed);
-  const kindOf = (id) => (id === state.picked || id === map.pointed ? "picked" : { 1: "heart", "-1": "cross" }[state.votes.get(id)] ?? "");
+  const kindOf = (id) => (id === state.picked ? "picked" : { 1: "heart", "-1": "cross" }[state.votes.get(id)] ?? "");
   const taken = axesOf(now).names.map(([x, y]) => [x, y - 12, x + 70, y + 4]);
   const labels = [];
   const room = Math.min(60, (now.width * now.height) / 9000);
@@ -915,7 +932,7 @@ function showToy() {
   $("toy").replaceChildren(el("caption", { class: "hidden" }, "Scores of three users for four films"), el("thead", {}, head), el("tbody", {}, numbers, bpr ? biases : [], rows));
   const [wrong, all] = wrongPairs();
   $("wrong").textContent = `Pairs in the wrong order: ${wrong} of ${all}, after ${count(toy.steps, "step")}.`;
-  $("log").replaceChildren(...toy.log.map((line) => el("li", {}, line)));
+  showLog();
   $("draws-choice").hidden = !bpr;
   $("search-tells").hidden = bpr;
   const ready = toy.drawn.length > 0 && readyToy();
@@ -923,6 +940,14 @@ function showToy() {
   $("draw").classList.toggle("main", !ready);
   $("take").classList.toggle("main", ready);
   $("line").replaceChildren(numberLine());
+}
+
+/** Only what is new is added: it is read aloud. */
+function showLog() {
+  const shown = [...$("log").children].map((line) => line.textContent);
+  const goesOn = shown.every((line, n) => line === toy.log[n]);
+  if (!goesOn) $("log").replaceChildren();
+  $("log").append(...toy.log.slice(goesOn ? shown.length : 0).map((line) => el("li", {}, line)));
 }
 
 function cell(u, i) {
@@ -1067,14 +1092,7 @@ function route(moved) {
   }
 }
 
-async function main() {
-  try {
-    data = await unpack($("data").textContent);
-  } catch (error) {
-    $("trouble").textContent = `This page needs a browser of 2023 or later to unpack its data (${error.message}).`;
-    $("trouble").hidden = false;
-    return;
-  }
+function start() {
   state.film = Math.max(0, data.titles.findIndex((title) => title.startsWith("Toy Story")));
   for (const [name, value] of [["least", data.least], ["factors", data.vectorScale.length]])
     for (const place of document.querySelectorAll(`.${name}`)) place.textContent = value;
@@ -1088,6 +1106,16 @@ async function main() {
   addEventListener("hashchange", () => route(true));
   route(false);
   document.documentElement.dataset.ready = "true";
+}
+
+async function main() {
+  try {
+    data = await unpack($("data").textContent);
+    start();
+  } catch (error) {
+    $("trouble").textContent = `The page could not start: ${error.message}. It needs a browser of 2023 or later.`;
+    $("trouble").hidden = false;
+  }
 }
 
 main();
