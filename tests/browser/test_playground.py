@@ -291,6 +291,7 @@ def test_the_first_step_is_that_of_the_lesson(opened, method):
     after = [toy["P"][0], *toy["Q"], *toy["b"]]
     if method == "warp":
         assert after == pytest.approx([1.03, 0.6, 0.8, 0.1, -1, 0, 0, 0, 0])
+        assert "Draw 1: film B is liked itself" in window.locator("#log").inner_text()
         assert "Draw 3: film C scores 0.20, more than −0.50" in window.locator("#log").inner_text()
         assert "⌊3 / 3⌋ = 1" in window.locator("#log").inner_text()
     else:

@@ -114,14 +114,14 @@ def grade_all(
                 if attempt.go_on(progress):
                     continue
                 running.remove(attempt)
-                progress(-attempt.done)
                 again = (attempt.package, attempt.tries + 1)
+                done = not (attempt.to_be_begun_again or attempt.to_be_tried_alone)
+                progress(done - attempt.done)
                 if attempt.to_be_begun_again:
                     (alone if attempt.options.alone else waiting).append(again)
                 elif attempt.to_be_tried_alone:
                     alone.append((attempt.package, 1))
                 else:
-                    progress(1)
                     yield attempt.found
     finally:
         for attempt in running:

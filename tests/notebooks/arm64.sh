@@ -58,6 +58,7 @@ fi
 [ -e $binfmt/register ] || mount -t binfmt_misc binfmt_misc $binfmt
 if [ ! -e $binfmt/qemu-aarch64 ]; then
   trap 'echo -1 > $binfmt/mflib-arm64' EXIT
+  trap 'exit 1' INT TERM
   printf '%s' ':mflib-arm64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:'\
 '\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:'\
 "$(command -v qemu-aarch64-static):F" > $binfmt/register

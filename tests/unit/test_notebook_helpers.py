@@ -201,6 +201,7 @@ def driven(capsys, model, data):
 
 def test_explorer_finds_a_movie_and_its_neighbours(data, model, capsys):
     shown, type_in = driven(capsys, model, data)
+    shown.update()  # ipywidgets 7 waits until it is displayed
     start = capsys.readouterr().out
     assert "Toy Story 2 (1999)" in start, "it starts with the neighbours of Toy Story"
     assert list(shown.children[0].options) == FILMS
