@@ -210,7 +210,7 @@ ATTACKS = {
     "a header of 10^12 numbers": harm(HEADER, "the results cannot be read"),
     "a megabyte of 0;": with_source(STATEMENTS),
     "an f-string of 170,000 parts": with_source(PARTS),
-    "60,000 outputs of no form": Attack(with_invalid, "cells have the outputs", 21.7),
+    "60,000 outputs of no form": Attack(with_invalid, "cells have the outputs", 21.8),
     "a picture whose header lies": Attack(with_figure, "cells have the outputs", 24.8),
     "a zip of 300,000 entries": Attack(entries, "expected at most 20000 files", 0.0),
     "zips in a zip, gigabytes in each": Attack(bomb, "expected at most", 0.0),
