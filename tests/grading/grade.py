@@ -279,7 +279,11 @@ def run(given: argparse.Namespace, all_of_it: Class, place: Path) -> None:
         form = "{l_bar}{bar}| {elapsed}"
         with tqdm(total=len(todo), unit="submission", bar_format=form) as bar:
             places = (place / "work", all_of_it.target / "lock")
-            for one in grade_all(todo, options, given.jobs, *places, bar.update):
+
+            def progress(share: float) -> None:
+                bar.update(min(share, bar.total - bar.n))  # a sum of shares may exceed it a little
+
+            for one in grade_all(todo, options, given.jobs, *places, progress):
                 graded.append(one)
                 all_of_it.take_new(one)
                 if not given.shard:
