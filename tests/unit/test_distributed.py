@@ -151,7 +151,7 @@ distributed.main()
 @gloo
 def test_two_processes_of_which_one_is_killed(ratings, folder, tmp_path, monkeypatch):
     """It ends with a sentence and a checkpoint; from there, the factors are those of ``fit``."""
-    (tmp_path / "killed.py").write_text(KILLED)
+    (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
     file, checkpoint = tmp_path / "model", tmp_path / "model.checkpoint"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     options = [str(folder), str(file), "--factors=8", "--iterations=4", "--extrapolation=.5"]
