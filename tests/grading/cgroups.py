@@ -49,7 +49,7 @@ class Group:
             if "usage_usec" in (told := _told(folder / "cpu.stat")):
                 return told["usage_usec"] / 1e6
             with suppress(OSError):
-                return int((folder / "cpuacct.usage").read_text()) / 1e9
+                return int((folder / "cpuacct.usage").read_text(encoding="utf-8")) / 1e9
         return None
 
     def ran_out(self) -> bool:
@@ -75,7 +75,7 @@ class Group:
 
 def _told(file: Path) -> dict[str, int]:
     try:
-        pairs = (line.split() for line in file.read_text().splitlines())
+        pairs = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
         return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
     except (OSError, ValueError):
         return {}
@@ -109,7 +109,7 @@ def group(kind: str, memory: int, processes: int) -> Group:
 def _set(folder: Path, values: dict[str, object], optional: bool = False) -> None:
     for name, value in values.items():
         try:
-            (folder / name).write_text(str(value))
+            (folder / name).write_text(str(value), encoding="utf-8")
         except OSError:
             if not optional:
                 raise
@@ -117,7 +117,7 @@ def _set(folder: Path, values: dict[str, object], optional: bool = False) -> Non
 
 def _own(controller: str) -> Path:
     """The group of version 1 that this process is in."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         _, names, place = line.split(":", 2)
         if controller in names.split(","):
             return ROOT / controller / place.lstrip("/")
@@ -130,8 +130,8 @@ def available() -> str:
     for kind in ("version 2", "version 1"):
         with suppress(OSError):
             if kind == "version 2":  # of the root, since a group with processes has no groups
-                (ROOT / "cgroup.controllers").read_text()  # it is one
-                (ROOT / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+                (ROOT / "cgroup.controllers").read_text(encoding="utf-8")  # it is one
+                (ROOT / "cgroup.subtree_control").write_text("+memory +pids +cpu", encoding="utf-8")
             _swept(kind)
             tried = group(kind, 2**28, 50)
             try:

@@ -212,7 +212,7 @@ class SlowError(BaseException):
 
 def fuzz(send: Send, name: str, seconds: float, number: int) -> None:
     """Calls of one target for so many seconds; after each batch what was found is sent."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # what is said of a class
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # what is said of a class
     function, strategy = TARGETS[name]
     found, kinds, begun = Found(), {}, _cpu()
     last = TARGET / f"{name}.last"

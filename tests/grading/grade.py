@@ -103,16 +103,18 @@ def secret_of(target: Path, given: int | None) -> int:
     """The seed of a class's hidden inputs: given, or as it was, or drawn now and kept."""
     file = target / "secret"
     if given is None and file.exists():
-        return int(file.read_text())
+        return int(file.read_text(encoding="utf-8"))
     new = target / f".secret.{os.getpid()}"  # other graders may do the same just now
-    new.write_text(f"{1000 + secrets.randbelow(10**9) if given is None else given}\n")
+    new.write_text(
+        f"{1000 + secrets.randbelow(10**9) if given is None else given}\n", encoding="utf-8"
+    )
     if given is None:
         with suppress(FileExistsError):  # the first one counts
             os.link(new, file)
         new.unlink()
     else:
         new.replace(file)
-    return int(file.read_text())
+    return int(file.read_text(encoding="utf-8"))
 
 
 def warm_up(options: Options, target: Path) -> Options:
@@ -129,14 +131,14 @@ def figures_of(options: Options, file: Path) -> dict[str, tuple]:
     """What the reference reaches by task, computed once for all graders of a class."""
     content = hashlib.sha256(_grader(options.dataset) + f"{options.secret}".encode()).hexdigest()
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         if found["content"] == content:
             return {task: tuple(found["figures"][task]) for task in RUBRIC}
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or not whole
     figures = {t: reference_figures(t, options.dataset, options.secret) for t in RUBRIC}
     new = file.with_name(f".{file.name}.{os.getpid()}")  # another grader may do the same just now
-    new.write_text(json.dumps({"content": content, "figures": figures}))
+    new.write_text(json.dumps({"content": content, "figures": figures}), encoding="utf-8")
     new.replace(file)
     return figures
 

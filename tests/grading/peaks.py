@@ -46,7 +46,7 @@ class Peaks:
 
 def _peak(pid: int) -> int:
     """The most that a process has had resident."""
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
@@ -54,7 +54,7 @@ def _peak(pid: int) -> int:
 def measured() -> Iterator[Peaks]:
     """The peaks of this process and of what it starts; they are known when the block has ended."""
     found, me = Peaks(), psutil.Process()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is forgotten
     watching = [sys.executable, __file__, str(me.pid)]
     pipe = subprocess.PIPE
     with subprocess.Popen(watching, stdin=pipe, stdout=pipe, text=True) as watcher:

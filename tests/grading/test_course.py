@@ -62,7 +62,9 @@ def test_what_is_late_has_at_most_the_cap(tmp_path):
 
 
 def test_times_come_from_data_and_what_has_none_is_said(tmp_path, capsys):
-    (tmp_path / "t.csv").write_text("name,time\nA,2026-02-01T00:30+02:00\nB,2026-02-01T00:30Z\n")
+    (tmp_path / "t.csv").write_text(
+        "name,time\nA,2026-02-01T00:30+02:00\nB,2026-02-01T00:30Z\n", encoding="utf-8"
+    )
     found = [package_of(name, "2026-03-01T00:00") for name in "ABC"]
     course = course_of(options(*SOFT, "--times", tmp_path / "t.csv"), found, tmp_path)
     reports = {name: report_of(name) for name in "ABC"}
@@ -106,7 +108,8 @@ def test_who_has_handed_in_only_once_is_in_the_class(tmp_path):
 def test_decisions_count_are_shown_and_can_be_taken_back(tmp_path):
     file = tmp_path / "o.csv"
     file.write_text(
-        'name,task,part,points,comment\na,svd,correctness,38.5,"a <typo>"\na,,total,,well done\n'
+        'name,task,part,points,comment\na,svd,correctness,38.5,"a <typo>"\na,,total,,well done\n',
+        encoding="utf-8",
     )
     report = decided(tmp_path, package_of(), "--overrides", file, points=5.0)
     assert report.marks["svd"]["correctness"] == 5, "what the grader found stays"
@@ -118,11 +121,11 @@ def test_decisions_count_are_shown_and_can_be_taken_back(tmp_path):
     assert "<td>38.5 of 40</td>" in text
     write(report, tmp_path)
     assert load(tmp_path / "submissions" / "a.json") == report
-    file.write_text("name,task,part,points,comment\na,,total,99,")
+    file.write_text("name,task,part,points,comment\na,,total,99,", encoding="utf-8")
     assert decided(tmp_path, package_of(time="2026-02-20T00:00"), "--overrides", file).total == 99
     course_of(options(), [package_of()], tmp_path).decide(report, package_of().handed_in)
     assert (report.total, report.overrides) == (25, [])
-    file.write_text("name,task,part,points,comment\nnobody,,total,99,")
+    file.write_text("name,task,part,points,comment\nnobody,,total,99,", encoding="utf-8")
     with pytest.raises(ValueError, match=r"o.csv, line 2: there is no submission 'nobody'"):
         decided(tmp_path, package_of(), "--overrides", file)
 
@@ -133,9 +136,12 @@ MOODLE = "Identifier,Full name,Email address,Status,Grade,Maximum grade,Feedback
 def test_pseudonyms_in_pages_names_in_exports(tmp_path):
     key, sheet, target = tmp_path / "private" / "key.csv", tmp_path / "m.csv", tmp_path / "out"
     sheet.write_text(
-        f"{MOODLE}Participant 7,Jane Doe,j@x.org,,,100,\nParticipant 8,Bo,b@x.org,,,100,"
+        f"{MOODLE}Participant 7,Jane Doe,j@x.org,,,100,\nParticipant 8,Bo,b@x.org,,,100,",
+        encoding="utf-8",
     )
-    (tmp_path / "o.csv").write_text("name,task,part,points,comment\nJane Doe,,total,77,")
+    (tmp_path / "o.csv").write_text(
+        "name,task,part,points,comment\nJane Doe,,total,77,", encoding="utf-8"
+    )
     found = [package_of("Jane Doe", number="7"), package_of("bo"), package_of("Mal")]
     given = ("--anonymous", key, "--moodle", sheet, "--overrides", tmp_path / "o.csv")
     course = course_of(options(*given), found, target)
@@ -171,12 +177,12 @@ def test_platforms_numbers_tell_namesakes_apart(tmp_path):
         "Bo_14_assignsubmission_file_",
     ):
         (tmp_path / "moodle" / folder).mkdir(parents=True)
-        (tmp_path / "moodle" / folder / "svd.py").write_text("x = 1")
+        (tmp_path / "moodle" / folder / "svd.py").write_text("x = 1", encoding="utf-8")
     found = {p.name: p.number for p in packages([tmp_path / "moodle"])}
     assert found == {"Jane Doe 11": "11", "Jane Doe 12": "12", "Participant 13": "13", "Bo": "14"}
     (tmp_path / "canvas").mkdir()
     for file in ("doejane_LATE_21_5_svd.py", "anon_x7_6_svd.py", "index_22_7_svd.py"):
-        (tmp_path / "canvas" / file).write_text("x = 1")
+        (tmp_path / "canvas" / file).write_text("x = 1", encoding="utf-8")
     several = {p.name: p for p in packages([tmp_path / "canvas"])}
     assert {name: p.number for name, p in several.items()} == {
         "doejane": "21",
@@ -217,10 +223,10 @@ def test_pages_of_those_who_left_are_put_away(tmp_path):
     for report in class_of_three():
         report.name = report.name[0]
         write(report, tmp_path)
-    (tmp_path / "index.html").write_text("the class")
-    (tmp_path / "submissions" / "mine.json").write_text("{}")
+    (tmp_path / "index.html").write_text("the class", encoding="utf-8")
+    (tmp_path / "submissions" / "mine.json").write_text("{}", encoding="utf-8")
     (tmp_path / "submissions" / "D.json").write_text(
-        (tmp_path / "submissions" / "A.json").read_text()
+        (tmp_path / "submissions" / "A.json").read_text(encoding="utf-8"), encoding="utf-8"
     )
     assert put_away(tmp_path, {"A"}) == ["B", "C"]
     here = {path.name for path in tmp_path.glob("*.html")}

@@ -74,8 +74,8 @@ def test_the_clock_bounds_what_sleeps():
 def behave(send, package, options, folder):
     """In place of graded.child: what the name says, noted in a file."""
     log = Path(os.environ["LOG"])
-    tries = log.read_text().split().count(package.name)
-    with log.open("a") as file:
+    tries = log.read_text(encoding="utf-8").split().count(package.name)
+    with log.open("a", encoding="utf-8") as file:
         file.write(f"{package.name}\n")
     report = blank(package, options)
     report.marks["svd"]["correctness"] = 40.0
@@ -122,7 +122,7 @@ def test_no_class_stops(tmp_path, monkeypatch):
     kept = {name for name, one in found.items() if one.report.marks["svd"]["correctness"] == 40}
     assert kept == set(names) - {"odd"}, "what was known before the end is kept"
     assert found["slow"].report.reasons["svd"] == ["alone"]
-    begun = log.read_text().split()
+    begun = log.read_text(encoding="utf-8").split()
     assert begun[-1] == "slow", "when nothing else is running"
     assert begun.count("unlucky") == begun.count("doomed") == crew.TRIES
     assert not list((tmp_path / "w").iterdir())
@@ -131,7 +131,7 @@ def test_no_class_stops(tmp_path, monkeypatch):
 def test_whoever_must_be_alone_waits(tmp_path):
     beside = workplace.Turn(tmp_path / "lock", alone=False)
     workplace.Turn(tmp_path / "lock", alone=False).over()
-    with (tmp_path / "lock").open("a") as file:
+    with (tmp_path / "lock").open("a", encoding="utf-8") as file:
         with pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         beside.over()
@@ -146,7 +146,7 @@ def test_the_folder_of_a_killed_grader_is_removed(tmp_path, monkeypatch):
         (tmp_path / name / "alive").touch()
         age = 0 if name == "grading-new" else 100
         os.utime(tmp_path / name / "alive", (0, time.time() - age))
-    with (tmp_path / "grading-used" / "alive").open() as used:
+    with (tmp_path / "grading-used" / "alive").open(encoding="utf-8") as used:
         fcntl.flock(used, fcntl.LOCK_EX)
         with workplace.workplace() as place:
             there = {path.name for path in tmp_path.iterdir()}

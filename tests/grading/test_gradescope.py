@@ -88,8 +88,8 @@ def test_in_a_container_students_can_neither_read_the_grader_nor_write_results(t
     work, private = tmp_path / "work", tmp_path / "private"
     work.mkdir()
     private.mkdir(mode=0o700)
-    (private / "answers").write_text("42")
-    (work / "spy.sh").write_text(SPY)
+    (private / "answers").write_text("42", encoding="utf-8")
+    (work / "spy.sh").write_text(SPY, encoding="utf-8")
     places = [str(private / "answers"), str(private / "results.json")]
     finished = run(["sh", "spy.sh", *places], work, [], Limits(seconds=60), container=True)
     assert finished.output.split() == ["another", "unread", "unwritten"]

@@ -149,7 +149,10 @@ def options(tmp_path_factory):
 def submitted(task: str) -> dict[str, str]:
     """The reference's modules, and of a task the notebook that a student has seen."""
     modules = [entry["module"] for entry in RUBRIC.values()]  # a notebook uses several models
-    texts = {f"mflib/{name}.py": (ROOT / "mflib" / f"{name}.py").read_text() for name in modules}
+    texts = {
+        f"mflib/{name}.py": (ROOT / "mflib" / f"{name}.py").read_text(encoding="utf-8")
+        for name in modules
+    }
     return texts | {notebook_name(task): with_sources(task)}
 
 
@@ -277,7 +280,7 @@ def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_clas
     assert reports["ann"].total == 3.8, "15 of 400 points: the class goes on"
     for file in target.rglob("*.*"):
         assert file.stat().st_size < 2**20, file.name
-    assert len((target / "class.csv").read_text().splitlines()) == 3
+    assert len((target / "class.csv").read_text(encoding="utf-8").splitlines()) == 3
 
 
 def test_a_table_has_full_marks_for_the_public_seeds_only(options, monkeypatch):
@@ -312,12 +315,14 @@ def test_forged_dates_are_called_so_and_times_from_data_count(tmp_path, grade_cl
         honest(tmp_path / "class" / name)
         os.utime(tmp_path / "class" / name / notebook_name("warp"), (0, 1.6e9))
     times = tmp_path / "times.csv"
-    times.write_text("name,time\nmallory,2026-02-01T10:00Z\n")
+    times.write_text("name,time\nmallory,2026-02-01T10:00Z\n", encoding="utf-8")
     limits = ("--soft", "2026-01-31", "--timezone", "UTC", "--times", str(times))
     reports, target, peaks = grade_class(tmp_path / "class", *limits)
     note("dates of files forged", reports["mallory"].total, reports["mallory"], peaks)
     assert [reports[name].late for name in ("ann", "mallory")] == ["", "soft"]
-    assert "dates of files, which can be forged" in (target / "ann.html").read_text()
+    assert "dates of files, which can be forged" in (target / "ann.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_other_processes_of_the_account_do_not_count(tmp_path, grade_class):

@@ -262,7 +262,9 @@ def note(n: int, trouble: dict[str, str]) -> None:
 
 def goes_on(child: int) -> bool:
     """Whether a process is computing, or would if others let it; then only its processor counts."""
-    return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "R"
+    return (
+        Path(f"/proc/{child}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "R"
+    )
 
 
 def in_child(n: int, unit: dict, seeds: list[int]) -> None:

@@ -18,7 +18,7 @@ def workplace() -> Iterator[Path]:
     """A folder that is removed at the end; if this grader is killed, by the next one."""
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    with (folder / ALIVE).open("w") as file:
+    with (folder / ALIVE).open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield folder
@@ -29,7 +29,7 @@ def workplace() -> Iterator[Path]:
 def _sweep() -> None:
     for file in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{ALIVE}"):
         try:
-            with file.open("a") as left:
+            with file.open("a", encoding="utf-8") as left:
                 fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if time.time() > file.stat().st_mtime + OLD:
                     remove(file.parent)
@@ -44,7 +44,7 @@ class Turn:
     """
 
     def __init__(self, file: Path, alone: bool):
-        self.file = file.open("a")  # closed when the turn is over
+        self.file = file.open("a", encoding="utf-8")  # closed when the turn is over
         fcntl.flock(self.file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
 
     def over(self) -> None:

@@ -133,7 +133,7 @@ def test_the_page_is_made_of_what_the_notebooks_have_left(data, models, tmp_path
     monkeypatch.setattr(playground, "load_movielens", lambda name: data)
     folder, file = tmp_path / "models", tmp_path / "playground.html"
     folder.mkdir()
-    file.write_text("of an earlier run")
+    file.write_text("of an earlier run", encoding="utf-8")
     assert "got no 01_svd.pt, 02_als.pt, 03_bpr.pt, 04_warp.pt, two_factors.npy" in made(
         "ml-100k", tmp_path
     )
@@ -153,7 +153,7 @@ def test_what_is_kept_of_a_notebook_is_no_part_of_it(tmp_path, source):
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), file)
     folder = tmp_path / "models"
     folder.mkdir()
-    (folder / "01_svd.pt").write_text("of an earlier run")
+    (folder / "01_svd.pt").write_text("of an earlier run", encoding="utf-8")
     cell = keeping("01_svd", folder)
     notebook, error = execute(file, "ml-100k", last=cell)
     assert error is None, "what cannot be kept is no error of the notebook"

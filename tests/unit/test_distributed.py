@@ -194,7 +194,7 @@ def test_shards_that_do_not_fit(names, sentence, tmp_path):
 
 def test_files_that_hold_no_interactions(tmp_path):
     file = tmp_path / "likes.npz"
-    file.write_text("nothing")
+    file.write_text("nothing", encoding="utf-8")
     with pytest.raises(ValueError, match=r"expected .*likes.npz to hold a sparse matrix"):
         share_of(file, ALS(), 0, 1)
     sp.save_npz(file, -sp.eye(4, format="csr"))
