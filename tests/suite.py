@@ -49,8 +49,8 @@ PROJECT = {
 EDITION = {
     "setup": [],
     "check": ["checks/check.py"],
-    "lab": [DATA, LAB],
-    "submit": [DATA, "checks/submit.py {dataset}"],
+    "lab": ["checks/obtain.py {dataset}", LAB],
+    "submit": ["checks/obtain.py {dataset}", "checks/submit.py {dataset}"],
 }
 COMMANDS = PROJECT if HERE.name == "tests" else EDITION
 PYTHONS = ((3, 11), (3, 14))  # oldest and newest for which all pins have wheels

@@ -25,7 +25,7 @@ COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/R
 CHECKS = (
     *("archives.py", "cases.py", "cells.py", "exercises.py", "judge.py", "package.py"),
     *("rubric.toml", "submission.py", "trial.py", "worker.py"),
-    *("student/check.py", "student/submit.py"),
+    *("student/check.py", "student/obtain.py", "student/submit.py"),
 )
 
 

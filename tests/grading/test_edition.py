@@ -219,6 +219,15 @@ def test_check_never_ends_in_a_traceback(edition, tmp_path):
     assert f"{len(OUTPUTS) - 2 - len(gone) + 1} of {len(OUTPUTS)} done" in text
 
 
+def test_data_are_obtained_whatever_becomes_of_the_package(edition, tmp_path):
+    """Else JupyterLab would not open for whom a syntax error needs it most."""
+    broken = shutil.copytree(edition, tmp_path / "broken")
+    (broken / "mflib" / "svd.py").write_text("def svd_step(", encoding="utf-8")
+    command = [sys.executable, str(broken / "checks" / "obtain.py"), "no-such"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=broken)
+    assert "invalid choice: 'no-such'" in done.stderr  # mflib.data has been imported
+
+
 def test_blank_keeps_signature_and_docstring():
     head, tail = 'def f(a: int) -> int:\n    """Doc."""\n', "\n\ndef g():\n    return 1\n"
     blanked = blank(f"{head}    b = a\n    return b\n{tail}", {"f": "think"})
