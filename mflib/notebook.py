@@ -97,7 +97,7 @@ def similarity(
     """``similarity_quality`` of each model for the movies with ``least`` or more likes (U x I)."""
     items = np.flatnonzero(likes.getnnz(0) >= least)
     rows = {name: similarity_quality(model, data.movies, items) for name, model in models.items()}
-    return pd.DataFrame(rows).T.round(3)
+    return pd.DataFrame.from_dict(rows, orient="index").round(3)
 
 
 def liked_movies(data: MovieLens, likes: sp.csr_matrix, userid: int, N: int = 10) -> pd.DataFrame:

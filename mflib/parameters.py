@@ -28,7 +28,7 @@ def size(name: str, value: Any) -> int:
 
 
 def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | np.bool):
+    if not isinstance(value, bool | np.bool_):
         raise ValueError(f"expected True or False for {name}, got {value!r}")
     return bool(value)
 
