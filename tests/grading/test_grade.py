@@ -107,6 +107,7 @@ def test_lists_count_in_proportion_to_the_kernel(tmp_path, monkeypatch):
         return {"recommendations": 1.0, "similar movies": 0.5}, []
 
     monkeypatch.setattr(marks, "judge_lists", judged)
+    monkeypatch.setattr(marks, "reference_figures", lambda *_: {})  # which need the data
     monkeypatch.setattr(marks, "attempt", lambda _, units, *__: [grade_result] * len(units))
     monkeypatch.setattr(marks, "prepare", lambda place, _: place.mkdir(parents=True))
     monkeypatch.setattr(marks, "hidden", lambda *_: ({"users": [], "items": []},))
