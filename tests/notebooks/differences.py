@@ -9,6 +9,8 @@ import numpy as np
 from fresh_kernel import tags
 from matplotlib.image import imread
 
+OTHER_FIGURE = "the figure looks different"
+
 
 def texts(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:
     """What a cell has put out, pictures aside: (kind, text) of streams, errors and results."""
@@ -69,5 +71,5 @@ def differences(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> di
                 for c in (old, cell)
             ]
             if len(figures[0]) != len(figures[1]) or not all(map(alike, *figures)):
-                found[cell.id] += "the figure looks different"
+                found[cell.id] += OTHER_FIGURE
     return found
