@@ -190,7 +190,7 @@ def with_figure(folder: Path) -> None:
 
 def with_invalid(folder: Path) -> None:
     """The kernel is right, and the first cell has tens of thousands of outputs; then it ends."""
-    end = "import os\nos._exit(0)"
+    end = "import os, time\ntime.sleep(1)\nos._exit(0)"  # when the outputs before have come out
     notebook = json.loads(with_outputs("bpr", "imports", INVALID))
     for cell in notebook["cells"]:
         if cell["id"] == "loop":

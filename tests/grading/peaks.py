@@ -36,18 +36,19 @@ class Peaks:
         for process in [root, *root.children(recursive=True)]:
             with suppress(psutil.Error, OSError):  # it may end while we look
                 if process.cmdline() == own:  # forked
-                    self.outside = max(self.outside, _peak(process.pid))
+                    self.outside = max(self.outside, _kilobytes(process.pid, "status", "VmHWM:"))
                     cpu[process.pid] = sum(process.cpu_times()[:2])
                 elif process.pid != psutil.Process().pid:
-                    memory = process.memory_info()
-                    inside += memory.rss - memory.shared
+                    inside += _kilobytes(process.pid, "smaps_rollup", "Pss_Anon:")
         self.inside = max(self.inside, inside)
 
 
-def _peak(pid: int) -> int:
-    """The most that a process has had resident."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+def _kilobytes(pid: int, file: str, name: str) -> int:
+    """Bytes by one of the kernel's lines on a process: its peak of what is resident, or its part of
+    the pages that belong to no file, which processes share that were forked from one.
+    """
+    lines = Path(f"/proc/{pid}/{file}").read_text(encoding="utf-8")
+    return 1024 * int(lines.partition(name)[2].split()[0])
 
 
 @contextmanager
