@@ -134,9 +134,10 @@ def _in_files(processes: list[psutil.Process]) -> int:
     """Bytes of the files in memory that the sandbox has: in its /tmp and /dev/shm."""
     for process in reversed(processes):  # the first ones are still outside
         with suppress(psutil.Error, OSError):
-            if os.path.samefile(f"/proc/{process.pid}/root", "/"):  # the machine's, without one
+            top = Path("/proc", str(process.pid), "root")  # what the process sees as /
+            if top.samefile("/"):  # the machine's, without a sandbox
                 continue
-            inside = [os.statvfs(f"/proc/{process.pid}/root/{p}") for p in ("tmp", "dev/shm")]
+            inside = [os.statvfs(top / place) for place in ("tmp", "dev/shm")]
             return sum((f.f_blocks - f.f_bfree) * f.f_frsize for f in inside)
     return 0
 
