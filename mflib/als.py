@@ -4,7 +4,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from mflib.matrices import UserItems, likes_of, row_blocks
 from mflib.model import FactorModel, Side
 from mflib.parameters import Flag, NotNegative, Positive, Size, size
+from mflib.threads import workers
 
 Gather = Callable[[Tensor, Side], None]  # a tensor with a row for each user, or item
 WIDTH = 2**13  # columns of a block: their factors stay in the cache while all rows pass by
@@ -260,7 +261,7 @@ class ALS(FactorModel):
         ``change``, I x F, is kept at what the last sweep has added to the items. Where ``users``
         and ``items`` are not all, ``gather`` brings the rows that were found elsewhere.
         """
-        with ThreadPoolExecutor(threads) as pool:
+        with workers(threads) as pool:
             for _ in itertools.count():
                 self.item_factors.add_(change, alpha=self.extrapolation)
                 change.copy_(self.item_factors)  # until it is known

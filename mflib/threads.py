@@ -28,11 +28,20 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def workers(number: int) -> ThreadPoolExecutor:
+    """So many threads, with one thread of torch each from the first operation on.
+
+    Torch tells a new thread how many it may use when that first asks, which a product of matrices
+    does not: it would begin with as many as MKL takes by itself, and have other bits.
+    """
+    return ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,))
+
+
 @contextmanager
 def pool() -> Iterator[ThreadPoolExecutor]:
     """``usable`` threads for independent parts of some work, with one thread of torch each."""
     threads = usable()
-    with one_thread(), ThreadPoolExecutor(threads) as executor:
+    with one_thread(), workers(threads) as executor:
         yield executor
 
 

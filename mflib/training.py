@@ -18,12 +18,14 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+
+from mflib.threads import workers
 
 Batch = dict[str, Tensor]  # arguments of a kernel, by name
 DIVERGED = 1000  # times the first loss; where training succeeded, none was seen above 4
@@ -61,7 +63,7 @@ def epochs(model: TrainedBySGD, examples: Examples, rng: torch.Generator) -> Ite
     FloatingPointError: the loss is far above that of the first batch.
     """
     first = math.nan
-    with ThreadPoolExecutor(1) as second:
+    with workers(1) as second:
         for iteration in itertools.count():
             learning_rate = model.learning_rate * model.decay**iteration
             losses = []

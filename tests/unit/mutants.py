@@ -105,6 +105,7 @@ MUTANTS = [  # what is wrong, file, right, wrong
     ("processes: what items ran ahead is lost in a checkpoint", "distributed.py", 'change.copy_(state["change"])', "pass"),
     ("processes: a checkpoint of other data", "distributed.py", 'state["of"] != of', "False"),
     ("processes: the loss of one's own rows", "als.py", '        gather(of_items, "item")\n', ""),
+    ("threads: a worker begins with MKL's threads", "threads.py", "ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,))", "ThreadPoolExecutor(number)"),
     ("known items recommended", "model.py", "scores[known[block].nonzero()] = -torch.inf", "pass"),
     ("a loaded file is executed", "model.py", "weights_only=True", "weights_only=False"),
     ("a saved GPU is asked for", "model.py", "map_location=device, ", ""),
@@ -145,6 +146,15 @@ MUTANTS = [  # what is wrong, file, right, wrong
 ]  # fmt: skip
 
 
+def tests(file: str) -> list[str]:
+    """The unit tests, those that are likely to find a mutant of the file first."""
+    first = [f"test_{Path(file).stem}.py", "test_kernels.py", "test_models.py"]
+    names = {path.name for path in Path(__file__).parent.glob("test_*.py")}
+    names.remove("test_environment.py")  # of pins and README, which the copy has not
+    ordered = sorted(names, key=lambda name: (name not in first, name))
+    return [f"tests/unit/{name}" for name in ordered]
+
+
 def survives(file: str, right: str, wrong: str) -> str | None:
     """What is wrong with the mutant, or None if a test fails as it should."""
     with tempfile.TemporaryDirectory() as folder:
@@ -158,8 +168,7 @@ def survives(file: str, right: str, wrong: str) -> str | None:
         target.write_text(source.replace(right, wrong), encoding="utf-8")
         environment = os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         environment |= {"OMP_NUM_THREADS": "1"}  # several mutants run side by side
-        options = ["-x", "-p", "no:cacheprovider", "--ignore=tests/unit/test_environment.py"]
-        command = [sys.executable, "-m", "pytest", *options, "tests/unit"]
+        command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests(file)]
         run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if run.returncode == 1:
         return None

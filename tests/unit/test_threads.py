@@ -27,6 +27,18 @@ def many(monkeypatch):
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def run_with_two_threads():
+    """What a program prints, in a process of its own."""
+
+    def run(code):
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        how = {"env": os.environ | {"OMP_NUM_THREADS": "2"}, "capture_output": True, "text": True}
+        return subprocess.run(command, check=True, **how).stdout.strip()
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
@@ -141,6 +153,24 @@ def test_parts_end_where_it_is_fairest():
     assert balanced(np.array([0, 9, 10]), 5) == [slice(0, 1), slice(1, 2)]
 
 
+FIRST = """
+import torch
+from mflib.threads import one_thread, pool
+W = torch.randn(6040, 64, generator=torch.Generator().manual_seed(0))
+def product(_):
+    return W.T @ W
+with pool() as threads:
+    found = list(threads.map(product, range(8)))
+with one_thread():
+    print(all(torch.equal(product(0), other) for other in found))
+"""
+
+
+def test_the_first_product_of_a_worker_is_like_all_others(run_with_two_threads):
+    """The sums of MKL's threads have other bits than those of one."""
+    assert run_with_two_threads(FIRST) == "True"
+
+
 FORKED = """
 import multiprocessing, sys
 sys.path.insert(0, {tests!r})
@@ -159,15 +189,6 @@ child.kill()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_child_can_be_trained_in(request):
+def test_a_forked_child_can_be_trained_in(request, run_with_two_threads):
     """It has none of its parent's threads, which torch would wait for."""
-    code = FORKED.format(tests=str(request.path.parent))
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout.split() == ["0"]
+    assert run_with_two_threads(FORKED.format(tests=str(request.path.parent))) == "0"
