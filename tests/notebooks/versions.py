@@ -19,6 +19,8 @@ from pathlib import Path
 from execute import STORED, show
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 from suite import PYTHONS, ROOT, interpreter, make_environment, own_environment
 
 # One for each Python, and these. (The pinned versions under this Python are "plain" of reproduce.)
