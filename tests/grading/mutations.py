@@ -12,6 +12,7 @@ import numpy as np
 from cases import OUTPUTS
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
+from package import FILE_SIZE
 
 WORDS = (
     b"\xff\xfe",
@@ -171,7 +172,13 @@ def keys() -> st.SearchStrategy[str]:
 
 
 def as_json(tree: object) -> bytes:
+    """At most what the grader opens: spoilt a few times, a tree may be worth gigabytes."""
+    written = io.StringIO()
     try:
-        return json.dumps(tree).encode()
+        for piece in json.JSONEncoder().iterencode(tree):
+            written.write(piece)
+            if written.tell() > FILE_SIZE:
+                break
     except RecursionError:  # a writer is not as deep as a reader
         return b"[" * 3000
+    return written.getvalue()[:FILE_SIZE].encode()
