@@ -25,7 +25,7 @@ from suite import PYTHONS, ROOT, interpreter, make_environment, own_environment
 
 # One for each Python, and these. (The pinned versions under this Python are "plain" of reproduce.)
 MINORS = range(PYTHONS[0][1], PYTHONS[1][1] + 1)
-ROWS = ["oldest", "oldest torch", "newest torch", *(f"Python 3.{minor}" for minor in MINORS)]
+ROWS = ["oldest", "newest torch", *(f"Python 3.{minor}" for minor in MINORS)]
 BUILD = ROOT / "build"
 LINE = re.compile(r"^(\d\d_\w+) +(\d+) / (\d+) +(\d+) / (\d+) ", re.MULTILINE)
 
@@ -82,12 +82,8 @@ def row(name: str) -> Row:
         if minor == sys.version_info[1]:
             raise CannotError("the Python of .venv, see plain")
         return Row(found_python(minor), {})
-    oldest = bounds()
     if name == "oldest":  # the oldest Python, too: later ones have no such wheels
-        return Row(found_python(MINORS[0]), oldest, unit_tests=True)
-    if name == "oldest torch":
-        numpy = {"numpy": oldest["numpy"]}  # it was built against numpy 1
-        return Row(found_python(MINORS[0]), {"torch": oldest["torch"]} | numpy)
+        return Row(found_python(MINORS[0]), bounds(), unit_tests=True)
     if (version := newest("torch")) == metadata.version("torch").partition("+")[0]:
         raise CannotError("the pinned torch is the newest, see plain")
     return Row(sys.executable, {"torch": version})
