@@ -123,7 +123,7 @@ def test_lists_count_in_proportion_to_the_kernel(tmp_path, monkeypatch):
     assert "count 75%" in report.reasons["svd"][-1]
 
 
-def stored_cells(task="svd"):
+def stored_cells(task):
     cells = [c for c in notebook_of(task).cells if c.cell_type == "code"]
     stored = {c.id: nbformat.v4.new_code_cell(c.source, id=c.id) for c in cells}
     for cell in stored.values():
@@ -137,18 +137,18 @@ def failing(what="NotImplementedError"):
 
 
 def test_a_gap_elsewhere_costs_no_reproducibility():
-    stored, executed = stored_cells(), stored_cells()
-    whole = reproduced.changes("svd", stored, executed, set())
-    assert whole == ({}, len([c for c in stored if c != "explorer"]))
-    executed["trade"], stored["trade"] = failing(), failing()
-    executed["trade-figure"] = failing("NameError")
-    stored["trade-figure"] = {"execution_count": None, "outputs": []}
-    assert reproduced.changes("svd", stored, executed, {"bpr"}) == ({}, whole[1] - 2)
+    stored, executed = stored_cells("als"), stored_cells("als")
+    whole = reproduced.changes("als", stored, executed, set())
+    assert whole == ({}, len([c for c in stored if c not in ("explorer", "be-the-user")]))
+    executed["judged"], stored["judged"] = failing(), failing()
+    executed["similarity"] = failing("NameError")
+    stored["similarity"] = {"execution_count": None, "outputs": []}
+    assert reproduced.changes("als", stored, executed, {"svd"}) == ({}, whole[1] - 2)
     # no cell of this notebook needs it
-    assert list(reproduced.changes("svd", stored, executed, {"warp"})[0]) == ["trade-figure"]
-    alone, counted = reproduced.changes("svd", stored, executed, set())
-    assert (list(alone), counted) == (["trade-figure"], whole[1])
-    assert reproduced.changes("svd", stored, {}, {"bpr"})[0]["imports"] == "not executed here"
+    assert list(reproduced.changes("als", stored, executed, {"warp"})[0]) == ["similarity"]
+    alone, counted = reproduced.changes("als", stored, executed, set())
+    assert (list(alone), counted) == (["similarity"], whole[1])
+    assert reproduced.changes("als", stored, {}, {"svd"})[0]["imports"] == "not executed here"
 
 
 def test_public_outputs_count_as_far_as_the_kernels_are_right(tmp_path):
