@@ -39,8 +39,10 @@ SHOWS_SOURCE = "kernel"  # the cell that displays the student's own code
 
 def as_cell(raw: Mapping) -> nbformat.NotebookNode:
     """A stored cell with outputs in one form; ValueError and the like if it has none."""
-    cell = nbformat.v4.new_code_cell("", id="x", execution_count=raw.get("execution_count"))
-    stored = raw.get("outputs") or []
+    count, stored = raw.get("execution_count"), raw.get("outputs") or []
+    if not isinstance(count, int | None):  # nbformat's own complaint quotes it, however deep it is
+        raise ValueError(f"expected a number of the execution, got {type(count).__name__}")
+    cell = nbformat.v4.new_code_cell("", id="x", execution_count=count)
     if len(stored) > OUTPUTS:
         raise ValueError(f"expected at most {OUTPUTS}, got {len(stored)}")
     for output in stored:

@@ -202,6 +202,8 @@ def test_stored_outputs_are_compared_cell_by_cell():
     wrong = change(cell("no base64!", kind="image/png"), cell("neither", kind="image/png"))
     assert "cannot be read" in wrong
     assert "cannot be read" in change({"execution_count": 1, "outputs": [5]}, cell("0.5"))
+    deep = json.loads("[" * 900 + "]" * 900)  # nbformat's own message would not come to an end
+    assert "cannot be read" in change({"execution_count": deep, "outputs": []}, cell("0.5"))
 
 
 def test_a_table_is_compared_as_text():
