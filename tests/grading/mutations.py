@@ -101,7 +101,7 @@ def archive(files: dict[str, bytes], kind: str) -> bytes:
     if kind == "zip":
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
             for name, content in files.items():
-                name = name.encode("utf-8", "replace").decode() or "x"
+                name = name.encode("utf-8", "replace").decode().partition("\0")[0] or "x"
                 packed.writestr(name, content)
         return target.getvalue()
     with tarfile.open(fileobj=target, mode="w:gz" if kind == "tar.gz" else "w") as packed:
