@@ -200,7 +200,9 @@ def with_invalid(folder: Path) -> None:
 
 # By what is tried.
 ATTACKS = {
-    "45 x 190 MiB in memory without a file": harm(MEMFD, "the memory|killed|ended|not permitted"),
+    "45 x 190 MiB in memory without a file": harm(
+        MEMFD, "filling the memory|killed|ended|not permitted"
+    ),
     "a mount in a namespace of its own": harm(NAMESPACES, "raises OSError.*not permitted"),
     "24 processes in sessions of their own": harm(SESSIONS, "s of the processor"),
     "200,000 empty files": harm(FILES, "for leaving more than 20000 files", 0.0),
