@@ -5,8 +5,11 @@ took, is written to build/submissions.md. How right and wrong answers are told a
 accuracy.py.
 """
 
+import json
 import os
+import random
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -21,6 +24,7 @@ from bounded import Bounds, call
 from cases import OUTPUTS, RUBRIC, SEEDS
 from cheats import hard_coded, of_table, svds_for_bpr, switched_off
 from edition import ROOT, blank, empty_suite
+from mutations import archive, as_json, mutated, mutated_tree
 from package import File
 from peaks import Peaks, measured
 from report import POINTS, Report, load, read_report
@@ -39,6 +43,7 @@ HEAD = "| what | account | points of 100 | reason | grader, MiB | sandboxes, MiB
 HEAD += "| processor outside, s | clock, s |\n|" + " --- |" * 8 + "\n"
 OUTSIDE, CPU_OUTSIDE = 2**30, 60  # bytes resident in a process of the grader; seconds
 SIXTEEN = int(os.environ.get("SIXTEEN", "32"))  # submissions
+SPOILT = int(os.environ.get("SPOILT", "24"))
 INSIDE = 7 * 2**30  # bytes: the bound of one, and somebody honest
 # What stands first in bpr_step, and what the reasons must say.
 HARM = {
@@ -345,6 +350,37 @@ def test_sixteen_at_once_are_judged_as_one(tmp_path, grade_class):
     reports, _, peaks = grade_class(tmp_path / "class", "--jobs", "16")
     note(f"{SIXTEEN} right ones, 16 at once", 3.8, reports["s0"], peaks)
     assert [report.total for report in reports.values()] == [3.8] * SIXTEEN
+
+
+def spoilt(number: int) -> bytes:
+    """A right zip of one task whose module, notebook or bytes are spoilt at random."""
+    rng = random.Random(number)
+    task = rng.choice(sorted(RUBRIC))
+    files = {name: text.encode() for name, text in submitted(task).items()}
+    name, others = notebook_name(task), list(files.values())
+    own = f"mflib/{RUBRIC[task]['module']}.py"
+    kind = rng.choice(("module", "notebook", "tree", "archive"))
+    if kind == "tree":
+        files[name] = as_json(mutated_tree(json.loads(files[name]), number))
+    elif kind != "archive":
+        place = own if kind == "module" else name
+        files[place] = mutated(files[place], others, number)
+    packed = archive(files, "zip")
+    return mutated(packed, others, number) if kind == "archive" else packed
+
+
+def test_spoilt_submissions_are_graded_whole(tmp_path, grade_class):
+    (tmp_path / "class").mkdir()
+    number = secrets.randbelow(10**6)
+    for n in range(SPOILT):
+        (tmp_path / "class" / f"s{n}.zip").write_bytes(spoilt(number + n))
+    honest(tmp_path / "class" / "ann")
+    reports, _, peaks = grade_class(tmp_path / "class")
+    each = replace(peaks, cpu_outside=peaks.cpu_outside / SPOILT)
+    note(f"{SPOILT} spoilt at random, from {number} on", 3.8, reports["ann"], each)
+    assert reports["ann"].total == 3.8
+    assert len(reports) == SPOILT + 1
+    assert "the grader's process" not in str([report.notes for report in reports.values()])
 
 
 @pytest.mark.parametrize("what", CELLS)
