@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -109,11 +110,28 @@ def test_a_class_is_graded_alike_by_any_number_of_killed_graders(tmp_path):
         names = {re.sub(r"\.json$", "", Path(name).name) for name in found[workers]}
         assert {path.stem for path in paths} <= names
     assert found[1] == found[2] == found[4]
+    digest = hashlib.sha256(json.dumps(found[1], sort_keys=True).encode()).hexdigest()
+    print(f"\n{SIZE} submissions by 1, 2 and 4 graders: {len(found[1])} files, SHA-256 {digest}")
     # nothing is graded again
     again = [*GRADE, *map(str, paths), "--into", str(tmp_path / "1"), "--secret", "77"]
     done = subprocess.run(again, capture_output=True, text=True, check=True)
     assert "Nothing was to be graded." in done.stdout
     assert written(tmp_path / "1") == found[1]
+
+
+@pytest.mark.skipif(not shutil.which("parallel"), reason="needs GNU parallel")
+def test_parallel_drives_graders(tmp_path):
+    """As tests/grading/README.md shows."""
+    (tmp_path / "class").mkdir()
+    paths = submissions(tmp_path / "class", 4)
+    command = [*GRADE, str(tmp_path / "class"), "--secret", "77"]
+    subprocess.run([*command, "--into", str(tmp_path / "one")], check=True)
+    command += ["--into", str(tmp_path / "shares")]
+    shares = [*command, "--jobs", "1", "--shard", "{}/8", ":::", *map(str, range(1, 9))]
+    subprocess.run(["parallel", "-j", "2", *shares], check=True)
+    subprocess.run([*command, "--merge"], check=True)
+    assert written(tmp_path / "shares") == written(tmp_path / "one")
+    assert len(list((tmp_path / "shares" / "submissions").iterdir())) == len(paths)
 
 
 def _digest() -> dict:

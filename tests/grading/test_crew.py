@@ -20,6 +20,7 @@ from graded import blank
 from marks import BY_CLOCK, Options
 from opening import spooled
 from package import Package, packages
+from test_class import written
 from test_package import EIGHT, zipped
 
 OPTIONS = Options("ml-100k", 7, Path("/nowhere"))
@@ -165,6 +166,37 @@ def test_shares_are_of_the_names_alone():
     for text in ("0/5", "6/5", "2", "a/b", "-1/3"):
         with pytest.raises(ArgumentTypeError, match="expected a share"):
             grade.share(text)
+
+
+def judged(send, package, options, folder):
+    """In place of graded.child: marks that depend on what was handed in alone."""
+    report = blank(package, options)
+    for name in package.files.keys() & {"mflib/svd.py"}:
+        report.marks["svd"]["correctness"] = float(package.files[name].read())
+    send({"report": report.bounded(), "share": 1.0, "seconds": 1.0})
+
+
+def test_shares_joined_are_what_one_grader_makes(tmp_path, monkeypatch):
+    (tmp_path / "class").mkdir()
+    for n in range(7):
+        zipped({"mflib/svd.py": f"{n}"}, tmp_path / "class" / f"s{n}.zip")
+    (tmp_path / "class" / "broken.zip").write_bytes(b"no archive")
+    monkeypatch.setattr(crew, "child", judged)
+    monkeypatch.setattr(grade, "warm_up", lambda options, target: options)
+
+    def graded(into: str, *more: str) -> dict[str, str]:
+        given = [str(tmp_path / "class"), "--into", str(tmp_path / into), "--secret", "7"]
+        monkeypatch.setattr(sys, "argv", ["grade.py", *given, "--trust", "--jobs", "2", *more])
+        grade.main()
+        return written(tmp_path / into)
+
+    one = graded("one")
+    graded("two", "--shard", "2/2")
+    with pytest.raises(SystemExit, match="are not graded yet"):
+        graded("two", "--merge")
+    graded("two", "--shard", "1/2")
+    assert graded("two", "--merge") == one
+    assert {"class.csv", "index.html", "s6.html", "submissions/broken.json"} <= set(one)
 
 
 def test_one_secret_for_a_folder(tmp_path):
