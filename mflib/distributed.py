@@ -45,7 +45,6 @@ with other factors for each K, and BPR and WARP could only draw negatives among 
 """
 
 import argparse
-import hashlib
 import os
 import signal
 import sys
@@ -63,7 +62,7 @@ from torch import Tensor
 
 from mflib.als import ALS, balanced
 from mflib.matrices import cells_of, shards
-from mflib.model import Callback, Side, read_whole, write_whole
+from mflib.model import Callback, Side, read_whole, write
 from mflib.parameters import add_options, normalise
 
 LEARNED = ("user_factors", "item_factors", "history", "seed")
@@ -72,6 +71,7 @@ LEARNED = ("user_factors", "item_factors", "history", "seed")
 class Share(NamedTuple):
     """What a process knows of the interactions, of users and of items."""
 
+    digest: str  # of all interactions
     cells: dict[Side, np.ndarray]  # how many each row has, of all rows
     parts: dict[Side, list[list[slice]]]  # what each process solves, perhaps nothing
     rows: dict[Side, list[sp.csr_matrix]]  # this process's parts of the matrix and its transpose
@@ -79,7 +79,7 @@ class Share(NamedTuple):
 
 def share_of(source: Path, model: ALS, process: int, processes: int) -> Share:
     """Read what one of the processes needs; ValueError if there is nothing to learn from."""
-    of_users, of_items = cells_of(source)
+    of_users, of_items, digest = cells_of(source)
     cells: dict[Side, np.ndarray] = {"user": of_users, "item": of_items}
     parts: dict[Side, list[list[slice]]] = {}
     for side, count in cells.items():
@@ -101,7 +101,7 @@ def share_of(source: Path, model: ALS, process: int, processes: int) -> Share:
         "user": [sp.vstack(pieces["user"].pop(0), "csr") for _ in parts["user"][process]],
         "item": [sp.hstack(pieces["item"].pop(0), "csr") for _ in parts["item"][process]],
     }
-    return Share(cells, parts, rows)
+    return Share(digest, cells, parts, rows)
 
 
 @contextmanager
@@ -144,26 +144,30 @@ def fit(
         A checkpoint would be lost.
     ConnectionError
         Another process has ended.
+    OSError
+        The checkpoint cannot be written.
     FloatingPointError
         The training diverged, or a system is singular.
     """
     normalise(model)
-    process = dist.get_rank()
-    cells, parts, rows = share_of(source, model, process, dist.get_world_size())
+    process, new = dist.get_rank(), checkpoint.with_name(f"{checkpoint.name}.new")
+    digest, cells, parts, rows = share_of(source, model, process, dist.get_world_size())
     change = torch.zeros(len(cells["item"]), model.factors, dtype=model.dtype, device=model.device)
-    digest = hashlib.sha256(cells["user"].tobytes() + cells["item"].tobytes()).hexdigest()
-    of = f"{replace(model, iterations=1, device='cpu')!r} on rows of SHA-256 {digest}"
+    of = f"{replace(model, iterations=1, device='cpu')!r} on interactions of SHA-256 {digest}"
 
     def start(threads: int) -> Iterator[float]:
         model._initialise_rows(cells["user"], cells["item"], model.init_std)
         if process == 0 and checkpoint.exists():
             go_on()
-        begun: list[Any] = [model.seed, model.history]
+        begun: list[Any] = [model.seed, model.history, of]
         with connected():
             dist.broadcast_object_list(begun)
+        model.seed, model.history, theirs = begun
+        if theirs != of:
+            raise ValueError(f"expected {theirs}, as process 0 has it, got {of}")
+        with connected():
             for W in (model.user_factors, model.item_factors, change):
                 dist.broadcast(W, src=0)
-        model.seed, model.history = begun
         users, items = (
             [model._rows_to_solve(part, rows[side].pop(0)) for part in parts[side][process]]
             for side in parts
@@ -178,7 +182,8 @@ def fit(
 
     def after(iteration: int, elapsed: float, loss: float) -> None:
         learned = {name: getattr(model, name) for name in LEARNED}
-        write_whole(learned | {"change": change, "of": of}, checkpoint)
+        write(learned | {"change": change, "of": of}, new)
+        new.replace(checkpoint)
         if callback:
             callback(iteration, elapsed, loss)
 
@@ -189,6 +194,10 @@ def fit(
         state = read_whole(checkpoint, model.device, "of", f"expected a checkpoint in {checkpoint}")
         if state["of"] != of:
             raise ValueError(f"expected a checkpoint of {of}, got one of {state['of']}")
+        if (done := len(state["history"])) > model.iterations:
+            raise ValueError(
+                f"expected at most {model.iterations} sweeps in {checkpoint}, got {done}"
+            )
         change.copy_(state["change"])
         vars(model).update({name: state[name] for name in LEARNED})
 
@@ -207,6 +216,8 @@ def main() -> None:
     source, file, resume = (options.pop(name) for name in ("source", "file", "resume"))
     if not dist.is_torchelastic_launched():
         parser.error("expected to be started by torchrun, as its documentation shows")
+    if not Path(file).parent.is_dir():
+        parser.error(f"expected {file} to be in a folder that there is")
     checkpoint, process = Path(f"{file}.checkpoint"), os.environ["RANK"]
 
     def end(why: object) -> NoReturn:

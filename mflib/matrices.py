@@ -1,5 +1,6 @@
 """What comes in from outside, checked: matrices and ids; and the blocks that bound memory."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -48,7 +49,7 @@ def as_csr(user_items: UserItems) -> sp.csr_matrix:
         raise TypeError(f"expected a matrix, users x items, got {user_items.ndim} dimensions")
     if user_items.ndim == 1:  # a row of a sparse array
         user_items = user_items.reshape(1, -1)
-    if user_items.format in ("csr", "csc"):
+    if user_items.format in ("csr", "csc", "bsr"):
         _check_indices(user_items)
     # cast before the sum: in int8, 130 times 1 is -126
     csr = sp.csr_matrix(user_items.astype(np.float64 if wide else np.float32))  # a copy
@@ -78,7 +79,7 @@ def shards(source: Path) -> Iterator[sp.csr_matrix]:
         except Exception as error:  # scipy raises many kinds on what it has not written
             expected = "a sparse matrix that scipy.sparse.save_npz wrote"
             raise ValueError(f"expected {file} to hold {expected}, got: {error}") from error
-        width = width or shard.shape[1]
+        width = shard.shape[1] if width is None else width
         if shard.shape[1] != width:
             expected = f"{width} columns in {file}, as in {files[0]}"
             raise ValueError(f"expected {expected}, got {shard.shape[1]}")
@@ -95,15 +96,23 @@ def _check_indices(matrix: UserItems) -> None:
         raise ValueError(message) from error
 
 
-def cells_of(source: Path) -> tuple[np.ndarray, np.ndarray]:
-    """How many cells each user and each item has in all ``shards``; ValueError if none is liked."""
+def cells_of(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """How many cells each user and each item has in all ``shards``, and a SHA-256 of all of them.
+
+    ValueError if none is liked. The hash does not depend on how the users are cut into shards.
+    """
     of_users, of_items, likes = [], np.zeros(1, np.int64), 0
+    ids, values = hashlib.sha256(), hashlib.sha256()
     for shard in shards(source):
+        ids.update(shard.indices.astype(np.int64))
+        values.update(shard.data.astype(np.float64))
         of_users.append(shard.getnnz(1).astype(np.int64))
         of_items = of_items + shard.getnnz(0)
         likes += int(np.count_nonzero(shard.data > 0))
     _check_likes(likes, int(of_items.sum()))
-    return np.concatenate(of_users), of_items
+    users = np.concatenate(of_users)
+    whole = hashlib.sha256(users.tobytes() + ids.digest() + values.digest())
+    return users, of_items, whole.hexdigest()
 
 
 def likes_of(user_items: sp.csr_matrix) -> sp.csr_matrix:

@@ -28,8 +28,16 @@ Side = Literal["user", "item"]
 def write_whole(state: dict[str, Any], file: str | os.PathLike) -> None:
     """Save ``state`` to a path, whole or not at all."""
     with tempfile.TemporaryDirectory(dir=Path(file).parent, prefix=".saving-") as folder:
-        torch.save(state, Path(folder) / "model")
+        write(state, Path(folder) / "model")
         os.replace(Path(folder) / "model", file)
+
+
+def write(state: dict[str, Any], file: Path) -> None:
+    """Save ``state`` to a path; OSError where there is no room for it."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # as torch calls a full disk
+        raise OSError(f"cannot write {file}: is there room on its disk?") from error
 
 
 def read_whole(
@@ -408,7 +416,8 @@ class FactorModel:
     def save(self, file: File) -> None:
         """Write the model to a path, whole or not at all, or to a file open for writing bytes.
 
-        RuntimeError: the model is not fitted; TypeError: it has attributes that are not its own.
+        RuntimeError: the model is not fitted; TypeError: it has attributes that are not its own;
+        OSError: it cannot be written there.
         """
         self._factors("item")
         normalise(self)  # what was set since: numpy's numbers would not be read again

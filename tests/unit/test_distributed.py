@@ -13,6 +13,7 @@ from known_answers import random_ratings
 
 from mflib import ALS
 from mflib.distributed import fit, share_of
+from mflib.matrices import cells_of
 
 SIDES = ("user", "item")
 gloo = pytest.mark.skipif(
@@ -123,13 +124,32 @@ def test_what_a_checkpoint_does_not_belong_to(folder, group, tmp_path):
         fit(ALS(8), folder, checkpoint)
     with pytest.raises(ValueError, match=r"alpha=9.0.* got one of .*alpha=4.0"):
         fit(ALS(8, alpha=9), folder, checkpoint, resume=True)
-    (folder / "02.npz").unlink()
-    with pytest.raises(ValueError, match="expected a checkpoint of"):
-        fit(ALS(8), folder, checkpoint, resume=True)
+    ratings = sp.load_npz(folder / "02.npz")
+    for data in (ratings.data, 6 - ratings.data):  # other cells, then other values in them
+        indices = ratings.indices if data is not ratings.data else 149 - ratings.indices
+        other = sp.csr_matrix((data, indices, ratings.indptr), ratings.shape)
+        sp.save_npz(folder / "02.npz", other)
+        with pytest.raises(ValueError, match="expected a checkpoint of"):
+            fit(ALS(8), folder, checkpoint, resume=True)
+    sp.save_npz(folder / "02.npz", ratings)
+    fit(ALS(8, iterations=2), folder, checkpoint, resume=True)
+    with pytest.raises(ValueError, match=r"at most 1 sweeps in .*checkpoint, got 2"):
+        fit(ALS(8, iterations=1), folder, checkpoint, resume=True)
+    checkpoint.write_bytes(before)
     assert checkpoint.read_bytes() == before
     checkpoint.write_bytes(before[:1000])
     with pytest.raises(ValueError, match="or a part of one"):
         fit(ALS(8), folder, checkpoint, resume=True)
+
+
+@gloo
+def test_all_processes_must_have_the_same_input(folder, group, tmp_path, monkeypatch):
+    def of_another(begun: list) -> None:
+        begun[2] = begun[2].replace("factors=8", "factors=9")
+
+    monkeypatch.setattr(dist, "broadcast_object_list", of_another)
+    with pytest.raises(ValueError, match=r"factors=9.*as process 0 has it, got .*factors=8"):
+        fit(ALS(8, iterations=1), folder, tmp_path / "checkpoint")
 
 
 KILLED = """
@@ -190,6 +210,13 @@ def test_shards_that_do_not_fit(names, sentence, tmp_path):
         sp.save_npz(tmp_path / name, sp.eye(4, columns, format="csr"))
     with pytest.raises(ValueError, match=sentence):
         share_of(tmp_path, ALS(), 0, 1)
+
+
+def test_the_hash_of_interactions_is_that_of_the_whole(ratings, folder, tmp_path):
+    sp.save_npz(tmp_path / "whole.npz", ratings)
+    sp.save_npz(tmp_path / "other.npz", ratings * 2)
+    hashes = [cells_of(path)[2] for path in (folder, tmp_path / "whole.npz")]
+    assert hashes[0] == hashes[1] != cells_of(tmp_path / "other.npz")[2]
 
 
 def test_files_that_hold_no_interactions(tmp_path):

@@ -78,7 +78,7 @@ def test_matrices_refused(bad, error, says):
 
 
 @pytest.mark.parametrize("shift", [1, 1000, -1])
-@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_array])
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_array, sp.bsr_matrix])
 def test_ids_outside_the_shape_are_refused(shift, form):
     """Scipy takes such triples as they are, and torch's kernels would crash on them."""
     good = form(np.array([[1.0, 0, 2], [0, 3, 4], [1, 1, 1]]))

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from dataclasses import fields
 
 import numpy as np
@@ -682,8 +683,13 @@ def test_a_failed_save_keeps_the_old_file(ratings, tmp_path, monkeypatch):
     model = Popularity().fit(ratings)
     model.save(file)
     before = file.read_bytes()
-    monkeypatch.setattr(torch, "save", lambda state, path: path.write_bytes(b"half") and 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+
+    def full(state: dict, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("enforce fail: unexpected pos")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"cannot write .*: is there room"):
         model.save(file)
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
