@@ -26,6 +26,10 @@ class BoundError(Exception):
     """The process ended before it was done; the message says why."""
 
 
+class MachineError(RuntimeError):
+    """The machine is at fault, so nothing follows about what was handed in."""
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Of one process; what it starts in the sandbox has bounds of its own."""
@@ -57,7 +61,9 @@ class Child:
             found = json.loads(self.connection.recv_bytes(self.bounds.message))
         except EOFError:
             return self._end("")
-        except OSError:
+        except OSError as error:
+            if "end of file" in str(error):  # it died while it was saying this
+                return self._end("")
             return self._end(f"found more than {self.bounds.message} bytes of results")
         if "end" not in found:
             return found
@@ -123,6 +129,8 @@ def _inside(
     try:
         function(send, *arguments)
         send({"end": ""})
+    except MachineError as error:
+        send({"end": f"had to stop: {error}"})
     except MemoryError:
         send({"end": f"needed more than {bounds.memory // 2**20} MiB of memory"})
     except Exception:

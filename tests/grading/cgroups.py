@@ -18,6 +18,7 @@ ROOT = Path("/sys/fs/cgroup")
 NAME = "sandbox-of-grader"
 PERIOD = 100_000  # microseconds; of as many a sandbox has the processor, that is one core
 RUNS = count()
+OLD = 600  # seconds
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 
 
@@ -148,8 +149,9 @@ def available() -> str:
 
 
 def _swept(kind: str) -> None:
-    """Remove empty groups that a killed grader has left."""
+    """Remove empty groups that a killed grader has left; what is new may be about to be entered."""
     places = [ROOT] if kind == "version 2" else [_own(name) for name in CONTROLLERS]
     for folder in (folder for place in places for folder in place.glob(f"{NAME}-*")):
         with suppress(OSError):  # it is in use
-            folder.rmdir()
+            if time.time() > folder.stat().st_mtime + OLD:
+                folder.rmdir()

@@ -47,6 +47,7 @@ class World:
     group: Group
     how: Strength
     rules: IO | None  # of system calls
+    mark: Path  # a file that is there once what could fail outside has not
 
     def entered(self, command: list[str]) -> list[str]:
         """The command that enters the group, becomes the user, sets limits, enters the world."""
@@ -57,12 +58,12 @@ class World:
             steps += [f"mount --bind {quote(str(f))} {place}" for f, place in places.items()]
             apart = ["unshare", "--mount", "--propagation", "private"]
             other = as_user(self.user)
+        steps.append(f": > {quote(str(self.mark))}")
         # inside, where the account's other processes do not count
         inside = ["prlimit", f"--nproc={limits.processes}", *command]
         whole = [*other, *bounds_of(limits), *self._bubblewrap(), "--", *inside]
-        if steps:
-            whole = [*apart, "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh", *whole]
-        return [*self.group.before, *whole]
+        begin = [*apart, "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh"]
+        return [*self.group.before, *begin, *whole]
 
     def _places(self) -> dict[Path, Path]:
         """Where each folder is bound from."""

@@ -67,7 +67,7 @@ class Attempt:
         self.found.clock = time.monotonic() - self.start
         self.found.whole = not self.child.ended
         if self.child.ended:
-            what = f"the grader's process {self.child.ended}; mark the rest of this by hand"
+            what = f"the grader's process {self.child.ended}; grade again, or the rest by hand"
             self.found.report.notes.append(what)
         self.turn.over()
         remove(self.folder)

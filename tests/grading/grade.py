@@ -48,13 +48,15 @@ from reference import ROOT, expected, imports
 from report import Report, load
 from sandbox import UnprotectedError, protections, ready, strength
 from submission import chosen
+from tables import beside, sweep, write_whole
 from tqdm import tqdm
 from workplace import workplace
 
-from mflib.data import data_dir
+from mflib.data import SOURCES, data_dir
 
 HERE = Path(__file__).resolve().parent
 STEP = 10  # seconds between two writings of the table
+IN_PART = " in part"  # behind the fingerprint of what was not graded to its end
 
 
 @cache
@@ -102,19 +104,25 @@ def is_mine(name: str, shard: tuple[int, int]) -> bool:
 def secret_of(target: Path, given: int | None) -> int:
     """The seed of a class's hidden inputs: given, or as it was, or drawn now and kept."""
     file = target / "secret"
-    if given is None and file.exists():
-        return int(file.read_text(encoding="utf-8"))
-    new = target / f".secret.{os.getpid()}"  # other graders may do the same just now
-    new.write_text(
-        f"{1000 + secrets.randbelow(10**9) if given is None else given}\n", encoding="utf-8"
-    )
-    if given is None:
-        with suppress(FileExistsError):  # the first one counts
+    if given is not None:
+        write_whole(file, f"{given}\n")
+    elif not file.exists():
+        new = beside(file)
+        new.write_text(f"{1000 + secrets.randbelow(10**9)}\n", encoding="utf-8")
+        with suppress(FileExistsError):  # other graders may do the same just now: the first counts
             os.link(new, file)
         new.unlink()
-    else:
-        new.replace(file)
-    return int(file.read_text(encoding="utf-8"))
+    try:
+        return seed(file.read_text(encoding="utf-8").strip())
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"{file}: {error}; give the --secret of the earlier marks") from error
+
+
+def seed(text: str) -> int:
+    """A number that torch's and numpy's generators take, and those that follow, too."""
+    if not (text.isdecimal() and int(text) < 2**62):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 2**62, got {text[:80]!r}")
+    return int(text)
 
 
 def warm_up(options: Options, target: Path) -> Options:
@@ -137,9 +145,7 @@ def figures_of(options: Options, file: Path) -> dict[str, tuple]:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or not whole
     figures = {t: reference_figures(t, options.dataset, options.secret) for t in RUBRIC}
-    new = file.with_name(f".{file.name}.{os.getpid()}")  # another grader may do the same just now
-    new.write_text(json.dumps({"content": content, "figures": figures}), encoding="utf-8")
-    new.replace(file)
+    write_whole(file, json.dumps({"content": content, "figures": figures}))
     return figures
 
 
@@ -147,17 +153,20 @@ class Class:
     """The reports on a class by name, in the order of names; kept in ``target`` as they come."""
 
     def __init__(self, found: list[Package], options: Options, course: Course, target: Path):
+        for folder in (target, target / "submissions"):
+            sweep(folder)
         self.options, self.course, self.target = options, course, target
         self.packages = {package.name: package for package in found}
         self.prints = {name: fingerprint(p, options) for name, p in self.packages.items()}
         self.reports: dict[str, Report] = {}
         self.written = 0.0
 
-    def take_old(self, name: str) -> bool:
-        """Whether there is a report that still holds; it is taken."""
+    def take_old(self, name: str, in_part: bool = False) -> bool:
+        """Whether there is a report that still holds, or a part of one does; it is taken."""
         bring_back(self.target, name)
         report = load(self.target / "submissions" / f"{name}.json")
-        if report is None or report.content != self.prints[name]:
+        holds = [self.prints[name], *([self.prints[name] + IN_PART] if in_part else [])]
+        if report is None or report.content not in holds:
             return False
         before = report.decided
         self._take(report)
@@ -166,10 +175,13 @@ class Class:
         return True
 
     def take_new(self, graded: Graded) -> None:
-        if graded.whole:  # so what fails is graded again
-            graded.report.content = self.prints[graded.package.name]
-        self._take(graded.report)
-        write(graded.report, self.target)
+        report, begun = graded.report, self.prints[graded.package.name]
+        if fingerprint(graded.package, self.options) != begun:
+            report.notes.append("changed, or could not be read, while it was graded: grade again")
+        else:  # what fails is graded again
+            report.content = begun if graded.whole else begun + IN_PART
+        self._take(report)
+        write(report, self.target)
         line = [graded.package.name, f"{graded.clock:.1f}"]
         line += [f"{seconds:.1f}" for seconds in graded.steps.values()]
         with (self.target / "seconds.csv").open("a", encoding="utf-8") as file:
@@ -205,11 +217,11 @@ def arguments_of() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("submissions", nargs="+", type=Path)
-    parser.add_argument("--dataset", default="ml-100k")
+    parser.add_argument("--dataset", default="ml-100k", choices=sorted(SOURCES))
     jobs = "submissions at once (default: a core each)"
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help=jobs)
     secret = "the seed of the hidden inputs (default: that of the folder, once drawn)"
-    parser.add_argument("--secret", type=int, help=secret)
+    parser.add_argument("--secret", type=seed, help=secret)
     again = "grade these again, or all, though they have not changed"
     parser.add_argument("--again", nargs="*", metavar="NAME", help=again)
     trust = "run without the sandbox: only for code that you know"
@@ -230,7 +242,7 @@ def todo_of(given: argparse.Namespace, all_of_it: Class) -> list[Package]:
     todo = []
     for name, package in all_of_it.packages.items():
         forced = again and (not given.again or name in given.again)
-        if forced or not all_of_it.take_old(name):
+        if forced or not all_of_it.take_old(name, in_part=given.merge):
             todo.append(package)
     return todo
 
@@ -252,22 +264,33 @@ def main() -> None:
     print("protections:", ", ".join(there))
     tqdm.monitor_interval = 0  # no thread: this process is forked
     target = given.into
-    target.mkdir(parents=True, exist_ok=True)
-    with workplace() as place:
-        try:
-            ready(given.trust)
-            found = packages(given.submissions, spooled(place / "spool"))
-            course = course_of(given, found, target)
-        except (UnprotectedError, ValueError) as error:
-            sys.exit(plain(f"error: {error}"))
-        empty_suite(place / "suite")
-        secret = secret_of(target, given.secret)
-        options = Options(given.dataset, secret, place / "suite", given.trust)
-        if given.shard:
-            found = [package for package in found if is_mine(package.name, given.shard)]
-        run(given, Class(found, options, course, target), place)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with workplace() as place:
+            run(given, class_of(given, place), place)
+    except OSError as error:  # no room, no right, no folder
+        sys.exit(plain(f"error: {error}"))
     shown = target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
     print(f"Marks are in {shown}.")
+
+
+def class_of(given: argparse.Namespace, place: Path) -> Class:
+    """What is to be graded, or the end with a sentence."""
+    try:
+        ready(given.trust)
+        found = packages(given.submissions, spooled(place / "spool"))
+        names = {package.name for package in found}
+        if unknown := sorted(set(given.again or ()) - names):
+            raise ValueError(f"expected --again with names of the class, got {', '.join(unknown)}")
+        course = course_of(given, found, given.into)
+        secret = secret_of(given.into, given.secret)
+    except (UnprotectedError, ValueError) as error:
+        sys.exit(plain(f"error: {error}"))
+    empty_suite(place / "suite")
+    options = Options(given.dataset, secret, place / "suite", given.trust)
+    if given.shard:
+        found = [package for package in found if is_mine(package.name, given.shard)]
+    return Class(found, options, course, given.into)
 
 
 def run(given: argparse.Namespace, all_of_it: Class, place: Path) -> None:

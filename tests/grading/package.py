@@ -141,14 +141,18 @@ def packages(paths: list[Path], opener: Opener = directly) -> list[Package]:
     if not found:
         places = ", ".join(map(str, paths))
         raise ValueError(f"expected submissions, zips or folders, got none in {places}")
-    names: dict[str, int] = {}
     for package in found:
         package.name = safe_name(package.name)
         if package.name.lower() in PAGES:
             package.name += " (student)"
-        same = names[package.name.lower()] = names.get(package.name.lower(), 0) + 1
-        if same > 1:
-            package.name += f" ({same})"
+    given, taken = {package.name.lower() for package in found}, set()
+    for package in found:
+        name, number = package.name, 1
+        while package.name.lower() in (taken if number == 1 else taken | given):
+            number += 1
+            package.name = f"{name} ({number})"
+        taken.add(package.name.lower())
+        if number > 1:
             package.notes.append("another submission has the same name; this one has a number")
     return found
 

@@ -186,5 +186,5 @@ def load(file: Path) -> Report | None:
         stored = json.loads(file.read_text(encoding="utf-8"))
         del stored["total"]
         return read_report(stored)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -23,8 +23,9 @@ from pathlib import Path
 
 import cgroups
 import seccomp
+from bounded import MachineError
 from confined import Strength, World, as_user, bounds_of, filtered
-from watch import Limits, Watch
+from watch import Limits, Watch, ensure_room
 
 TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
 # The user id that root becomes, plus a number, so that two runs are not counted together.
@@ -70,9 +71,9 @@ def strength() -> Strength:
 
 
 def _works(tried: Strength) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        finished = _run(["/usr/bin/true"], Path(folder), [], Limits(seconds=20), tried)
-    return finished.code == 0
+    with tempfile.TemporaryDirectory() as folder, suppress(MachineError):
+        return _run(["/usr/bin/true"], Path(folder), [], Limits(seconds=20), tried).code == 0
+    return False
 
 
 @cache
@@ -111,7 +112,8 @@ def run(
 
     It may read ``visible``, the interpreter and its packages. With ``trust`` only the watcher
     protects; in a ``container`` that is thrown away it, limits, and another user. Raises
-    UnprotectedError where a protection is missing and neither is given.
+    UnprotectedError where a protection is missing and neither is given, MachineError where the
+    machine kept the command from running.
     """
     if container:
         return _run_in_container(command, work, limits)
@@ -136,7 +138,8 @@ def _run(
     group = cgroups.group(how.group if how else "", limits.memory, limits.processes + 50)
     try:
         with _output() as (file, path), _handed_over(work) as user, filtered(how) as rules:
-            world = World(work, visible, user, limits, group, how, rules)
+            entered = path.with_name("entered")
+            world = World(work, visible, user, limits, group, how, rules, entered)
             process = subprocess.Popen(
                 command if how is None else world.entered(command),
                 stdout=file,
@@ -148,7 +151,10 @@ def _run(
                 start_new_session=True,
             )
             watch = Watch(process.pid, work, limits, group)
-            return _finished(process, watch, path)
+            finished = _finished(process, watch, path)
+            if how is not None and not entered.exists():
+                raise MachineError(f"the sandbox could not be entered: {finished.output[-300:]}")
+            return finished
     finally:
         group.close()
 
@@ -159,6 +165,7 @@ def _finished(process: subprocess.Popen, watch: Watch, path: Path) -> Finished:
             time.sleep(0.05)
     finally:  # the first process of the sandbox takes all others with it
         _end(process)
+    ensure_room(watch.work)
     code = None if watch.ended else process.returncode
     return Finished(code, _tail(path), watch.cpu_seconds, watch.ended)
 

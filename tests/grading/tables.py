@@ -6,12 +6,16 @@ written by strangers.
 
 import csv
 import io
+import secrets
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 # With these a formula begins, in East Asian forms, too; a tab or a return before one is dropped.
 FORMULA = tuple("=+-@＝＋－＠\t\r")
+OLD = 60  # seconds: a younger file may be about to be moved into its place
 
 
 class Row(NamedTuple):
@@ -104,7 +108,20 @@ def _is_number(text: str) -> bool:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Whole or not at all, at every moment."""
-    new = file.with_name(f".{file.name}.new")
+    """Whole or not at all, at every moment, whoever else writes it."""
+    new = beside(file)
     new.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     new.replace(file)
+
+
+def beside(file: Path) -> Path:
+    """A name for what will take the place of ``file``; no other process has the same."""
+    return file.with_name(f".{secrets.token_hex(8)}.new")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process has not moved into its place."""
+    for new in folder.glob(".*.new"):
+        with suppress(FileNotFoundError):
+            if time.time() > new.stat().st_mtime + OLD:
+                new.unlink()

@@ -6,17 +6,20 @@ who takes more than a core has to stand behind everybody else.
 """
 
 import os
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from bounded import MachineError
 from cgroups import Group
 
 EVERY = 0.5  # seconds
 GREEDY = 1.3  # cores
 LAST = 19  # niceness
+ROOM = 2**26  # bytes
 # Who uses fewer cores waits, unless more often than this a process could go on, or reads a disk.
 IDLE, READY = 0.05, 0.1
 GOES_ON = (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
@@ -66,6 +69,7 @@ class Watch:
             return f"{BY_CLOCK}: it took more than {limits.seconds:.0f} s"
         if why := too_much_in(self.work, limits.disk, limits.files):
             return why
+        ensure_room(self.work)
         if self.group.ran_out() or self._too_large(processes):
             return "for filling the memory"
         if used is None and self.cpu_seconds > GREEDY * (now - self.start) + 5:
@@ -147,6 +151,12 @@ def _put_last(processes: list[psutil.Process]) -> None:
         with suppress(psutil.Error):
             if process.nice() < LAST:
                 process.nice(LAST)
+
+
+def ensure_room(folder: Path) -> None:
+    """MachineError if the disk is full: what cannot be written there seems not to be done."""
+    if shutil.disk_usage(folder).free < ROOM:
+        raise MachineError(f"expected {ROOM // 2**20} MiB free on the disk of {folder}, got less")
 
 
 def too_much_in(folder: Path, disk: int, files: int) -> str:

@@ -6,8 +6,8 @@ import struct
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
