@@ -4,15 +4,19 @@ import io
 import stat
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 WHOLE = 2 * 2**30  # bytes of all that is taken out of one
-MANY = 20_000  # files in one, or in a folder
+PART = 2**28  # of what one student may have in it, or in several
+MANY = 20_000  # files of one student
+CLASS = 20 * MANY  # of all
 NAME = 500  # characters, folders included
 NOT_PLAIN = "is a link, or no file; hand in the file"
+TOO_MANY = f"and what follows is not read: expected at most {MANY} files"
 
 
 class Member(NamedTuple):
@@ -32,33 +36,42 @@ class Member(NamedTuple):
 
 
 def unpacked(
-    source: Path | bytes, kind: str, wanted: Callable[[str], int], most: int = WHOLE
+    source: Path | bytes,
+    kind: str,
+    wanted: Callable[[str], int],
+    share: Callable[[str], str] = lambda name: "",
+    most: int = PART,
 ) -> Iterator[Member]:
     """The files in an archive; of those that are ``wanted``, up to so many bytes, the content.
 
-    ``kind``: its name. Raises whatever the readers raise on a corrupt one, ValueError if there is
-    too much in it.
+    ``kind``: its name. ``share``: whose a file is; what one has too much of costs nobody else
+    anything, be it files or, in ``most``, bytes. Raises whatever the readers raise on a corrupt
+    archive, ValueError if there is too much in it.
     """
-    left = most
-    members = _zip if kind.lower().endswith(".zip") else _tar
-    for n, (name, read) in enumerate(members(source)):
-        if n >= MANY:
-            raise ValueError(f"expected at most {MANY} files")
-        if len(name) > NAME:
+    files, taken = Counter(), Counter()
+    for name, read in _zip(source) if kind.lower().endswith(".zip") else _tar(source):
+        whose = share(name)
+        files[whose] += 1
+        if files.total() > CLASS or taken.total() > WHOLE:
+            raise ValueError(f"expected at most {CLASS} files and {WHOLE} bytes")
+        if files[whose] > MANY:
+            if files[whose] == MANY + 1:
+                yield Member(name[:NAME], problem=TOO_MANY)
+        elif len(name) > NAME:
             yield Member(f"{name[:NAME]}…", problem=f"expected a name of at most {NAME} characters")
         elif read is None:
             yield Member(name, problem=NOT_PLAIN)
-        elif bytes_wanted := wanted(name):
+        elif not (bytes_wanted := wanted(name)):
+            yield Member(name)
+        elif taken[whose] > most:
+            yield Member(name, problem=f"expected at most {most} bytes in all")
+        else:
             try:
                 found = Member(name, read(bytes_wanted))
             except Exception as error:  # as above, of one file
                 found = Member(name, problem=str(error)[:300] or type(error).__name__)
-            left -= len(found.content or b"")
-            if left < 0:
-                raise ValueError(f"expected at most {most} bytes")
+            taken[whose] += len(found.content or b"")
             yield found
-        else:
-            yield Member(name)
 
 
 def _zip(source: Path | bytes) -> Iterator[tuple[str, Callable[[int], bytes] | None]]:

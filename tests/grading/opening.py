@@ -1,26 +1,36 @@
 """Archives of strangers, each opened in a process of its own, with bounds."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
+from math import ceil
 from pathlib import Path
 
 from archives import Member, unpacked
-from bounded import Bounds, call
-from package import Opener, wanted
+from bounded import BoundError, Bounds, call
+from package import Budget, Opener, wanted
 
-OPENING = Bounds(cpu_seconds=30, seconds=600, message=2**24)
-INNER = 2**27  # bytes of all that is taken out of an archive in an archive
+OPENING = Bounds(seconds=600, message=2**25)
 
 
 def spooled(spool: Path) -> Opener:
     """Takes what is wanted of an archive out into numbered files in ``spool``."""
     numbers = count()
 
-    def opener(source: Path | bytes, name: str) -> Iterator[Member]:
+    def opener(
+        source: Path | bytes, name: str, share: Callable[[str], str], budget: Budget
+    ) -> Iterator[Member]:
         place = spool / str(next(numbers))
         place.mkdir(parents=True)
-        most = {"most": INNER} if spool in source.parents else {}
-        found = call(_take_out, source, name, place, most, bounds=OPENING)
+        bounds = replace(OPENING, cpu_seconds=ceil(budget.seconds))
+        try:
+            found = call(_take_out, source, name, place, share, budget.bytes, bounds=bounds)
+        except BoundError:
+            budget.seconds = 0
+            raise
+        budget.seconds -= found["seconds"]
+        budget.bytes -= found["bytes"]
         for n, (member, there, problem) in enumerate(found["members"]):
             yield Member(member, place / str(n) if there else None, problem)
         if found["problem"]:
@@ -29,17 +39,23 @@ def spooled(spool: Path) -> Opener:
     return opener
 
 
-def _take_out(source: Path, name: str, place: Path, most: dict) -> dict:
-    """The members as (name, whether its content was taken out, problem), and why it ended early."""
+def _take_out(source: Path, name: str, place: Path, share: Callable[[str], str], most: int) -> dict:
+    """The members as (name, whether its content was taken out, problem), why it ended early, cost.
+
+    Bytes on disk, seconds of the processor.
+    """
     members: list[tuple[str, bool, str]] = []
+    taken, problem = 0, ""
     try:
-        for n, member in enumerate(unpacked(source, name, wanted, **most)):
+        for n, member in enumerate(unpacked(source, name, wanted, share, most)):
             there = member.content is not None
             if there:
                 (place / str(n)).write_bytes(member.content)
+                taken += len(member.content)
             members.append((member.name, there, member.problem))
     except MemoryError:
         raise
     except Exception as error:  # the readers of archives raise many kinds on a corrupt one
-        return {"members": members, "problem": str(error)[:300] or type(error).__name__}
-    return {"members": members, "problem": ""}
+        problem = str(error)[:300] or type(error).__name__
+    seconds = sum(os.times()[:2])
+    return {"members": members, "problem": problem, "bytes": taken, "seconds": seconds}

@@ -11,7 +11,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from archives import MANY, NOT_PLAIN, Member, bounded, unpacked
+from archives import MANY, NOT_PLAIN, PART, TOO_MANY, Member, bounded, unpacked
 
 FILE_SIZE = 2 * 2**20
 ARCHIVE_SIZE = 100 * 2**20  # of an archive in an archive
@@ -47,6 +47,7 @@ CANVAS_HIDDEN = re.compile(
 )
 PAGES = ("index", "similarity")  # of the class, which nobody's page may replace
 HIDDEN = ("Participant", "anon")  # instead of names
+LONGEST = 160  # bytes of a name, to which the grader adds some
 METHOD = r"(?:^|[^a-z])(svd|als|bpr|warp)(?:[^a-z]|$)"
 GENERIC = re.compile(r"(submission|assignment|abgabe|homework|hw\d*|archiv\w*)\b.*", re.IGNORECASE)
 
@@ -57,7 +58,26 @@ class File(NamedTuple):
 
 
 Files = dict[str, File]
-Opener = Callable[[Path | bytes, str], Iterable[Member]]  # an archive, its name -> what is in it
+# An archive, its name, whose a file in it is, what may be spent -> what is in it.
+Opener = Callable[[Path | bytes, str, Callable[[str], str], "Budget"], Iterable[Member]]
+
+
+class Note(NamedTuple):
+    """What is to be said, and of which place in a package or a class."""
+
+    place: str
+    text: str
+
+
+@dataclass
+class Budget:
+    """What one student's files may still cost."""
+
+    bytes: int = PART  # taken out of archives
+    seconds: float = 60.0  # of the processor, to open them
+    archives: int = 20
+    files: int = field(default_factory=lambda: MANY)
+    notes: int = 50
 
 
 class Place(NamedTuple):
@@ -89,7 +109,8 @@ def safe_name(text: str, most: int = 80) -> str:
     text = os.fsencode(text).decode("utf-8", "replace")
     text = unicodedata.normalize("NFC", text)
     kept = "".join(c if c.isalnum() or c in " ._-()'@" else "_" for c in text)
-    return kept[:most].strip(" .-'@") or "unnamed"
+    kept = kept[:most].encode()[:LONGEST].decode("utf-8", "ignore")
+    return kept.strip(" .-'@") or "unnamed"
 
 
 def plain(text: str) -> str:
@@ -122,9 +143,11 @@ def wanted(name: str) -> int:
     return ARCHIVE_SIZE if name.lower().endswith(ARCHIVES) else FILE_SIZE * meant
 
 
-def directly(source: Path | bytes, name: str) -> Iterable[Member]:
+def directly(
+    source: Path | bytes, name: str, share: Callable[[str], str], budget: Budget
+) -> Iterable[Member]:
     """What is in an archive, opened in this process."""
-    return unpacked(source, name, wanted)
+    return unpacked(source, name, wanted, share, budget.bytes)
 
 
 def packages(paths: list[Path], opener: Opener = directly) -> list[Package]:
@@ -160,55 +183,62 @@ def packages(paths: list[Path], opener: Opener = directly) -> list[Package]:
 def read_package(path: Path, opener: Opener = directly) -> Package:
     """One submission, whatever its folders are called."""
     files, notes = contents(path, opener)
-    closed = [safe_name(name) for name in files if name.lower().endswith(CLOSED)]
-    notes += [f"{name} cannot be opened here: pack a .zip instead" for name in closed]
-    return Package(path.name if path.is_dir() else _stem(path.name), files, notes)
+    name = path.name if path.is_dir() else _stem(path.name)
+    return Package(name, files, [note.text for note in notes])
 
 
 def _packages_in(path: Path, opener: Opener) -> list[Package]:
-    whole = read_package(path, opener)
-    students = {name: _student(name) for name in whole.files}
-    if not any(students.values()):
-        if not _is_class(path, whole.files):
-            top = next(iter(whole.files), "").partition("/")[0]
-            if path.is_dir() and top.lower().endswith(ARCHIVES) and not GENERIC.fullmatch(top):
-                whole.name = _stem(top)  # a class of one
-            return [whole] if whole.files or path.is_file() else []
-        places = {n: n.partition("/") for n in whole.files if _deep(n)}
-        students = dict.fromkeys(whole.files)
-        students |= {n: Place(_stem(p[0]), "", p[2] or n) for n, p in places.items()}
+    files, notes = contents(path, opener)
+    places = [*files, *(note.place for note in notes if note.place)]
+    student = _layout(places) or (_plainly if _is_class(path, places) else None)
+    if student is None:
+        whole = Package(path.name if path.is_dir() else _stem(path.name), files)
+        whole.notes = [note.text for note in notes]
+        top = next(iter(files), "").partition("/")[0]
+        if path.is_dir() and top.lower().endswith(ARCHIVES) and not GENERIC.fullmatch(top):
+            whole.name = _stem(top)  # a class of one
+        return [whole] if places or path.is_file() else []
     found: dict[tuple[str, str], Package] = {}
-    for name, student in students.items():
-        if student is not None:
-            new = Package(student.owner, number=student.number)
-            package = found.setdefault((student.owner, student.number), new)
-            package.files[student.file] = whole.files[name]
-            late = "Canvas says that it is late"
-            if student.late and late not in package.notes:
-                package.notes.append(late)
+
+    def package_of(name: str) -> tuple[Package | None, str]:
+        if (place := student(name)) is None:
+            return None, name
+        new = Package(place.owner, number=place.number)
+        package = found.setdefault((place.owner, place.number), new)
+        late = "Canvas says that it is late"
+        if place.late and late not in package.notes[:1]:
+            package.notes.insert(0, late)
+        return package, place.file
+
+    strays = []
+    for name, file in files.items():
+        package, own = package_of(name)
+        if package is None:
+            strays.append(safe_name(name))
+        else:
+            package.files[own] = file
+    for note in notes:
+        package = package_of(note.place)[0] if note.place else None
+        if package is None:
+            print(plain(f"{path.name}: {note.text}"))
+        else:
+            package.notes.append(note.text)
+    if strays:
+        print(plain(f"{path.name}: not taken for submissions: {', '.join(strays[:5])}"))
     names = Counter(package.name for package in found.values())
     for package in found.values():
-        # its name, not a part of another word or name
-        own = re.compile(rf"(?<![^\W_]){re.escape(safe_name(package.name))}(?![^\W_])")
-        mine = [note for note in whole.notes if own.search(note) and package.number in note]
-        package.notes += mine
         if package.number and (names[package.name] > 1 or package.name in HIDDEN):
             package.name += f" {package.number}"
-    of_all = [note for note in whole.notes if not any(note in p.notes for p in found.values())]
-    strays = [safe_name(name) for name, student in students.items() if student is None]
-    of_all += [f"not taken for submissions: {', '.join(strays[:5])}"] if strays else []
-    for note in of_all:
-        print(plain(f"{path.name}: {note}"))
     return list(found.values())
 
 
-def _is_class(path: Path, files: Files) -> bool:
+def _is_class(path: Path, names: list[str]) -> bool:
     """Whether each folder or archive in ``path`` is a submission, without a platform's names."""
     tops: dict[str, set[str | None]] = {}
-    for name in files:
+    for name in names:
         if _deep(name):
             tops.setdefault(name.partition("/")[0], set()).add(expected(name))
-    flat = any(expected(name) for name in files if "/" not in name)
+    flat = any(expected(name) for name in names if "/" not in name)
     if flat or {"mflib", "notebooks"} & {top.lower() for top in tops} or len(tops) < 2:
         return False
     twice = sum(map(len, tops.values())) > len(set().union(*tops.values()))
@@ -219,20 +249,46 @@ def _deep(name: str) -> bool:
     return "/" in name or name.lower().endswith(ARCHIVES + CLOSED)
 
 
-def _student(name: str) -> Place | None:
-    """Whose file it is, in the layouts of Moodle, nbgrader and Canvas, and its name there."""
-    parts = name.split("/")
-    for n, part in enumerate(parts):
-        rest = parts[n + 1 :]
-        if part == "submitted" and len(rest) > 2:
-            return Place(rest[0], "", "/".join(rest[2:]))
-        match = MOODLE.fullmatch(part)
-        if not match and n < 2:
-            match = CANVAS_HIDDEN.fullmatch(part) or CANVAS.fullmatch(part)
-        if match and (match["file"] or rest):
-            file = "/".join(filter(None, [match["file"], *rest]))
-            late = bool(match.groupdict().get("late"))
-            return Place(_stem(match["name"]), match["number"], file, late)
+def _plainly(name: str) -> Place | None:
+    """Whose file it is, where each folder or archive is a submission."""
+    top, _, rest = name.partition("/")
+    return Place(_stem(top), "", rest or name) if _deep(name) else None
+
+
+def _layout(names: list[str]) -> Callable[[str], Place | None] | None:
+    """How nbgrader, Canvas or Moodle lay out a class, if it is one of theirs: whose a file is.
+
+    One student's files cannot make it seem to be one: most of what lies beside each other, and in
+    every folder of that level, has to be called so.
+    """
+    for level in range(3):
+        parts = [name.split("/") for name in names if level == 0 or _deep(name)]
+        for student, enough in ((_of_nbgrader, 0.0), (_of_platform, 0.5)):
+            beside: dict[tuple, dict[str, bool]] = {tuple(p[:level]): {} for p in parts}
+            for whole in (p for p in parts if len(p) > level):
+                folder, own = beside[tuple(whole[:level])], whole[level]
+                folder[own] = folder.get(own, False) or student(level, whole) is not None
+            fit = (sum(folder.values()) > enough * len(folder) for folder in beside.values())
+            if beside and all(fit):
+                return lambda name, level=level, student=student: student(level, name.split("/"))
+    return None
+
+
+def _of_nbgrader(level: int, whole: list[str]) -> Place | None:
+    parts = whole[level:]  # whatever else lies beside "submitted"
+    if parts[:1] == ["submitted"] and len(parts) > 3:
+        return Place(parts[1], "", "/".join(parts[3:]))
+    return None
+
+
+def _of_platform(level: int, whole: list[str]) -> Place | None:
+    part, *rest = whole[level:] or [""]
+    # what Moodle calls a file has no two numbers; what a student calls one, on Canvas, may be
+    match = CANVAS_HIDDEN.fullmatch(part) or CANVAS.fullmatch(part) or MOODLE.fullmatch(part)
+    if match and (match["file"] or rest):
+        file = "/".join(filter(None, [match["file"], *rest]))
+        late = bool(match.groupdict().get("late"))
+        return Place(_stem(match["name"]), match["number"], file, late)
     return None
 
 
@@ -243,104 +299,173 @@ def _stem(name: str) -> str:
     return name
 
 
-def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[str]]:
+def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[Note]]:
     """The files of a folder or an archive by name, and what is to be said."""
     if path.is_symlink():
-        return {}, ["a link was handed in; hand in the files"]
-    files: Files = {}
-    skipped: set[str] = set()
-    notes: list[str] = []
+        return {}, [Note("", "a link was handed in; hand in the files")]
+    reading = _Reading(opener)
     if path.is_dir():
-        for place, leaf in _walk(path, skipped, notes):
-            found = leaf.lstat()
-            if stat.S_ISREG(found.st_mode):
-                _add(files, place, leaf, found.st_mtime, skipped, notes, opener)
-            else:
-                notes.append(f"{safe_name(place)} {NOT_PLAIN}")
+        reading.level = _level(path)
+        reading.read_folder(path)
     else:
-        _add(files, path.name, path, path.stat().st_mtime, skipped, notes, opener)
+        reading.level = 1
+        reading.add(path.name, path, path.stat().st_mtime)
+    files, notes = reading.files, reading.notes
+    for name in files:
+        if name.lower().endswith(CLOSED):
+            notes.append(
+                Note(name, f"{safe_name(name)} cannot be opened here: pack a .zip instead")
+            )
+    if not path.is_dir():
         prefix = f"{path.name}/"
         files = {name.removeprefix(prefix): file for name, file in files.items()}
-    if skipped:
-        names = ", ".join(sorted(map(plain, skipped))[:6])
-        notes.append(f"skipped, as operating systems and editors leave it: {names}")
+        notes = [Note(n.place.removeprefix(prefix), n.text) for n in notes]
+        notes = [Note("" if n.place == path.name else n.place, n.text) for n in notes]
+    if reading.skipped:
+        names = ", ".join(sorted(map(plain, reading.skipped)))
+        notes.append(Note("", f"skipped, as operating systems and editors leave it: {names}"))
     return files, notes
 
 
-def _walk(folder: Path, skipped: set[str], notes: list[str]) -> Iterator[tuple[str, Path]]:
-    """The files in a folder by their place in it, each folder's own before those beneath.
+def _level(folder: Path) -> int:
+    """How many parts of a path all students share: folders, or an archive, that are alone."""
+    level = 0
+    while True:
+        with os.scandir(folder) as entries:
+            some = islice((e for e in entries if not LEFT.fullmatch(e.name)), MANY)
+            deep = [e for e in some if _deep(e.name) or e.is_dir(follow_symlinks=False)][:2]
+        if len(deep) != 1 or level > 9:
+            return level
+        level += 1
+        if not deep[0].is_dir(follow_symlinks=False):
+            return level
+        folder = Path(deep[0].path)
 
-    Where it is a class, nobody's files can keep the others' from being found.
-    """
-    todo, seen = [folder], Counter()
-    while todo:
-        parent = todo.pop()
-        owner = _owner(parent.relative_to(folder))
-        if seen[owner] > MANY:
-            continue
+
+class _Reading:
+    """A folder or an archive, perhaps of a class, of which nobody may cost more than a budget."""
+
+    def __init__(self, opener: Opener):
+        self.opener = opener
+        self.level = 0  # the part of a path that says whose it is
+        self.files: Files = {}
+        self.notes: list[Note] = []
+        self.skipped: set[str] = set()
+        self.budgets: dict[str, Budget] = {}
+
+    def owner(self, name: str) -> str:
+        parts = name.split("/")
+        level = self.level + (parts[self.level : self.level + 1] == ["submitted"])
+        return "/".join(parts[: level + 1])
+
+    def budget(self, name: str) -> Budget:
+        return self.budgets.setdefault(self.owner(name), Budget())
+
+    def note(self, name: str, text: str) -> None:
+        budget = self.budget(name)
+        budget.notes -= 1
+        if budget.notes >= 0:
+            self.notes.append(Note(name, text))
+
+    def skip(self, name: str) -> None:
+        if len(self.skipped) < 6:
+            self.skipped.add(name[:80])
+
+    def read_folder(self, folder: Path) -> None:
+        """All in it, each folder's own files before those beneath."""
+        todo = [folder]
+        while todo:
+            parent = todo.pop()
+            place = parent.relative_to(folder).as_posix()
+            inside = f"{place}/" if parent != folder else ""
+            budget = self.budget(inside)
+            if budget.files < 0:
+                continue
+            try:
+                with os.scandir(parent) as entries:
+                    found = sorted(islice(entries, MANY + 1), key=lambda entry: entry.name)
+            except OSError as error:  # no right to look, or nested too deeply for a path
+                self.note(inside, f"{safe_name(place)} cannot be opened: {error.strerror}")
+                continue
+            for entry in found:
+                if LEFT.fullmatch(entry.name):
+                    self.skip(entry.name)
+            found = [entry for entry in found if not LEFT.fullmatch(entry.name)]
+            budget.files -= len(found)
+            if budget.files < 0:
+                owner = safe_name(self.owner(inside) or folder.name)
+                self.note(inside, f"{owner}: expected at most {MANY} files")
+            folders = [e for e in found if e.is_dir(follow_symlinks=False)]
+            todo += [Path(e.path) for e in reversed(folders)]
+            for entry in found:
+                if entry not in folders:
+                    self.add_leaf(f"{inside}{entry.name}", Path(entry.path))
+
+    def add_leaf(self, name: str, leaf: Path) -> None:
+        found = leaf.lstat()
+        if stat.S_ISREG(found.st_mode):
+            self.add(name, leaf, found.st_mtime)
+        else:
+            self.note(name, f"{safe_name(name)} {NOT_PLAIN}")
+
+    def add(self, name: str, source: Path | bytes, time: float, depth: int = DEPTH) -> None:
+        """A file under its name, or what is in it if it is an archive."""
+        if not name.lower().endswith(ARCHIVES) or depth == 0:
+            whole = isinstance(source, bytes)
+            read = (
+                partial(bytes, source) if whole else lambda: bounded(source.open("rb"), FILE_SIZE)
+            )
+            self.files[name] = File(read, time)
+            return
+        before = len(self.files)
         try:
-            with os.scandir(parent) as entries:
-                found = sorted(islice(entries, MANY + 1), key=lambda entry: entry.name)
-        except OSError as error:  # no right to look, or nested too deeply for a path
-            name = safe_name(f"{owner} {parent.name}")
-            notes.append(f"{name} cannot be opened: {error.strerror}")
-            continue
-        skipped |= {entry.name for entry in found if LEFT.fullmatch(entry.name)}
-        found = [entry for entry in found if not LEFT.fullmatch(entry.name)]
-        inside = [Path(e.path) for e in found if e.is_dir(follow_symlinks=False)]
-        seen[owner] += len(found)
-        if seen[owner] > MANY:
-            notes.append(f"{safe_name(owner or folder.name)}: expected at most {MANY} files")
-        todo += reversed(inside)
-        for entry in found:
-            if not entry.is_dir(follow_symlinks=False):
-                path = Path(entry.path)
-                yield path.relative_to(folder).as_posix(), path
+            for member in self.opened(name, source):
+                inside = "/".join([name, *_parts(member.name)])
+                left = [part for part in _parts(member.name) if LEFT.fullmatch(part)]
+                budget = self.budget(inside)
+                budget.files -= 1
+                if left:
+                    self.skip(left[0])
+                elif budget.files < 0 or member.problem == TOO_MANY:
+                    if budget.files >= -1:  # said once
+                        self.note(inside, f"{safe_name(inside)} {TOO_MANY}")
+                    budget.files = min(budget.files, -1)
+                elif member.problem == NOT_PLAIN:
+                    self.note(inside, f"{safe_name(inside)} {NOT_PLAIN}")
+                elif inside == name:
+                    continue
+                elif inside.lower().endswith(ARCHIVES) and member.content is not None:
+                    self.add(inside, member.content, time, depth - 1)
+                else:
+                    self.files[inside] = File(member.read, time)
+        except Exception as error:  # the readers of archives raise many kinds on a corrupt one
+            why = f"cannot be opened: {plain(str(error))[:200]}"
+            self.note(name, f"{safe_name(name)} {why}")
+            if len(self.files) == before:  # whose it is, is to be seen all the same
+                self.files[name] = File(Member(name, problem=why).read, time)
+
+    def opened(self, name: str, source: Path | bytes) -> list[Member]:
+        """What is in an archive, as long as its owner has something left for it."""
+        budget, of_class = self.budget(name), name.count("/") < self.level
+        budget.archives -= 1
+        if budget.archives < 0 or budget.seconds <= 0 or budget.bytes <= 0:
+            allowed = Budget()
+            most = f"{allowed.archives} archives, {allowed.seconds:.0f} s to open them"
+            raise ValueError(f"expected at most {most}, {allowed.bytes} bytes in them")
+        share = _top if of_class else _nobody
+        found = list(self.opener(source, name, share, budget))
+        tops = {_top(member.name) for member in found if not LEFT.fullmatch(_top(member.name))}
+        if of_class and len(tops) == 1 and not _deep(tops.pop()):
+            self.level += 1
+        return found
 
 
-def _owner(place: Path) -> str:
-    """Whose a folder is, if it is in a class: see ``_student``."""
-    parts = place.parts
-    return "/".join(parts[: 2 if parts[:1] == ("submitted",) else 1])
+def _top(name: str) -> str:
+    return next(iter(_parts(name)), "")
 
 
-def _add(
-    files: Files,
-    name: str,
-    source: Path | bytes,
-    time: float,
-    skipped: set[str],
-    notes: list[str],
-    opener: Opener,
-    depth: int = DEPTH,
-) -> None:
-    """A file under its name, or what is in it if it is an archive."""
-    if not name.lower().endswith(ARCHIVES) or depth == 0:
-        whole = isinstance(source, bytes)
-        read = partial(bytes, source) if whole else lambda: bounded(source.open("rb"), FILE_SIZE)
-        files[name] = File(read, time)
-        return
-    before = len(files)
-    try:
-        for member in opener(source, name):
-            parts = _parts(member.name)
-            left = [part for part in parts if LEFT.fullmatch(part)]
-            inside = "/".join([name, *parts])
-            if left or not parts:
-                skipped |= set(left[:1])
-            elif member.problem == NOT_PLAIN:
-                notes.append(f"{safe_name(inside)} {NOT_PLAIN}")
-            elif inside.lower().endswith(ARCHIVES) and member.content is not None:
-                _add(files, inside, member.content, time, skipped, notes, opener, depth - 1)
-            else:
-                files[inside] = File(member.read, time)
-            if len(files) > MANY:
-                raise ValueError(f"expected at most {MANY} files")
-    except Exception as error:  # the readers of archives raise many kinds on a corrupt one
-        why = f"cannot be opened: {plain(str(error))[:200]}"
-        notes.append(f"{safe_name(name)} {why}")
-        if len(files) == before:  # whose it is, is to be seen all the same
-            files[name] = File(Member(name, problem=why).read, time)
+def _nobody(name: str) -> str:
+    return ""
 
 
 def _parts(name: str) -> list[str]:

@@ -167,6 +167,68 @@ def test_too_many_files_cost_nobody_else_a_row(tmp_path, monkeypatch):
     assert [p.notes for p in found.values()] == [[], ["bo: expected at most 5 files"], []]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_too_much_in_an_archive_costs_nobody_else_a_row(tmp_path, packed):
+    """Twenty thousand files, thirty archives, fifty links: of mallory's, in the middle."""
+    own = {f"x/{n}.txt": "" for n in range(20_000)} | {"mflib/svd.py": "1"}
+    several = {f"{n}.zip": zipped({"mflib/svd.py": f"{n}"}) for n in range(30)}
+    for what in (own, several):
+        hers = {"work.zip": zipped(what)} if packed else what
+        files = {f"mallory_2_assignsubmission_file_/{n}": text for n, text in hers.items()}
+        for n, who in enumerate(("ann", "zoe"), 3):
+            files[f"{who}_{n}_assignsubmission_file_/work.zip"] = zipped(EIGHT)
+        found = {p.name: p for p in packages([zipped(files, tmp_path / "class.zip")])}
+        assert sorted(found) == ["ann", "mallory", "zoe"]
+        for who in ("ann", "zoe"):
+            assert found[who].notes == []
+            assert len(found[who].files) == 8
+        assert "expected at most" in found["mallory"].notes[0]
+        (tmp_path / "class.zip").unlink()
+
+
+def test_nobodys_names_change_the_layout_of_a_class(tmp_path):
+    honest = {f"{who}/{name}": "1" for who in ("ann", "zoe") for name in NAMES}
+    for name in (
+        "submitted/zoe/ps1/mflib/svd.py",
+        "log_2024_01_notes.txt",
+        "zoe_3_assignsubmission_file_/svd.py",
+        "a_1_2_b.zip",
+    ):
+        files = honest | {f"mallory/{name}": "0", "mallory/mflib/svd.py": "0"}
+        found = packages([zipped(files, tmp_path / "class.zip")])
+        assert sorted(package.name for package in found) == ["ann", "mallory", "zoe"], name
+    alone = dict.fromkeys(NAMES, "1") | {"log_2024_01_notes.txt": ""}
+    (own,) = packages([zipped(alone, tmp_path / "ann.zip")])
+    assert (own.name, len(own.files)) == ("ann", 9)
+
+
+def test_on_canvas_nobody_can_be_somebody_else(tmp_path):
+    """A name of Moodle's within one of Canvas's is a student's own."""
+    files = {
+        "mallory_200_9002_300_assignsubmission_file_svd.py": "0",
+        "zoe_300_9003_svd.py": "1",
+    }
+    found = packages([written(tmp_path / "class", files)])
+    assert [(p.name, p.number) for p in found] == [("mallory", "200"), ("zoe", "300")]
+
+
+def test_notes_are_of_whoever_they_are_about(tmp_path):
+    """Whoever hands in nothing but a link has a row, too, and nobody else its note."""
+    written(tmp_path / "class", {f"ann/{n}": "1" for n in NAMES} | {"zoe/svd.py": "1"})
+    (tmp_path / "class" / "mallory").mkdir()
+    (tmp_path / "class" / "mallory" / "ann copied this from zoe").symlink_to("/etc")
+    found = {p.name: p for p in packages([tmp_path / "class"])}
+    assert sorted(found) == ["ann", "mallory", "zoe"]
+    assert found["ann"].notes == found["zoe"].notes == []
+    assert "is a link" in found["mallory"].notes[0]
+
+
+def test_names_that_become_one(tmp_path):
+    files = {f"{who}/svd.py": who for who in ("zo:e", "zo_e", "zo_e (2)", "ZO_E")}
+    found = {p.name: p.files["svd.py"].read() for p in packages([written(tmp_path / "c", files)])}
+    assert sorted(found.values()) == [b"ZO_E", b"zo:e", b"zo_e", b"zo_e (2)"]
+
+
 def test_names_are_unique_and_what_is_not_there_is_said(tmp_path):
     for folder in ("a", "b"):
         zipped(EIGHT, (tmp_path / folder).mkdir() or tmp_path / folder / "same.zip")
@@ -191,6 +253,7 @@ def test_names_are_unique_and_what_is_not_there_is_said(tmp_path):
         ("caf\udce9", "caf_"),
         ("Zoë Müller", "Zoë Müller"),
         ("x" * 300, "x" * 80),
+        ("\U00020000" * 80, "\U00020000" * 40),
         ("\u202egpj.exe", "_gpj.exe"),
         ("-rf", "rf"),
     ],
