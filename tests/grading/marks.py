@@ -45,9 +45,10 @@ class Options:
     """Of one run of the grader."""
 
     dataset: str
-    secret: int  # the seed of all hidden inputs
+    secret: int  # the seed of all hidden inputs, with what belongs to a submission
     suite: Path  # the package with empty kernels, see ``empty_suite``
     trust: bool = False
+    own: int = 0  # see graded.number_of; lists of all submissions are of one split
     container: bool = False  # it is the sandbox
     alone: bool = False  # nothing else is graded meanwhile
     figures: dict[str, tuple] = field(default_factory=dict)  # see lists.reference_figures, by task
@@ -55,7 +56,7 @@ class Options:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(self.secret + n for n in range(CASES))
+        return tuple(self.secret + self.own + n for n in range(CASES))
 
     def launch(self, command: list[str], folder: Path, seconds: int) -> str:
         """Run a command in the sandbox -> why it ended badly, or nothing."""

@@ -197,9 +197,11 @@ def changes(
     """By cell, what was not reproduced; and of how many cells that count.
 
     Cells that need other tasks, which have ``gaps``, do not count if they fail here, and have no
-    outputs or the same failure in what was handed in. ``only``: the cells to be compared, if not
-    all.
+    outputs or the same failure in what was handed in. That a cell shows nothing, which shows
+    something in the repository, is not reproduced. ``only``: the cells to be compared, if not all.
     """
+    reference = stored_reference(task, min(STORED))
+    shows = {name for name, cell in reference.items() if cell.outputs}
     cells = [c for c in notebook_of(task).cells if c.cell_type == "code"]
     ids = [c.id for c in cells if "skip-execution" not in tags(c)]
     ids = ids if only is None else [name for name in ids if name in only]
@@ -212,6 +214,8 @@ def changes(
         if excused and fails and (nothing or not difference):
             continue
         counted += 1
+        if not difference and name in shows and not came.get("outputs"):
+            difference = "shows nothing, here and in what was handed in"
         if difference:
             found[name] = difference
     return found, counted

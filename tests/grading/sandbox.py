@@ -137,7 +137,7 @@ def _run(
 ) -> Finished:
     group = cgroups.group(how.group if how else "", limits.memory, limits.processes + 50)
     try:
-        with _output() as (file, path), _handed_over(work) as user, filtered(how) as rules:
+        with _output(work) as (file, path), _handed_over(work) as user, filtered(how) as rules:
             entered = path.with_name("entered")
             world = World(work, visible, user, limits, group, how, rules, entered)
             process = subprocess.Popen(
@@ -174,7 +174,7 @@ def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finishe
     """Run as another user, who may neither read the grader nor write what it finds."""
     if os.geteuid() != 0:
         raise UnprotectedError("expected root in the container, to become another user for others")
-    with _output() as (file, path), _handed_over(work) as user:
+    with _output(work) as (file, path), _handed_over(work) as user:
         bounds = [*as_user(user), *bounds_of(limits), f"--nproc={limits.processes}"]
         process = subprocess.Popen(
             [*bounds, *command],
@@ -221,8 +221,9 @@ def remove(folder: Path) -> None:
 
 
 @contextmanager
-def _output() -> Iterator[tuple[object, Path]]:
-    with tempfile.TemporaryDirectory(prefix="output-") as folder:
+def _output(work: Path) -> Iterator[tuple[object, Path]]:
+    # beside the work: it goes with that folder if this process is ended
+    with tempfile.TemporaryDirectory(prefix="output-", dir=work.parent) as folder:
         path = Path(folder) / "output"
         with path.open("wb") as file:
             yield file, path

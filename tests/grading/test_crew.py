@@ -2,18 +2,21 @@
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
+import threading
 import time
 from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import crew
 import grade
 import pytest
 import workplace
-from bounded import BoundError, Bounds, call
+from bounded import BoundError, Bounds, Child, MachineError, call
 from cases import RUBRIC
 from crew import grade_all
 from graded import blank
@@ -129,6 +132,17 @@ def test_no_class_stops(tmp_path, monkeypatch):
     assert not list((tmp_path / "w").iterdir())
 
 
+def no_room(send, package, options, folder):
+    raise MachineError("expected 64 MiB free")
+
+
+def test_the_machine_takes_no_marks(tmp_path, monkeypatch):
+    monkeypatch.setattr(crew, "child", no_room)
+    (one,) = grade_all([Package("a")], OPTIONS, 1, tmp_path / "w", tmp_path / "lock")
+    assert not one.whole
+    assert "had to stop: expected 64 MiB free; grade again" in one.report.notes[0]
+
+
 def test_whoever_must_be_alone_waits(tmp_path):
     beside = workplace.Turn(tmp_path / "lock", alone=False)
     workplace.Turn(tmp_path / "lock", alone=False).over()
@@ -197,6 +211,73 @@ def test_shares_joined_are_what_one_grader_makes(tmp_path, monkeypatch):
     graded("two", "--shard", "1/2")
     assert graded("two", "--merge") == one
     assert {"class.csv", "index.html", "s6.html", "submissions/broken.json"} <= set(one)
+
+
+def test_what_ends_before_its_end_counts_in_part_until_it_is_graded_again(tmp_path, monkeypatch):
+    """Whoever joins the shares sees what one grader would have seen."""
+    zipped({"mflib/svd.py": "1"}, tmp_path / "crash.zip")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    (tmp_path / "log").touch()
+    monkeypatch.setattr(crew, "child", behave)
+    monkeypatch.setattr(grade, "warm_up", lambda options, target: options)
+    found = []
+    for more in ([], ["--merge"], []):
+        given = [str(tmp_path / "crash.zip"), "--into", str(tmp_path / "x"), "--trust", *more]
+        monkeypatch.setattr(sys, "argv", ["grade.py", *given])
+        grade.main()
+        found.append((tmp_path / "x" / "class.csv").read_text(encoding="utf-8-sig"))
+    assert "crash,40.0,0.0" in found[0]
+    assert "killed by signal 15" in found[0]
+    assert found[0] == found[1] == found[2]
+    assert (tmp_path / "log").read_text(encoding="utf-8").split() == ["crash"] * 2
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--secret", "-5"], "expected a number from 0"),
+        (["--secret", "9" * 20], "expected a number from 0"),
+        (["--dataset", "nonsense"], "invalid choice"),
+        (["--again", "ann", "nobody"], "expected --again with names of the class, got nobody"),
+        (["--into", __file__], "error: .*exists"),
+        ([], "secret: expected a number from 0"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence(tmp_path, monkeypatch, capsys, more, says):
+    zipped(EIGHT, tmp_path / "ann.zip")
+    (tmp_path / "into").mkdir()
+    (tmp_path / "into" / "secret").write_text("nothing\n", encoding="utf-8")
+    given = [str(tmp_path / "ann.zip"), "--into", str(tmp_path / "into"), "--trust", *more]
+    monkeypatch.setattr(sys, "argv", ["grade.py", *given])
+    with pytest.raises(SystemExit) as ended:
+        grade.main()
+    assert re.search(says, f"{ended.value} {capsys.readouterr().err}")
+
+
+def test_marks_of_what_has_changed_meanwhile_do_not_stay(tmp_path, monkeypatch):
+    (tmp_path / "class" / "ann").mkdir(parents=True)
+    (tmp_path / "class" / "ann" / "svd.py").write_text("1", encoding="utf-8")
+    (package,) = packages([tmp_path / "class" / "ann"])
+    course = SimpleNamespace(decide=lambda report, handed_in: None)
+    for meanwhile, kept in (("1", True), ("2", False)):
+        whole = grade.Class([package], OPTIONS, course, tmp_path)
+        (tmp_path / "class" / "ann" / "svd.py").write_text(meanwhile, encoding="utf-8")
+        whole.take_new(crew.Graded(package, blank(package, OPTIONS), whole=True))
+        assert (whole.reports["ann"].content == whole.prints["ann"]) == kept
+        assert any("while it was graded" in n for n in whole.reports["ann"].notes) != kept
+
+
+def breaks_off(send):
+    """Dies within a message that is longer than what a pipe takes at once."""
+    threading.Timer(0.3, os._exit, [9]).start()
+    send({"text": "x" * 500_000})
+
+
+def test_who_dies_while_saying_something_was_killed():
+    child = Child(breaks_off, bounds=replace(SMALL, message=2**20))
+    time.sleep(0.6)
+    assert child.message() is None
+    assert child.ended == "exit code 9"
 
 
 def test_one_secret_for_a_folder(tmp_path):

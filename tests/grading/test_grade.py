@@ -16,6 +16,7 @@ import reproduced
 import scipy.sparse as sp
 from bounded import Bounds
 from cases import OUTPUTS, RUBRIC
+from graded import number_of
 from judge import NOT_ATTEMPTED, Verdict
 from lists import ndcg, share
 from marks import known
@@ -128,6 +129,7 @@ def stored_cells(task):
     stored = {c.id: nbformat.v4.new_code_cell(c.source, id=c.id) for c in cells}
     for cell in stored.values():
         cell.execution_count = 1
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="shown")]
     return stored
 
 
@@ -149,6 +151,24 @@ def test_a_gap_elsewhere_costs_no_reproducibility():
     alone, counted = reproduced.changes("als", stored, executed, set())
     assert (list(alone), counted) == (["similarity"], whole[1])
     assert reproduced.changes("als", stored, {}, {"svd"})[0]["imports"] == "not executed here"
+
+
+def test_cells_that_show_nothing_are_not_reproduced():
+    """As where a notebook was switched off before it was handed in, and is so here."""
+    stored, executed = stored_cells("als"), stored_cells("als")
+    for cells in (stored, executed):
+        cells["curve"].outputs = cells["imports"].outputs = []
+    assert list(reproduced.changes("als", stored, executed, set())[0]) == ["curve"]
+
+
+def test_hidden_inputs_belong_to_what_was_written():
+    """Whoever has seen them on the page cannot hand in a table; outputs change nothing."""
+    one = Submission({"svd": b"1"}, {"svd/ndcg": [("a", "1")]})
+    numbers = {number_of(given) for given in (one, replace(one, notes=["x"], stored={"svd": {}}))}
+    numbers |= {number_of(replace(one, modules={"svd": b"2"}))}
+    numbers |= {number_of(replace(one, answers={"svd/ndcg": [("a", "2")]}))}
+    assert len(numbers) == 3
+    assert replace(OPTIONS, own=5).seeds[0] == OPTIONS.seeds[0] + 5
 
 
 def test_public_outputs_count_as_far_as_the_kernels_are_right(tmp_path):

@@ -5,10 +5,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cgroups
 import pytest
 import sandbox
 import seccomp
 import watch
+from bounded import MachineError
 from sandbox import Limits, protections, remove, run
 
 MISSING = [tool for tool, there in protections().items() if not there]
@@ -126,6 +128,38 @@ def test_the_disk_is_not_filled(execute):
     fill = "for n in range(10_000): open(str(n), 'wb').write(bytes(2**20))"
     finished, _ = execute(fill, Limits(seconds=60, file_size=2**30, disk=2**27))
     assert (finished.code, finished.ended) == (None, "for filling the disk")
+
+
+def test_a_full_disk_is_the_machines_fault(execute, monkeypatch):
+    monkeypatch.setattr(watch, "ROOM", 2**62)
+    with pytest.raises(MachineError, match="free on the disk of"):
+        execute("raise OSError('no space left')")
+
+
+@pytest.mark.skipif(not sandbox.strength().group.startswith("version"), reason="no control groups")
+def test_a_sandbox_that_was_not_entered_is_the_machines_fault(execute, monkeypatch):
+    """Another grader has removed its group; strangers' code cannot pretend that."""
+    made = cgroups.group
+
+    def gone(*arguments):
+        group = made(*arguments)
+        group.close()
+        return group
+
+    monkeypatch.setattr(cgroups, "group", gone)
+    with pytest.raises(MachineError, match=r"could not be entered: .*cgroup\.procs"):
+        execute("print(1)")
+
+
+@pytest.mark.skipif(not sandbox.strength().group.startswith("version"), reason="no control groups")
+def test_groups_of_other_graders_stay(monkeypatch):
+    kind = sandbox.strength().group
+    group = cgroups.group(kind, 2**28, 50)
+    cgroups._swept(kind)
+    assert all(folder.is_dir() for folder in group.folders)
+    monkeypatch.setattr(cgroups, "OLD", -60)
+    cgroups._swept(kind)
+    assert not any(folder.is_dir() for folder in group.folders)
 
 
 def test_files_are_counted(execute):

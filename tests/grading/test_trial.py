@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -153,6 +154,10 @@ def test_pickles_and_bombs_are_refused(tmp_path):
     file = tmp_path / "0.npz"
     np.savez(file, a=np.array([print], dtype=object))
     with pytest.raises(ValueError, match="Object arrays"):
+        arrays_of(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", b"not an array")
+    with pytest.raises(ValueError, match="expected arrays, got other bytes called a"):
         arrays_of(file)
     np.savez_compressed(file, bomb=np.zeros(2**24))
     with pytest.raises(ValueError, match="expected at most"):

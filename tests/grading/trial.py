@@ -145,7 +145,10 @@ def arrays_of(file: Path) -> dict[str, np.ndarray]:
         if (size := sum(entry.file_size for entry in archive.infolist())) > ARRAYS:
             raise ValueError(f"expected at most {ARRAYS} bytes of arrays, got {size}")
     with np.load(file, allow_pickle=False) as stored:
-        return {key: stored[key] for key in stored.files}
+        found = {key: stored[key] for key in stored.files}
+    if other := [key for key, array in found.items() if not isinstance(array, np.ndarray)]:
+        raise ValueError(f"expected arrays, got other bytes called {other[0]}")
+    return found
 
 
 def verdicts(

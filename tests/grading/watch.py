@@ -17,6 +17,7 @@ from bounded import MachineError
 from cgroups import Group
 
 EVERY = 0.5  # seconds
+SELDOM = 50  # times as long as it takes, until the files are counted again
 GREEDY = 1.3  # cores
 LAST = 19  # niceness
 ROOM = 2**26  # bytes
@@ -45,6 +46,7 @@ class Watch:
         self.pid, self.work, self.limits, self.group = pid, work, limits, group
         self.start = self.looked = self.since = time.monotonic()
         self.cpu_seconds = self.cpu_then = 0.0
+        self.walked = self.walking = 0.0  # when the files were counted, and seconds that it took
         self.looks = self.ready = 0
         self.ended = ""
 
@@ -67,7 +69,7 @@ class Watch:
             return f"{BY_CLOCK}: it has waited for {limits.idle:.0f} s"
         if now > self.start + limits.seconds:
             return f"{BY_CLOCK}: it took more than {limits.seconds:.0f} s"
-        if why := too_much_in(self.work, limits.disk, limits.files):
+        if why := self._too_much(now):
             return why
         ensure_room(self.work)
         if self.group.ran_out() or self._too_large(processes):
@@ -93,6 +95,15 @@ class Watch:
             first = psutil.Process(self.pid)
             return [first, *first.children(recursive=True)]
         return []
+
+    def _too_much(self, now: float) -> str:
+        """What is too much on the disk; many files are counted less often."""
+        if now < self.walked + SELDOM * self.walking:
+            return ""
+        begun = time.process_time()
+        why = too_much_in(self.work, self.limits.disk, self.limits.files)
+        self.walked, self.walking = now, time.process_time() - begun
+        return why
 
     def _too_large(self, processes: list[psutil.Process]) -> bool:
         if self.group.counts_memory:
