@@ -6,6 +6,7 @@ Each is written into a folder and graded in a class, beside somebody honest.
 import io
 import json
 import os
+import tarfile
 import zipfile
 from base64 import b64encode
 from collections.abc import Callable
@@ -123,6 +124,46 @@ def bomb(folder: Path) -> None:
         archive.writestr("work.zip", inner.getvalue())
 
 
+def several(inner: str, content: bytes, how_many: int) -> Callable[[Path], None]:
+    """A zip with so many archives; each has what it is called in it."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir(parents=True)
+        with zipfile.ZipFile(folder / "work.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for n in range(how_many):
+                archive.writestr(f"{n}/{inner}", content)
+
+    return make
+
+
+def zip_of_zeros() -> bytes:
+    """An archive in an archive: 95 MiB of zeros, which is no archive."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.zip", bytes(95 * 2**20))
+    return target.getvalue()
+
+
+def tar_of_zeros() -> bytes:
+    """Some kilobytes, of which a reader unpacks a gigabyte."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w:bz2") as archive:
+        entry = tarfile.TarInfo("svd.py")
+        entry.size = 2**30
+        archive.addfile(entry, Zeros(2**30))
+    return target.getvalue()
+
+
+class Zeros(io.RawIOBase):
+    def __init__(self, size: int):
+        self.left = size
+
+    def read(self, size: int = -1) -> bytes:
+        size = min(size, self.left)
+        self.left -= size
+        return bytes(size)
+
+
 def many_files(folder: Path, how_many: int = 50_000) -> None:
     (folder / "mflib").mkdir(parents=True)
     for n in range(how_many):
@@ -171,6 +212,11 @@ HEADER = """import io, os, zipfile
     content = b"\\x93NUMPY\\x01\\x00" + len(header).to_bytes(2, "little") + header
     with zipfile.ZipFile("0.npz", "w") as archive: archive.writestr("7/0/0.npy", content)
     open("results.jsonl", "a").write('{"unit": 0}\\n'); os._exit(0)"""
+BYTES = """import os, zipfile
+    with zipfile.ZipFile("0.npz", "w") as archive:
+        archive.writestr("7/0/0", "no array")
+    open("results.jsonl", "a").write('{"unit": 0}\\n'); os._exit(0)"""
+READ = "raise ValueError(open('job.json').read()[:60])"
 INVALID = [{"output_type": "x"}] * 60_000  # 1.9 MB
 STATEMENTS = "0;" * 2**19
 PARTS = "f'" + "{a}" * 170_000 + "'"
@@ -212,10 +258,18 @@ ATTACKS = {
     "a header of 10^12 numbers": harm(HEADER, "the results cannot be read"),
     "a megabyte of 0;": with_source(STATEMENTS),
     "an f-string of 170,000 parts": with_source(PARTS),
+    "bytes in place of arrays": harm(BYTES, "expected arrays, got other bytes"),
+    "the hidden inputs read": harm(READ, r"raises ValueError: ..seeds.: \[\d{5}", 3.8),
     "60,000 outputs of no form": Attack(with_invalid, "cells have the outputs", 21.8),
     "a picture whose header lies": Attack(with_figure, "cells have the outputs", 24.8),
     "a zip of 300,000 entries": Attack(entries, "expected at most 20000 files", 0.0),
     "zips in a zip, gigabytes in each": Attack(bomb, "expected at most", 0.0),
+    "40 zips of a hundred MiB in zips": Attack(
+        lambda f: several("a.zip", zip_of_zeros(), 40)(f), "expected at most 20 archives", 0.0
+    ),
+    "24 archives that unpack to a gigabyte": Attack(
+        lambda f: several("a.tar.bz2", tar_of_zeros(), 24)(f), "more than|expected at most", 0.0
+    ),
     "a folder of 50,000 files": Attack(many_files, "expected at most 20000 files", 0.0),
     "a folder of 3,000 folders in folders": Attack(nested, "cannot be opened|none of the", 0.0),
 }

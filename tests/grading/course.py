@@ -67,14 +67,20 @@ class Course:
         said = []
         for target, sheet, column in self.exports:
             marks: dict[int, Mark] = {}
+            claimed: dict[int, list[str]] = {}
             for report in reports:
                 person, why = self._person(sheet, report.name)
                 if person is None:
                     said.append(why)
-                elif person.row.line in marks:
-                    said.append(f"{sheet.table.at(person.row)}: {report.name} is there twice")
-                else:
-                    marks[person.row.line] = Mark(report.total, feedback(report))
+                    continue
+                names = claimed.setdefault(person.row.line, [])
+                names.append(report.name)
+                marks[person.row.line] = Mark(report.total, feedback(report))
+                if len(names) == 2:
+                    both = f"{' and '.join(names)} would be of one person: fill it in by hand"
+                    said.append(f"{sheet.table.at(person.row)}: {both}")
+            for line in (line for line, names in claimed.items() if len(names) > 1):
+                del marks[line]  # whose it is cannot be known
             write_table(target, sheet.filled(marks, column))
             said.append(f"{target.name}: {len(marks)} of {len(sheet.people)} rows are filled in")
         return said

@@ -161,6 +161,17 @@ def test_pseudonyms_in_pages_names_in_exports(tmp_path):
         course_of(options("--anonymous", target / "key.csv"), found, target)
 
 
+def test_of_two_who_would_be_one_person_neither_is_filled_in(tmp_path):
+    sheet = tmp_path / "m.csv"
+    sheet.write_text(f"{MOODLE}Participant 7,Jane Doe,j@x.org,,,100,\n", encoding="utf-8")
+    found = [package_of("Jane Doe", number="7"), package_of("Mal", number="7")]
+    course = course_of(options("--moodle", sheet), found, tmp_path)
+    said = course.export([report_of(package.name) for package in found])
+    assert said[0].endswith("Jane Doe and Mal would be of one person: fill it in by hand")
+    assert said[1] == "moodle.csv: 0 of 1 rows are filled in"
+    assert read_table(tmp_path / "moodle.csv").rows[0].cells["Grade"] == ""
+
+
 def test_a_line_for_the_platform():
     report = report_of(points=5.0, late="soft", most=20.0, earlier={"total": 24.0})
     report.overrides = [{"task": "", "part": "total", "points": None, "comment": "=1"}]
