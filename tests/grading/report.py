@@ -23,7 +23,7 @@ POINTS = {
 REASON = 2_000  # characters of one text
 TEXTS = 15_000  # characters of all of a kind in a task
 SOURCE, SOURCES = 20_000, 100_000  # characters of one answer, of all
-SIZE = 2**21  # bytes of a report
+SIZE = 2**23  # bytes of a report as it is written, with its indents
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")  # differs from run to run
 
 
