@@ -74,7 +74,7 @@ class Budget:
     """What one student's files may still cost."""
 
     bytes: int = PART  # taken out of archives
-    seconds: float = 60.0  # of the processor, to open them
+    seconds: float = 40.0  # of the processor, to open them
     archives: int = 20
     files: int = field(default_factory=lambda: MANY)
     notes: int = 50
