@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 WHOLE = 2 * 2**30  # bytes of all that is taken out of one
-PART = 2**28  # of what one student may have in it, or in several
+PART = 2**28  # bytes of what one student's archives may give, all together
 MANY = 20_000  # files of one student
-CLASS = 20 * MANY  # of all
+CLASS = 20 * MANY  # files in an archive of many students
 NAME = 500  # characters, folders included
 NOT_PLAIN = "is a link, or no file; hand in the file"
 TOO_MANY = f"and what follows is not read: expected at most {MANY} files"
@@ -39,8 +39,8 @@ def unpacked(
     source: Path | bytes,
     kind: str,
     wanted: Callable[[str], int],
-    share: Callable[[str], str] = lambda name: "",
-    most: int = PART,
+    share: Callable[[str], str],
+    most: int,
 ) -> Iterator[Member]:
     """The files in an archive; of those that are ``wanted``, up to so many bytes, the content.
 

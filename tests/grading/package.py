@@ -319,8 +319,8 @@ def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[Note]]:
     if not path.is_dir():
         prefix = f"{path.name}/"
         files = {name.removeprefix(prefix): file for name, file in files.items()}
-        notes = [Note(n.place.removeprefix(prefix), n.text) for n in notes]
-        notes = [Note("" if n.place == path.name else n.place, n.text) for n in notes]
+        places = ["" if n.place == path.name else n.place.removeprefix(prefix) for n in notes]
+        notes = [Note(place, n.text) for place, n in zip(places, notes, strict=True)]
     if reading.skipped:
         names = ", ".join(sorted(map(plain, reading.skipped)))
         notes.append(Note("", f"skipped, as operating systems and editors leave it: {names}"))

@@ -200,7 +200,7 @@ def changes(
     outputs or the same failure in what was handed in. That a cell shows nothing, which shows
     something in the repository, is not reproduced. ``only``: the cells to be compared, if not all.
     """
-    reference = stored_reference(task, min(STORED))
+    reference = stored_reference(task, "ml-100k")  # on the other data set the same cells do
     shows = {name for name, cell in reference.items() if cell.outputs}
     cells = [c for c in notebook_of(task).cells if c.cell_type == "code"]
     ids = [c.id for c in cells if "skip-execution" not in tags(c)]
