@@ -7,177 +7,183 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.matrices import interactions, likes_of
+from mflib.inputs import likes_of, nonnegative_float, positive_float, positive_int
 from mflib.model import FactorModel
-from mflib.parameters import NotNegative, Positive, Size
 from mflib.sampling import TRAINING, Unliked, generator
-from mflib.training import Batch, epochs
+from mflib.sparse import Entries, csr_tensor, interactions, partition, sampled_product
+from mflib.training import Batch, epochs, row_rates
+
+BOUND = 4.0  # of a row's learning rate times its occurrences in a batch
 
 
 def bpr_step(
     P: Tensor,
     Q: Tensor,
     b: Tensor,
-    users: Tensor,
-    positives: Tensor,
+    likes: Entries,
     negatives: Tensor,
     learning_rate: float,
     user_regularization: float,
     item_regularization: float,
 ) -> Tensor:
-    """One step of gradient descent on a batch of triples; updates P, Q, b in place.
+    """Take one step of gradient descent on a batch of triples, updating P, Q and b in place.
 
-    Minimises, over the triples (u, i, j) of the batch, with x = b_i - b_j + p_u·(q_i - q_j),
+    The step minimises, over the triples (u, i, j) of the batch, with x = b_i - b_j + p_u·(q_i -
+    q_j),
 
         sum  -ln sigma(x) + lambda_U/2 |p_u|^2 + lambda_I/2 (|q_i|^2 + |q_j|^2 + b_i^2 + b_j^2)
 
-    Gradients are summed at the values the batch started with: a batch of one triple is the update
-    of Rendle et al. 2009, figure 4.
+    All gradients are taken at the values from before the step. A user with n_u triples in the batch
+    moves at the rate min(learning_rate, 4 / n_u); an item that occurs n_i times, as i or as j, at
+    min(learning_rate, 4 / n_i). For a batch of one triple this is the update of Rendle et al. 2009,
+    figure 4.
 
     Parameters
     ----------
-    P, Q
-        Factors, U x F and I x F.
-    b
-        Biases of the items, I.
-    users, positives, negatives
-        u, the liked i and the other j of each triple, int64, B.
-    learning_rate
-        The length of the step.
-    user_regularization, item_regularization
-        lambda_U and lambda_I.
+    P, Q : tensors, shapes (U, F) and (I, F)
+        Factors.
+    b : tensor, shape (I,)
+        Biases of the items.
+    likes : Entries, shape (U, I)
+        The n pairs (u, i) of a user and a liked item: ``likes.rows`` and ``likes.columns``.
+    negatives : integer tensor, shape (n,)
+        The other item j of each pair.
+    learning_rate, user_regularization, item_regularization : float
+        The step length, lambda_U and lambda_I.
 
     Returns
     -------
-    -ln sigma(x) of each triple, B.
+    tensor, shape (n,)
+        -ln sigma(x) of each triple, without the penalty.
     """
-    p = P.index_select(0, users)  # B x F
-    qi, qj = Q.index_select(0, positives), Q.index_select(0, negatives)  # B x F
-    bi, bj = b.index_select(0, positives), b.index_select(0, negatives)  # B
-    difference = qi - qj  # B x F
-    x = bi - bj + (p * difference).sum(1)  # B
-    step = learning_rate * torch.sigmoid(-x)  # B: how far the triple is from being learned
-    step_p = step[:, None] * p  # B x F
-    shrink_p = learning_rate * user_regularization
-    shrink_q = learning_rate * item_regularization
-    step_difference = difference.mul_(step[:, None])  # difference is not needed again
-    P.index_add_(0, users, step_difference.sub_(p, alpha=shrink_p))
-    Q.index_add_(0, positives, torch.sub(step_p, qi, alpha=shrink_q))
-    Q.index_add_(0, negatives, torch.add(step_p, qj, alpha=shrink_q).neg_())
-    b.index_add_(0, positives, step - shrink_q * bi)
-    b.index_add_(0, negatives, -step - shrink_q * bj)
+    others = likes.with_columns(negatives)
+    users, i, j = likes.rows, likes.columns, others.columns  # n
+    n_u = likes.row_counts.to(P.dtype)
+    n_i = (likes.column_counts + others.column_counts).to(P.dtype)
+    rate_u, rate_i = row_rates(learning_rate, n_u, BOUND), row_rates(learning_rate, n_i, BOUND)
+    keep_u = 1 - rate_u * user_regularization * n_u  # what the penalty leaves
+    keep_i = 1 - rate_i * item_regularization * n_i
+
+    x = b.index_select(0, i) - b.index_select(0, j) + likes.dot(P, Q) - others.dot(P, Q)
+    pull = torch.sigmoid(-x)  # n; 1 where the order is wrong, 0 where it has been learned
+    step_u = pull * rate_u.index_select(0, users)
+    step_i, step_j = pull * rate_i.index_select(0, i), pull * rate_i.index_select(0, j)
+
+    step_Q = likes.transposed(step_i) @ P  # I x F, from P before its update
+    step_Q.addmm_(others.transposed(step_j), P, alpha=-1)
+    P.mul_(keep_u[:, None]).addmm_(likes.matrix(step_u), Q)
+    P.addmm_(others.matrix(step_u), Q, alpha=-1)
+    Q.mul_(keep_i[:, None]).add_(step_Q)
+    b.mul_(keep_i).add_(likes.column_sums(step_i)).sub_(others.column_sums(step_j))
     return torch.nn.functional.softplus(-x)
 
 
-def hardest(P: Tensor, Q: Tensor, b: Tensor, users: Tensor, candidates: Tensor) -> Tensor:
-    """The candidate with the highest score b_j + p_u·q_j, for each user.
+def hardest(P: Tensor, Q: Tensor, b: Tensor, likes: Entries, candidates: Tensor) -> Tensor:
+    """Return the candidate with the highest score b_j + p_u·q_j for each like.
 
     Parameters
     ----------
-    P, Q, b
-        As of ``bpr_step``.
-    users
-        int64, B.
-    candidates
-        Items, a column for each user, int64, D x B.
+    P, Q, b : tensors
+        See ``bpr_step``.
+    likes : Entries, shape (U, I)
+        n pairs of a user and a liked item.
+    candidates : integer tensor, shape (n, D)
+        Items, a row for each like.
 
     Returns
     -------
-    int64, B; of equals the first.
+    integer tensor, shape (n,)
+        Ties go to the first candidate.
     """
-    if len(candidates) == 1:
-        return candidates[0]
-    q = Q.index_select(0, candidates.view(-1)).view(*candidates.shape, -1)  # D x B x F
-    scores = b[candidates] + q.mul_(P.index_select(0, users)).sum(2)  # D x B
-    return candidates.gather(0, scores.argmax(0, keepdim=True))[0]
-
-
-class Triples:
-    """What an epoch visits: every like, with new items that the user has not liked.
-
-    Parameters
-    ----------
-    likes
-        CSR matrix, U x I. The likes of a user who likes everything teach nothing and are left out.
-    draws
-        How many items are drawn for each like.
-    """
-
-    def __init__(self, likes: sp.csr_matrix, draws: int):
-        self.draws = draws
-        users, items = interactions(likes)
-        self.unliked = Unliked(likes)
-        useful = (self.unliked.count.index_select(0, users) > 0).nonzero()[:, 0]
-        self.users, self.items = users.index_select(0, useful), items.index_select(0, useful)
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def batch(self, chosen: Tensor, rng: torch.Generator) -> Batch:
-        users = self.users.index_select(0, chosen)
-        return {
-            "users": users,
-            "positives": self.items.index_select(0, chosen),
-            "candidates": self.unliked.sample(users.repeat(self.draws), rng).view(-1, len(users)),
-        }
+    n, D = candidates.shape
+    if D == 1:
+        return candidates[:, 0]
+    columns, pointers = candidates.reshape(-1), likes.row_pointers * D
+    pattern = csr_tensor(pointers, columns.to(pointers.dtype), P.new_zeros(n * D), likes.shape)
+    scores = sampled_product(pattern, P, Q) + b.index_select(0, columns)
+    return candidates.gather(1, scores.view(n, D).argmax(1, keepdim=True))[:, 0]
 
 
 @dataclass(eq=False, kw_only=True)
 class BPR(FactorModel):
-    """Scores b_i + p_u·q_i rank each liked item above an item that the user has not liked.
+    """Rank each liked item above the items that the user has not liked, by b_i + p_u·q_i.
 
-    Maximises the probability sigma(s_ui - s_uj) of that over all such pairs, with an L2 penalty
-    (see ``bpr_step``), by mini-batch SGD: an iteration visits every like once, with a j from what
+    Maximises the probability sigma(s_ui - s_uj) over all such pairs, with an L2 penalty (see
+    ``bpr_step``), by mini-batch SGD. An iteration visits every like once, each with one item j that
     the user has not liked (Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian
-    Personalized Ranking from Implicit Feedback", UAI 2009). There j is one uniform draw; here it
-    is the highest-scored of ``draws`` of them (Zhang, Chen, Wang, Yu, "Optimizing Top-N
+    Personalized Ranking from Implicit Feedback", UAI 2009). In the paper j is drawn uniformly. Here
+    it is the highest-scoring of ``draws`` uniform draws (Zhang, Chen, Wang, Yu, "Optimizing Top-N
     Collaborative Filtering via Dynamic Negative Item Sampling", SIGIR 2013). Values above 0 are
     likes; all others are not.
 
     Parameters
     ----------
-    learning_rate
-        That of the first iteration.
-    user_regularization, item_regularization
-        lambda_U and lambda_I, the weights of the penalty. More draws need larger ones: for a
-        single draw 0.05 and 0.003 were found.
-    draws
-        Of how many items that the user has not liked the highest-scored is j; 1: as in the paper.
-    decay
-        What the learning rate is multiplied by after each iteration.
-    batch_size
-        Triples in a step.
-    init_std
-        Standard deviation of the first factors.
+    learning_rate : float
+        The learning rate of the first iteration.
+    user_regularization, item_regularization : float
+        lambda_U and lambda_I, the weights of the penalty. More draws need larger values; a search
+        with one draw found 0.05 and 0.003.
+    draws : int
+        The number of unliked items of which the highest-scoring becomes j; 1 as in the paper.
+    decay : float
+        The factor that multiplies the learning rate after each iteration.
+    batches : int
+        The number of batches, and thus of steps, in an iteration.
+    init_std : float
+        The standard deviation of the initial factors.
+    factors, iterations, random_state, dtype, device
+        See ``FactorModel``.
     """
 
-    learning_rate: NotNegative = 0.3
-    user_regularization: NotNegative = 0.1
-    item_regularization: NotNegative = 0.008
-    draws: Size = 4
-    decay: Positive = 0.91
-    iterations: Size = 40
-    batch_size: Size = 4096
-    init_std: NotNegative = 0.1
+    learning_rate: float = 0.3
+    user_regularization: float = 0.1
+    item_regularization: float = 0.008
+    draws: int = 4
+    decay: float = 0.91
+    iterations: int = 40
+    batches: int = 32
+    init_std: float = 0.1
+
+    def _validate(self) -> None:
+        super()._validate()
+        for name in ("learning_rate", "user_regularization", "item_regularization", "init_std"):
+            setattr(self, name, nonnegative_float(name, getattr(self, name)))
+        self.decay = positive_float("decay", self.decay)
+        for name in ("draws", "batches"):
+            setattr(self, name, positive_int(name, getattr(self, name)))
 
     def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         likes = likes_of(user_items)
-        triples = Triples(likes, self.draws)
-        if not len(triples):
+        unliked = Unliked(likes)
+        # A user who likes everything has no negatives.
+        trainable = sp.diags_array(unliked.count.numpy() > 0, dtype=bool) @ likes
+        trainable.eliminate_zeros()
+        if not trainable.nnz:
             got = f"only users who like all {likes.shape[1]} items, or none"
-            raise ValueError(f"expected users who like some items, got {got}")
+            raise ValueError(f"expected users who like some but not all items, got {got}")
         self._initialise(likes, self.init_std)
-        return epochs(self, triples, generator(self.seed, TRAINING))
+        rng = generator(self.seed, TRAINING)
+        users, items = interactions(sp.csr_matrix(trainable))
+        batches = []
+        for part in map(torch.from_numpy, partition(trainable, self.batches, rng)):
+            entries = Entries.at(users[part], items[part], likes.shape)
+            batches.append({"likes": entries.to(self.device)})
+
+        def draw(batch: Batch, rng: torch.Generator) -> Batch:
+            of_likes = batch["likes"].rows.cpu().long().repeat_interleave(self.draws)
+            candidates = unliked.sample(of_likes, rng).view(-1, self.draws)
+            return batch | {"candidates": candidates.to(self.device)}
+
+        return epochs(self, batches, rng, draw)
 
     def _step(self, batch: Batch, learning_rate: float) -> Tensor:
-        P, Q, b, users = self.user_factors, self.item_factors, self.item_biases, batch["users"]
+        P, Q, b, likes = self.user_factors, self.item_factors, self.item_biases, batch["likes"]
         return bpr_step(
             P=P,
             Q=Q,
             b=b,
-            users=users,
-            positives=batch["positives"],
-            negatives=hardest(P, Q, b, users, batch["candidates"]),
+            likes=likes,
+            negatives=hardest(P, Q, b, likes, batch["candidates"]),
             learning_rate=learning_rate,
             user_regularization=self.user_regularization,
             item_regularization=self.item_regularization,

@@ -61,9 +61,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mflib.als import ALS, balanced
-from mflib.matrices import cells_of, shards
+from mflib.inputs import cells_of, shards
 from mflib.model import Callback, Side, read_whole, write
-from mflib.parameters import add_options, normalise
+from mflib.inputs import add_options, normalise
 
 LEARNED = ("user_factors", "item_factors", "history", "seed")
 

@@ -1,4 +1,6 @@
-"""How good a model is: errors of ratings, per-user ranking metrics, what a catalogue is used."""
+"""Rating errors, per-user ranking metrics, catalogue coverage, quality of similar items."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -6,26 +8,40 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import ArrayLike
 
-from mflib.matrices import UserItems, as_csr, row_blocks, transposed_hint
+from mflib.inputs import (
+    Ids,
+    Seed,
+    UserItems,
+    as_csr,
+    as_ids,
+    positive_int,
+    seed_of,
+    share,
+    transposed_hint,
+)
 from mflib.model import FactorModel
-from mflib.parameters import size
-from mflib.sampling import Seed, seed_of
-from mflib.threads import pool
+from mflib.ranking import Metric
+from mflib.sparse import row_blocks
+from mflib.training import thread_pool
+
+ARTICLE = r", (the|a|an|le|la|les|das|der|die)$"
+NUMBER = r" (part )?([2-9]|1\d|i{1,3}|iv|v|vi{1,3}|ix|x)( 1/2)?$"
 
 
 def rmse(estimates: ArrayLike, ratings: ArrayLike) -> float:
-    """Root mean squared error, in stars; both n, ValueError otherwise or if n is 0."""
+    """Return the root mean squared error of n >= 1 estimates, in stars."""
     return float(np.sqrt(np.mean(_errors(estimates, ratings) ** 2)))
 
 
 def mae(estimates: ArrayLike, ratings: ArrayLike) -> float:
-    """Mean absolute error, in stars; both n, ValueError otherwise or if n is 0."""
+    """Return the mean absolute error of n >= 1 estimates, in stars."""
     return float(np.mean(np.abs(_errors(estimates, ratings))))
 
 
 def _errors(estimates: ArrayLike, ratings: ArrayLike) -> np.ndarray:
+    """Return estimates - ratings; raise ValueError unless both have the same shape, not empty."""
     estimates, ratings = np.asarray(estimates, np.float64), np.asarray(ratings, np.float64)
-    if estimates.shape != ratings.shape:  # numpy would compare each with each
+    if estimates.shape != ratings.shape:  # numpy would broadcast
         got = f"shapes {estimates.shape} and {ratings.shape}"
         raise ValueError(f"expected as many estimates as ratings, got {got}")
     if not ratings.size:
@@ -36,57 +52,60 @@ def _errors(estimates: ArrayLike, ratings: ArrayLike) -> np.ndarray:
 def ranking_metrics(
     model: FactorModel, train: UserItems, test: UserItems, N: int = 10
 ) -> pd.DataFrame:
-    """Rank all items but those of ``train`` and see where those of ``test`` stand.
+    """Rank all items except those of ``train`` and score the positions of those of ``test``.
 
-    Take ``.mean()`` of the result. Ties count against the model: a test item ranks behind all other
-    items of the same score.
+    Use ``.mean()`` of the result for the usual averages over users. Ties count against the model: a
+    test item is ranked below all other items with the same score.
 
     Parameters
     ----------
-    model
+    model : FactorModel
         A fitted model of U users and I items.
-    train, test
-        Scipy sparse matrices, U x I, without a common cell; only positive cells of ``test`` count.
-    N
+    train, test : scipy sparse matrices, shape (U, I)
+        Without common entries; only positive entries of ``test`` count.
+    N : int
         The length of the list.
 
     Returns
     -------
-    A row for each user with at least one positive test cell, float64, indexed by user id:
+    DataFrame
+        A row for each user with at least one positive test entry, indexed by user id. A *hit* is a
+        test item among the first N.
 
-    - precision: hits among the first N, divided by N;
-    - recall: hits among the first N, divided by the number of test items;
-    - ndcg: sum of 1 / log2(1 + rank) over the hits among the first N, divided by its maximum;
-    - map: sum over the hits among the first N of the precision up to their rank, divided by min(N,
-      number of test items);
-    - auc: share of the pairs (test item, other item) in the right order; .5 where there is no pair.
+        - precision: number of hits / N;
+        - recall: number of hits / number of test items;
+        - ndcg: sum of 1 / log2(1 + rank) over the hits, divided by its maximum;
+        - map: sum over the hits of the precision up to their rank, divided by min(N, number of test
+          items);
+        - auc: the share of pairs (test item, other item) in the right order; 0.5 without pairs.
 
     Raises
     ------
     ValueError
-        The shapes are not the model's, a cell is in both matrices, ``test`` has no positive cell,
-        or N is below 1.
+        The shapes are not the model's, an entry is in both matrices, ``test`` has no positive
+        entry, or N is not a whole number >= 1.
     """
-    N = size("N", N)
+    N = positive_int("N", N)
     known, wanted = as_csr(train), as_csr(test) > 0
     _check_shape(model, known, "train")
     _check_shape(model, wanted, "test")
     if known.multiply(wanted).nnz:
         got = "an overlap: test items have leaked"
-        raise ValueError(f"expected train and test without a common cell, got {got}")
+        raise ValueError(f"expected train and test without common entries, got {got}")
     if not wanted.nnz:
-        raise ValueError("expected positive cells in test, got none")
+        raise ValueError("expected positive entries in test, got none")
     users = np.flatnonzero(np.diff(wanted.indptr))
     blocks = [users[block] for block in row_blocks(len(users), numbers_per_row=wanted.shape[1])]
 
     def evaluate(block: np.ndarray) -> pd.DataFrame:
         return _evaluate(model, block, known[block], wanted[block], N)
 
-    with pool() as threads:  # numpy sorts without the interpreter
+    with thread_pool() as threads:  # numpy releases the interpreter lock to sort
         return pd.concat(threads.map(evaluate, blocks))
 
 
 def _check_shape(model: FactorModel, matrix: sp.csr_matrix, name: str) -> None:
+    """Raise ValueError unless the matrix has the shape of the fitted model."""
     fitted = (len(model._factors("user")), len(model._factors("item")))
     if matrix.shape != fitted:
         got = f"{matrix.shape}{transposed_hint(matrix.shape, fitted, fitted)}"
@@ -96,22 +115,22 @@ def _check_shape(model: FactorModel, matrix: sp.csr_matrix, name: str) -> None:
 def _evaluate(
     model: FactorModel, users: np.ndarray, known: sp.csr_matrix, wanted: sp.csr_matrix, N: int
 ) -> pd.DataFrame:
-    """The metrics of B users with their rows of both matrices, B x I."""
+    """Return the metrics of B users, given their rows of both matrices, shape (B, I)."""
     n_rows, n_items = wanted.shape
-    scores = model.scores(torch.from_numpy(users).to(model.device)).cpu().numpy()  # B x I
+    scores = model.scores(users).cpu().numpy()  # B x I
     count = np.diff(wanted.indptr).astype(np.int64)  # B; int32 would not hold count * others
     rows = np.repeat(np.arange(n_rows), count)
-    own = np.full((n_rows, count.max()), -np.inf, scores.dtype)  # of the test items, padded
+    own = np.full((n_rows, count.max()), -np.inf, scores.dtype)  # scores of test items, padded
     own[rows, np.arange(len(rows)) - wanted.indptr[rows]] = scores[rows, wanted.indices]
     own = -np.sort(-own, axis=1)
     scores[rows, wanted.indices] = -np.inf
     scores[known.nonzero()] = -np.inf
     scores.sort(axis=1)
-    # ahead: how many items that are neither known nor to be found score at least as high
+    # The number of items, neither in train nor in test, that score at least as high.
     ahead = np.stack(
         [n_items - np.searchsorted(row, mine) for row, mine in zip(scores, own, strict=True)]
     )
-    place = np.arange(1, own.shape[1] + 1)  # the place among the user's test items, best first
+    place = np.arange(1, own.shape[1] + 1)  # rank among the user's test items
     real = place <= count[:, None]
     rank = ahead + place
     hit = real & (rank <= N)
@@ -131,14 +150,19 @@ def _evaluate(
 def bootstrap_interval(
     values: ArrayLike, confidence: float = 0.95, random_state: Seed = 0
 ) -> tuple[float, float]:
-    """The percentile interval of a mean over users if the users were drawn anew (Efron 1979).
+    """Return the bootstrap percentile interval of a mean over users (Efron 1979).
 
     Parameters
     ----------
-    values
-        n numbers, one per user: a metric, or the difference of two models in it.
-    confidence
-        The share of the 1,000 means of redrawn users that lie between the two numbers.
+    values : array, shape (n,)
+        One value per user: a metric, or the difference of two models in a metric.
+    confidence : float
+        The share of 1,000 resampled means between the two ends.
+    random_state : int, numpy generator or None
+
+    Returns
+    -------
+    low, high : float
 
     Raises
     ------
@@ -148,38 +172,125 @@ def bootstrap_interval(
     values, rng = np.asarray(values, np.float64), np.random.default_rng(seed_of(random_state))
     if values.ndim != 1 or not values.size or np.isnan(values).any():
         got = f"shape {values.shape} with {np.isnan(values).sum()} NaN"
-        raise ValueError(f"expected a value for each of some users, got {got}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"expected a confidence between 0 and 1, got {confidence}")
+        raise ValueError(f"expected a 1-D array with one value per user, got {got}")
+    confidence = share("confidence", confidence)
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(1000)]
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     return low, high
 
 
 def catalogue(model: FactorModel, train: UserItems, N: int = 10) -> dict[str, float]:
-    """What the N recommendations for all users are made of.
+    """Describe the N recommendations for all users: catalogue coverage and mean popularity.
 
     Parameters
     ----------
-    train
-        Scipy sparse matrix, U x I: what the users have, which is not recommended.
+    model : FactorModel
+        A fitted model of U users and I items.
+    train : scipy sparse matrix, shape (U, I)
+        The users' interactions, which are not recommended.
+    N : int
 
     Returns
     -------
-    "coverage", the share of all items that anybody is recommended, and "popularity", the mean
-    number of training interactions of a recommended item.
+    dict
+        "coverage", the share of all items recommended to at least one user, and "popularity", the
+        mean number of training interactions of a recommended item.
 
     Raises
     ------
     ValueError
-        The shape is not the model's, or there is nothing left to recommend.
+        The shape is not the model's, or nothing is left to recommend.
     """
     known = as_csr(train)
     _check_shape(model, known, "train")
     ids, _ = model.recommend(np.arange(known.shape[0]), known, N)
     shown = ids[ids >= 0]
     if not shown.size:
-        raise ValueError("expected users who do not have every item, got nothing to recommend")
+        raise ValueError("expected users who lack at least one item, got nothing to recommend")
     count = np.bincount(known.indices, minlength=known.shape[1])
     coverage = len(np.unique(shown)) / known.shape[1]
     return {"coverage": coverage, "popularity": float(count[shown].mean())}
+
+
+def series_of(titles: pd.Series) -> np.ndarray:
+    """Return the film series that each title belongs to, found by comparing titles.
+
+    A title is reduced to a stem: without parentheses (the year), its article, everything from the
+    first colon on, and a number at the end (2, III, Part II). Movies whose stems are equal up to a
+    plural s form a series if at least one of them had a colon or a number.
+
+    Parameters
+    ----------
+    titles : Series of n titles
+
+    Returns
+    -------
+    int64 array, shape (n,)
+        The same number for the movies of a series; -1 for movies outside any series.
+    """
+    whole = titles.str.lower().str.replace(r"\s*\([^)]*\)", "", regex=True)
+    whole = whole.str.replace(ARTICLE, "", regex=True)
+    stem = whole.str.replace(r":.*", "", regex=True).str.replace(ARTICLE, "", regex=True)
+    stem = stem.str.replace(NUMBER, "", regex=True)
+    singular = stem.str.removesuffix("s")
+    stem = singular.where(singular.isin(stem), stem)
+    shortened = stem.str.len() + 1 < whole.str.len()
+    found = stem.duplicated(keep=False) & shortened.groupby(stem).transform("any")
+    return np.where(found, pd.factorize(stem)[0], -1)
+
+
+def similarity_quality(
+    model: FactorModel,
+    movies: pd.DataFrame,
+    items: Ids,
+    metrics: Sequence[Metric] = ("cosine", "l2"),
+    N: int = 10,
+) -> dict[str, float]:
+    """Measure how well the nearest neighbours among some movies agree with genres and series.
+
+    Parameters
+    ----------
+    model : FactorModel
+        A fitted model.
+    movies : DataFrame
+        A row for each item of the model: title, genres (separated by "|").
+    items : ids
+        At least two movies; only these are neighbours.
+    metrics : sequence
+        See ``similar_items``.
+    N : int
+        The number of neighbours, at most the number of other movies.
+
+    Returns
+    -------
+    dict
+        For each of ``metrics``
+
+        - "genres, …": the mean Jaccard similarity of the genres of a movie and its neighbours;
+        - "series, …": the share of the other movies of a movie's series (see ``series_of``) that
+          are among its neighbours, averaged over the movies in a series; NaN if there are none.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two movies.
+    """
+    items = np.unique(as_ids(items, "item", len(movies)))
+    if len(items) < 2:
+        raise ValueError(f"expected at least two movies to compare, got {len(items)}")
+    N = min(positive_int("N", N), len(items) - 1)
+    genres = movies["genres"].str.get_dummies("|").to_numpy(bool)  # I x genres
+    series = np.full(len(movies), -1)
+    series[items] = series_of(movies["title"].iloc[items])
+    own, in_series = genres[items][:, None], series[items] >= 0
+    others_in_series = np.bincount(series[items][in_series])[series[items][in_series]] - 1
+    quality = {}
+    for metric in metrics:
+        nearest, _ = model.similar_items(items, N + 1, items=items, metric=metric)
+        nearest = nearest[:, 1:]  # without the movie itself, which comes first
+        both, either = own & genres[nearest], own | genres[nearest]  # n x N x genres
+        hits = (series[nearest] == series[items][:, None]).sum(1)[in_series]
+        found = (hits / others_in_series).mean() if in_series.any() else np.nan
+        quality[f"genres, {metric}"] = float((both.sum(2) / np.maximum(either.sum(2), 1)).mean())
+        quality[f"series, {metric}"] = float(found)
+    return quality

@@ -1,99 +1,97 @@
-"""What every factor model shares, in the dialect of the library implicit."""
+"""FactorModel: fit, predict, recommend, similar items and users, save, load."""
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal, Self, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.matrices import Ids, UserItems, as_csr, as_ids, row_blocks, transposed_hint
-from mflib.parameters import Device, Dtype, RandomState, Size, normalise
-from mflib.ranking import Answer, Metric, best, candidates, nearness, trimmed
-from mflib.sampling import INIT, generator, seed_of
-from mflib.threads import one_thread, usable
-from mflib.training import ensure_finite, progress
+from mflib.inputs import (
+    Ids,
+    Seed,
+    UserItems,
+    as_csr,
+    as_ids,
+    available_device,
+    float_dtype,
+    positive_int,
+    seed_of,
+    seed_or_generator,
+    transposed_hint,
+)
+from mflib.ranking import Metric, Ranking, admitted, best, similarities, without_padding
+from mflib.sampling import INIT, generator
+from mflib.sparse import row_blocks
+from mflib.training import available_threads, ensure_finite, progress, torch_settings
 
-Callback = Callable[[int, float, float], None]  # iteration, elapsed, loss
-File = str | os.PathLike | IO[bytes]
-Side = Literal["user", "item"]
-
-
-def write_whole(state: dict[str, Any], file: str | os.PathLike) -> None:
-    """Save ``state`` to a path, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=Path(file).parent, prefix=".saving-") as folder:
-        write(state, Path(folder) / "model")
-        os.replace(Path(folder) / "model", file)
-
-
-def write(state: dict[str, Any], file: Path) -> None:
-    """Save ``state`` to a path; OSError where there is no room for it."""
-    try:
-        torch.save(state, file)
-    except RuntimeError as error:  # as torch calls a full disk
-        raise OSError(f"cannot write {file}: is there room on its disk?") from error
-
-
-def read_whole(
-    file: File, device: str | torch.device, marked: str, expected: str
-) -> dict[str, Any]:
-    """A state that was saved with an entry ``marked``; ValueError, from ``expected`` on, if not."""
-    try:
-        state = torch.load(file, map_location=device, weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises many kinds on what it has not written
-        raise ValueError(f"{expected}, got what is no model, or a part of one") from error
-    if not isinstance(state, dict) or marked not in state:
-        raise ValueError(f"{expected}, got {type(state).__name__} of something else")
-    return state
+Callback: TypeAlias = Callable[[int, float, float], object]  # iteration, seconds, loss
+File: TypeAlias = str | os.PathLike | IO[bytes]
+Side: TypeAlias = Literal["user", "item"]
+LEARNED = ("user_factors", "item_factors", "user_biases", "item_biases", "global_bias")
 
 
 @dataclass(eq=False)
 class FactorModel:
-    """The score of item i for user u is p_u·q_i plus biases; subclasses say how these are learned.
+    """Base class: the score of item i for user u is p_u·q_i plus biases.
+
+    The API follows the library ``implicit``. Subclasses implement ``_start``, which learns the
+    factors, and ``_validate`` for their own parameters.
 
     Parameters
     ----------
-    factors
-        The length F of the vectors p_u and q_i.
-    iterations
-        How often ``fit`` goes through the interactions.
-    random_state
-        The seed; None takes another for each ``fit``, a numpy generator draws one.
-    dtype
-        float32 or float64, as torch or as numpy names it.
-    device
+    factors : int
+        F, the length of the vectors p_u and q_i.
+    iterations : int
+        The number of passes over the interactions.
+    random_state : int, numpy generator or None
+        The seed. None uses a new seed for each ``fit``; a numpy generator draws one.
+    dtype : torch.float32 or torch.float64
+        The type of the factors; numpy types and names are accepted.
+    device : str
         Where the factors live, "cpu" or "cuda".
 
     Attributes
     ----------
-    user_factors, item_factors
-        P and Q, tensors of ``dtype``, U x F and I x F. A row without interactions starts at zero.
-    user_biases, item_biases, global_bias
-        Tensors of ``dtype``, U and I, and a float; zeros in models without biases.
-    history
-        A list of dicts (iteration, loss, seconds), one for each iteration. The loss is the mean of
-        an epoch's losses without the penalty (SVD, BPR, WARP) or the objective (ALS).
-    seed
-        The seed that the last ``fit`` took from ``random_state``.
+    user_factors, item_factors : tensors, shapes (U, F) and (I, F)
+        P and Q. A row without interactions starts at zero.
+    user_biases, item_biases : tensors, shapes (U,) and (I,)
+        Zero in models without biases.
+    global_bias : float
+    history : list of dict
+        iteration, loss and seconds of each finished iteration. The loss is the mean over the epoch
+        without the penalty (SVD, BPR, WARP), or the objective (ALS).
+    seed : int
+        The seed that the last ``fit`` used.
     """
 
-    factors: Size = 64
+    factors: int = 64
     _: KW_ONLY
-    iterations: Size = 15
-    random_state: RandomState = 0
-    dtype: Dtype = torch.float32
-    device: Device = "cpu"
+    iterations: int = 15
+    random_state: Seed = 0
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        normalise(self)
+        self._validate()
+
+    def _validate(self) -> None:
+        """Check all parameters and convert them to their types; raise ValueError if invalid."""
+        self.factors = positive_int("factors", self.factors)
+        self.iterations = positive_int("iterations", self.iterations)
+        self.random_state = seed_or_generator("random_state", self.random_state)
+        self.dtype = float_dtype("dtype", self.dtype)
+        self.device = available_device("device", self.device)
+
+    # --- training -------------------------------------------------------------------------------
 
     def fit(
         self,
@@ -101,33 +99,40 @@ class FactorModel:
         show_progress: bool = True,
         callback: Callback | None = None,
     ) -> Self:
-        """Learn from interactions, anew at each call.
+        """Learn the factors from interactions, from scratch at each call.
 
-        After an error or an interruption the model is as it was before the call (but a numpy
-        generator that was given as ``random_state`` has moved on).
+        If training is interrupted (KeyboardInterrupt) or stopped by the callback, the model is that
+        of the last finished iteration, and ``history`` has one entry for each of these. If no
+        iteration has finished, or after any other error, the model is as it was before the call.
 
         Parameters
         ----------
-        user_items
-            Scipy sparse matrix, U x I, finite; a stored 0 is an empty cell. Values are ratings
-            (SVD), confidences, below 0 of dislikes (ALS), or likes where above 0 (the others).
-        show_progress
-            Whether to show a bar.
-        callback
-            Called as ``callback(iteration, elapsed, loss)`` after each iteration, counted from 0,
-            which took ``elapsed`` seconds. What it finds in the model after the last one is what
-            ``fit`` returns; to keep what it finds earlier, it must copy.
+        user_items : scipy sparse matrix, shape (U, I)
+            Finite values; a stored 0 is an empty entry. Values are ratings (SVD), confidences,
+            negative ones of dislikes (ALS), or likes where > 0 (BPR, WARP, Popularity).
+        show_progress : bool
+            Whether to show a progress bar.
+        callback : callable, optional
+            Called as ``callback(iteration, seconds, loss)`` after each iteration, counted from 0.
+            Returning True stops the training. The callback may read the model but must copy what it
+            wants to keep: the next iteration changes the factors in place.
+
+        Returns
+        -------
+        self
 
         Raises
         ------
         TypeError
             The matrix is dense.
         ValueError
-            There is nothing to learn from, or an attribute has no admitted value.
+            There is nothing to learn from, or a parameter has an invalid value.
         FloatingPointError
             The training diverged.
+        RuntimeError
+            Another thread is fitting this model.
         """
-        normalise(self)
+        self._validate()
         matrix = as_csr(user_items)
         if matrix.nnz == 0:
             got = f"an empty matrix of shape {matrix.shape}"
@@ -140,99 +145,114 @@ class FactorModel:
         show_progress: bool,
         callback: Callback | None,
     ) -> Self:
-        """The loop of ``fit``. ``start(threads)`` is ``_start`` with its data.
+        """Run the loop of ``fit``.
 
-        Iterations that it finds done, it puts into ``history``.
+        ``start(threads)`` is ``_start`` with its data. It may append iterations that an earlier run
+        has completed to ``history``.
         """
-        threads = usable()
-        before = vars(self).copy()  # shallow: training makes new tensors, it never updates old ones
-        try:
-            self.seed = seed_of(self.random_state)
-            self.history: list[dict[str, float]] = []
-            with one_thread():
-                training = start(threads)
-            left = range(len(self.history), self.iterations)
-            for iteration in progress(left, type(self).__name__, show_progress):
-                since = time.perf_counter()
-                with one_thread():
-                    loss = next(training)
-                    ensure_finite(self, loss, iteration)
-                elapsed = time.perf_counter() - since
-                self.history.append({"iteration": iteration, "loss": loss, "seconds": elapsed})
-                if callback:
-                    callback(iteration, elapsed, loss)
-        except BaseException:  # KeyboardInterrupt is no Exception
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+        threads = available_threads()
+        with _exclusive(self):
+            kept = vars(self).copy()  # shallow: training creates new tensors
+            finished: dict[str, Any] = {}
+            try:
+                self.seed = seed_of(self.random_state)
+                self.history: list[dict[str, float]] = []
+                with torch_settings(self.device):
+                    training = start(threads)
+                remaining = range(len(self.history), self.iterations)
+                for iteration in progress(remaining, type(self).__name__, show_progress):
+                    since = time.perf_counter()
+                    with torch_settings(self.device):
+                        loss = next(training)
+                        ensure_finite(self, loss, iteration)
+                    seconds = time.perf_counter() - since
+                    self.history.append({"iteration": iteration, "loss": loss, "seconds": seconds})
+                    finished = self._snapshot()
+                    stop = callback(iteration, seconds, loss) if callback else False
+                    if isinstance(stop, bool | np.bool_) and stop:
+                        break
+            except BaseException as error:
+                interrupted = isinstance(error, KeyboardInterrupt) and finished
+                vars(self).clear()
+                vars(self).update(finished if interrupted else kept)
+                raise
         return self
 
-    def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
-        """Check the data and initialise the factors -> an iterator without end.
+    def _snapshot(self) -> dict[str, Any]:
+        """Return the attributes, with copies of what training changes in place."""
+        copies = {
+            name: value.clone() for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return vars(self) | copies | {"history": self.history.copy()}
 
-        Each value taken from it runs one more iteration and is its loss. Torch is set to one
-        thread meanwhile; ``threads``: how many Python threads may be used instead.
+    def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
+        """Check the data, initialise the factors and return an endless iterator.
+
+        Each ``next()`` runs one more iteration and yields its loss. Torch uses one thread
+        meanwhile; ``threads`` is the number of Python threads that may be used instead.
         """
         raise NotImplementedError
 
     def _initialise(self, user_items: sp.csr_matrix, std: float) -> None:
-        """Normal factors, zero where ``user_items`` has nothing, and zero biases."""
+        """Set normal factors, zero in rows of ``user_items`` without entries, and zero biases."""
         self._initialise_rows(user_items.getnnz(1), user_items.getnnz(0), std)
 
-    def _initialise_rows(self, of_users: np.ndarray, of_items: np.ndarray, std: float) -> None:
-        """``_initialise`` from the numbers of cells of all users and items."""
+    def _initialise_rows(
+        self, user_counts: np.ndarray, item_counts: np.ndarray, std: float
+    ) -> None:
+        """Do the same, given the number of entries of each user and of each item."""
         rng = generator(self.seed, INIT)
         factors, biases = [], []
-        for count in (of_users, of_items):
-            # in float64, as float32 draws differ between types of CPU
-            W = torch.randn(len(count), self.factors, generator=rng, dtype=torch.float64).mul_(std)
-            W[torch.from_numpy(count == 0)] = 0
+        for counts in (user_counts, item_counts):
+            # In float64, because float32 draws differ between types of CPU.
+            shape = (len(counts), self.factors)
+            W = torch.randn(shape, generator=rng, dtype=torch.float64, device="cpu").mul_(std)
+            W[torch.from_numpy(counts == 0)] = 0
             factors.append(W.to(self.device, self.dtype))
-            biases.append(factors[-1].new_zeros(len(count)))
+            biases.append(factors[-1].new_zeros(len(counts)))
         self.user_factors, self.item_factors = factors
         self.user_biases, self.item_biases = biases
         self.global_bias = 0.0
 
-    def scores(self, users: Tensor) -> Tensor:
-        """The scores of all items.
+    # --- scores ---------------------------------------------------------------------------------
+
+    def scores(self, users: Ids) -> Tensor:
+        """Return the scores of all items.
 
         Parameters
         ----------
-        users
-            int64 tensor of B ids.
+        users : array or tensor of B ids
 
         Returns
         -------
-        Tensor of ``dtype``, B x I.
+        tensor, shape (B, I)
         """
-        P, biases = self._factors("user"), self.user_biases
-        return self._scores(P.index_select(0, users), biases.index_select(0, users))
+        ids = self._ids(users, "user")
+        with torch_settings(ids.device):
+            return self._scores(
+                self.user_factors.index_select(0, ids), self.user_biases.index_select(0, ids)
+            )
 
     def _scores(self, P: Tensor, user_biases: Tensor) -> Tensor:
         scores = torch.addmm(self.item_biases, P, self.item_factors.T)
         return scores.add_((self.global_bias + user_biases)[:, None])
 
-    def _scores_of_pairs(self, users: Tensor, items: Tensor) -> Tensor:
-        p, q = self.user_factors.index_select(0, users), self.item_factors.index_select(0, items)
-        b_u, b_i = self.user_biases.index_select(0, users), self.item_biases.index_select(0, items)
-        return self.global_bias + (b_u + b_i) + (p * q).sum(1)
-
     def predict(self, userids: Ids, itemids: Ids) -> np.ndarray:
-        """Estimated ratings (SVD) or scores of pairs.
+        """Return estimated ratings (SVD) or scores of user-item pairs.
 
         Parameters
         ----------
-        userids, itemids
-            n ids each: the pairs (userids[k], itemids[k]).
+        userids, itemids : n ids each
+            The pairs (userids[k], itemids[k]).
 
         Returns
         -------
-        Array of ``dtype``, n.
+        array, shape (n,)
 
         Raises
         ------
         ValueError
-            There are not as many users as items.
+            The numbers of users and items differ.
         IndexError
             An id does not exist.
         """
@@ -240,9 +260,16 @@ class FactorModel:
         if len(users) != len(items):
             got = f"{len(users)} and {len(items)}"
             raise ValueError(f"expected as many users as items, got {got}")
-        blocks = row_blocks(len(users), numbers_per_row=3 * len(self.item_factors.T))
-        found = [self._scores_of_pairs(users[block], items[block]) for block in blocks]
+        found = []
+        with torch_settings(users.device):
+            for block in row_blocks(len(users), numbers_per_row=3 * self.item_factors.shape[1]):
+                u, i = users[block], items[block]
+                p, q = self.user_factors.index_select(0, u), self.item_factors.index_select(0, i)
+                biases = self.user_biases.index_select(0, u) + self.item_biases.index_select(0, i)
+                found.append(self.global_bias + biases + (p * q).sum(1))
         return torch.cat(found).cpu().numpy()
+
+    # --- recommendations and neighbours ---------------------------------------------------------
 
     def recommend(
         self,
@@ -253,39 +280,39 @@ class FactorModel:
         filter_items: Ids | None = None,
         recalculate_user: bool = False,
         items: Ids | None = None,
-    ) -> Answer:
-        """The N items with the highest scores.
+    ) -> Ranking:
+        """Return the N highest-scoring items for one or several users.
 
         Parameters
         ----------
-        userid
-            One id, or B of them.
-        user_items
-            Scipy sparse matrix with a row for each given user, B x I: what the user has already.
-            None will do if neither of the two options that ask for it is true.
-        filter_already_liked_items
-            Leave out the cells of ``user_items``, disliked ones, too.
-        filter_items
-            Items to be left out.
-        recalculate_user
-            Find the factors of the users from ``user_items``; they may be new (ALS only).
-        items
-            The only items to be ranked.
+        userid : int or B ids
+        user_items : scipy sparse matrix, shape (B, I), or None
+            The interactions of the given users, a row for each. Needed by
+            ``filter_already_liked_items`` and ``recalculate_user``.
+        N : int
+        filter_already_liked_items : bool
+            Leave out all stored entries of ``user_items``, including dislikes.
+        filter_items : ids, optional
+            Items to leave out.
+        recalculate_user : bool
+            Compute the factors of the users from ``user_items``; the users may be new (ALS only).
+        items : ids, optional
+            Rank only these items.
 
         Returns
         -------
-        ids, scores
-            int32 and ``dtype``, best first, of equals the lowest id first: of one user N or as many
-            as there are, of B users B x N, filled with id -1 and score -inf.
+        ids, scores : int32 array and array of ``dtype``
+            Best first; ties go to the lowest id. For one user, shape (n,) with n <= N. For B users,
+            shape (B, min(N, I)), padded with id -1 and score -inf.
 
         Raises
         ------
         ValueError
-            The rows of ``user_items`` are not those of the users, or N is no size.
+            ``user_items`` does not have one row for each user, or N is not a whole number >= 1.
         IndexError
             An id does not exist.
         NotImplementedError
-            ``recalculate_user``, where the model has no formula for it.
+            ``recalculate_user`` is set and the model does not support it.
         """
         users = self._ids(userid, "user", new=recalculate_user)
         if filter_already_liked_items or recalculate_user:
@@ -300,12 +327,13 @@ class FactorModel:
             else:
                 scores = self.scores(users[block])
             if filter_already_liked_items:
-                scores[known[block].nonzero()] = -torch.inf
+                rows, columns = (torch.from_numpy(ids) for ids in known[block].nonzero())
+                scores[rows.to(scores.device), columns.to(scores.device)] = -torch.inf
             return scores
 
-        admitted = candidates(len(self.item_factors), "item", filter_items, items)
-        answer = best(scores_of, len(users), N, admitted)
-        return trimmed(answer) if np.ndim(userid) == 0 else answer
+        mask = admitted(len(self.item_factors), "item", filter_items, items)
+        ranking = best(scores_of, len(users), N, mask.to(users.device))
+        return without_padding(ranking) if np.ndim(userid) == 0 else ranking
 
     def similar_items(
         self,
@@ -316,39 +344,44 @@ class FactorModel:
         filter_items: Ids | None = None,
         items: Ids | None = None,
         metric: Metric = "cosine",
-    ) -> Answer:
-        """The N items whose factors are nearest, the item itself among them.
+    ) -> Ranking:
+        """Return the N items with the most similar factors; the item itself comes first.
 
         Parameters
         ----------
-        itemid
-            One id, or B of them.
-        recalculate_item
-            Find the factors of the items from ``item_users``; they may be new (ALS only).
-        item_users
-            Scipy sparse matrix with a row for each given item, B x U: who likes it.
-        filter_items, items
-            Items to be left out; the only items to be ranked.
-        metric
-            "cosine" of the factors (0 where one is zero), or "l2", the negative Euclidean distance.
+        itemid : int or B ids
+        N : int
+        recalculate_item : bool
+            Compute the factors of the items from ``item_users``; the items may be new (ALS only).
+        item_users : scipy sparse matrix, shape (B, U), optional
+            The users who like the given items, a row for each item.
+        filter_items : ids, optional
+            Items to leave out.
+        items : ids, optional
+            Rank only these items.
+        metric : {"cosine", "l2"}
+            The cosine of the factors (0 where one of them is zero), or the negative Euclidean
+            distance.
 
         Returns
         -------
         ids, similarities
-            As of ``recommend``.
+            See ``recommend``.
 
         Raises
         ------
         ValueError
-            Another metric, N no size, or rows of ``item_users`` that are not those of the items.
+            The metric is unknown, N is not a whole number >= 1, or ``item_users`` does not have one
+            row for each item.
         IndexError
             An id does not exist.
         NotImplementedError
-            ``recalculate_item``, where the model has no formula for it.
+            ``recalculate_item`` is set and the model does not support it.
         """
         rows = None
         if recalculate_item:
-            rows = self._checked_rows(item_users, len(self._ids(itemid, "item", new=True)), "item")
+            count = len(self._ids(itemid, "item", new=True))
+            rows = self._checked_rows(item_users, count, "item")
         return self._similar("item", itemid, N, rows, filter_items, items, metric)
 
     def similar_users(
@@ -358,8 +391,8 @@ class FactorModel:
         filter_users: Ids | None = None,
         users: Ids | None = None,
         metric: Metric = "cosine",
-    ) -> Answer:
-        """The N users whose factors are nearest; otherwise as ``similar_items``."""
+    ) -> Ranking:
+        """Return the N users with the most similar factors; see ``similar_items``."""
         return self._similar("user", userid, N, None, filter_users, users, metric)
 
     def _similar(
@@ -368,28 +401,34 @@ class FactorModel:
         query: Ids,
         N: int,
         rows: sp.csr_matrix | None,
-        without: Ids | None,
+        excluded: Ids | None,
         only: Ids | None,
         metric: Metric,
-    ) -> Answer:
+    ) -> Ranking:
         ids, factors = self._ids(query, side, new=rows is not None), self._factors(side)
 
-        def similarities(block: slice) -> Tensor:
-            if rows is None:
-                vectors = factors.index_select(0, ids[block])
-            else:
-                vectors = self._fold_in(rows[block], side)
-            return nearness(vectors, factors, metric)
+        def similarities_of(block: slice) -> Tensor:
+            if rows is not None:
+                return similarities(self._fold_in(rows[block], side), factors, metric)
+            own = ids[block]
+            found = similarities(factors.index_select(0, own), factors, metric)
+            # The query comes first, even if rounding puts another item closer than itself.
+            found[torch.arange(len(own), device=own.device), own] = torch.inf
+            return found
 
-        admitted = candidates(len(factors), side, without, only)
-        answer = best(similarities, len(ids), N, admitted)
-        return trimmed(answer) if np.ndim(query) == 0 else answer
+        mask = admitted(len(factors), side, excluded, only).to(ids.device)
+        ranked, values = best(similarities_of, len(ids), N, mask)
+        if rows is None:  # the similarity of a query to itself
+            itself = factors.index_select(0, ids).any(1) if metric == "cosine" else 0 * ids
+            itself = itself.to("cpu", factors.dtype).numpy()[:, None]
+            values = np.where(np.isposinf(values), itself, values)
+        return without_padding((ranked, values)) if np.ndim(query) == 0 else (ranked, values)
 
     def _fold_in(self, rows: sp.csr_matrix, side: Side) -> Tensor:
-        """The factors of users (or items) with the interactions ``rows``, given the other side."""
+        """Return the factors of users (or items) with the interactions ``rows``."""
         option = f"recalculate_{side}"
         raise NotImplementedError(
-            f"{self!r} has no formula for new {side}s: expected {option}=False, or ALS"
+            f"{self!r} cannot compute factors of new {side}s: expected {option}=False, or ALS"
         )
 
     def _factors(self, side: Side) -> Tensor:
@@ -398,12 +437,13 @@ class FactorModel:
         return self.user_factors if side == "user" else self.item_factors
 
     def _ids(self, ids: Ids, side: Side, new: bool = False) -> Tensor:
-        """Checked ids (int64, n); those of ``new`` users or items may be any."""
-        existing = len(self._factors(side))
-        return torch.from_numpy(as_ids(ids, side, None if new else existing)).to(self.device)
+        """Return validated ids (int64, shape (n,)); with ``new`` they need not exist."""
+        factors = self._factors(side)
+        checked = as_ids(ids, side, None if new else len(factors))
+        return torch.from_numpy(checked).to(factors.device)
 
     def _checked_rows(self, matrix: UserItems | None, n: int, side: Side) -> sp.csr_matrix:
-        """The checked interactions of n users (or items): a row for each."""
+        """Return the validated interactions of n users (or items), a row for each."""
         other: Side = "item" if side == "user" else "user"
         rows, name = as_csr(matrix), f"{side}_{other}s"
         if rows.shape != (expected := (n, len(self._factors(other)))):
@@ -413,54 +453,116 @@ class FactorModel:
             raise ValueError(f"expected {name} of shape {expected}, got {rows.shape}; {hint}")
         return rows
 
-    def save(self, file: File) -> None:
-        """Write the model to a path, whole or not at all, or to a file open for writing bytes.
+    # --- files ----------------------------------------------------------------------------------
 
-        RuntimeError: the model is not fitted; TypeError: it has attributes that are not its own;
-        OSError: it cannot be written there.
+    def save(self, file: File) -> None:
+        """Write the model to a path, atomically, or to a binary file object.
+
+        Raises
+        ------
+        RuntimeError
+            The model is not fitted.
+        TypeError
+            The model has attributes other than its own.
+        OSError
+            The file cannot be written.
         """
         self._factors("item")
-        normalise(self)  # what was set since: numpy's numbers would not be read again
-        if others := vars(self).keys() - self._attributes():
-            got = f"{sorted(others)}, too"
-            raise TypeError(f"expected the attributes of {type(self).__name__} alone, got {got}")
+        self._validate()  # parameters set since the fit: numpy numbers could not be read again
+        if unknown := vars(self).keys() - self._attributes():
+            got = f"also {sorted(unknown)}"
+            raise TypeError(f"expected only attributes of {type(self).__name__}, got {got}")
         state = {"class": type(self).__name__} | vars(self)
         if not isinstance(self.random_state, int):
-            state["random_state"] = self.seed  # numpy's generators cannot be saved as data
-        if not isinstance(file, str | os.PathLike):
+            state["random_state"] = self.seed  # numpy generators cannot be saved as data
+        if isinstance(file, str | os.PathLike):
+            write_atomically(state, file)
+        else:
             torch.save(state, file)
-            return
-        write_whole(state, file)
 
     @classmethod
     def _attributes(cls) -> set[str]:
-        """What a fitted model has: the constructor's arguments and what is learned."""
-        learned = {"user_factors", "item_factors", "user_biases", "item_biases", "global_bias"}
-        return {field.name for field in fields(cls)} | learned | {"history", "seed"}
+        """Return the attributes of a fitted model: parameters and what is learned."""
+        return {field.name for field in fields(cls)} | {*LEARNED, "history", "seed"}
 
     @classmethod
     def load(cls, file: File, device: str | torch.device = "cpu") -> Self:
-        """Read what ``save`` wrote; data only, nothing in the file is executed.
+        """Read a model that ``save`` wrote; nothing in the file is executed.
 
         Parameters
         ----------
-        file
-            A path, or a file open for reading bytes.
-        device
-            Where the factors are put, wherever they were when they were saved.
+        file : path or binary file object
+        device : str
+            Where to put the factors, wherever they were when the model was saved.
 
         Raises
         ------
         ValueError
-            The file holds another model, or none.
+            The file holds another model, an incomplete one or none, or the device is not available.
         """
+        device = available_device("device", device)
         expected = f"expected a saved {cls.__name__} in {file}"
-        state = read_whole(file, device, marked="class", expected=expected)
+        state = read_state(file, device, marker="class", expected=expected)
         if (saved := state.pop("class")) != cls.__name__:
             raise ValueError(f"{expected}, got {saved}: read it with {saved}.load")
-        if others := state.keys() - cls._attributes():
-            raise ValueError(f"{expected}, got one with {sorted(others)}")
-        model = cls()
-        vars(model).update(state)
-        model.device = str(torch.device(device))
+        if difference := state.keys() ^ cls._attributes():
+            raise ValueError(f"{expected}, got one with other attributes: {sorted(difference)}")
+        model = cls.__new__(cls)
+        vars(model).update(state | {"device": device})
+        try:
+            model._validate()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{expected}, got invalid parameters: {error}") from error
         return model
+
+
+_fitting: set[int] = set()
+_lock = threading.Lock()
+
+
+@contextmanager
+def _exclusive(model: FactorModel) -> Iterator[None]:
+    """Raise RuntimeError if another thread is fitting the same model."""
+    with _lock:
+        if id(model) in _fitting:
+            hint = "create a model for each thread"
+            raise RuntimeError(f"expected one fit of a model at a time, got a second one; {hint}")
+        _fitting.add(id(model))
+    try:
+        yield
+    finally:
+        _fitting.discard(id(model))
+
+
+def write_atomically(state: dict[str, Any], file: str | os.PathLike) -> None:
+    """Save ``state`` to a path, completely or not at all; a symbolic link keeps its target."""
+    target = Path(file).resolve()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".saving-") as folder:
+        write_state(state, Path(folder) / "model")
+        os.replace(Path(folder) / "model", target)
+
+
+def write_state(state: dict[str, Any], file: Path) -> None:
+    """Save ``state`` to a path; raise OSError if there is no room for it."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # how torch reports a full disk
+        raise OSError(f"cannot write {file}: is the disk full?") from error
+
+
+def read_state(
+    file: File, device: str | torch.device, marker: str, expected: str
+) -> dict[str, Any]:
+    """Read a dict with the key ``marker`` that ``write_state`` wrote.
+
+    ValueError, starting with ``expected``, is raised for any other content.
+    """
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises many types on files it did not write
+        raise ValueError(f"{expected}, got a damaged file or another format") from error
+    if not isinstance(state, dict) or marker not in state:
+        raise ValueError(f"{expected}, got {type(state).__name__} without the key {marker!r}")
+    return state

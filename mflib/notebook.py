@@ -16,11 +16,11 @@ from IPython.display import Markdown, display
 
 from mflib.als import ALS
 from mflib.data import MovieLens
-from mflib.matrices import Ids
+from mflib.inputs import Ids
 from mflib.metrics import bootstrap_interval
 from mflib.model import FactorModel
 from mflib.ranking import Metric
-from mflib.similarity import similarity_quality
+from mflib.metrics import similarity_quality
 
 FILMS = ("Toy Story", "Blade Runner", "Aliens", "Cinema Paradiso", "Hoop Dreams")  # in both sets
 HEADS = {

@@ -2,28 +2,27 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import scipy.sparse as sp
 import torch
 
-from mflib.matrices import likes_of
+from mflib.inputs import likes_of
 from mflib.model import FactorModel
-from mflib.parameters import Size
 
 
 @dataclass(eq=False, kw_only=True)
 class Popularity(FactorModel):
-    """Everybody is recommended what most users like: the score is the number of values above 0.
+    """Recommend to every user the items with the most likes: the number of values above 0.
 
-    It has a single factor, zero.
+    The score is a bias of the item; the single factor is zero. One iteration is enough.
     """
 
-    factors: Size = 1
-    iterations: Size = 1
+    factors: int = field(default=1, init=False)
+    iterations: int = field(default=1, init=False)
 
     def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         likes = likes_of(user_items)
         self._initialise(likes, std=0.0)
-        self.item_biases += torch.from_numpy(likes.getnnz(0)).to(self.device)
+        self.item_biases += torch.from_numpy(likes.getnnz(0)).to(self.item_biases)
         return itertools.repeat(0.0)

@@ -1,47 +1,26 @@
-"""Seeds and their streams, splits, negatives.
+"""Seeds and random streams, train/test splits, negative samples.
 
 Integers drawn on the CPU are the same on every machine.
 """
 
-import operator
-
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.matrices import UserItems, as_csr, interactions
+from mflib.inputs import Seed, UserItems, as_csr, seed_of, share
+from mflib.sparse import interactions
 
-# One seed gives each purpose numbers of its own. TRAINING is all that is drawn while a model is
-# trained: the order of what is visited, negatives, cells; training longer only continues it.
+# One seed yields an independent stream for each purpose. TRAINING covers everything drawn while a
+# model is trained: the partition into batches, their order, negatives, sampled entries. Training
+# for more iterations only continues that stream.
 INIT, TRAINING, SPLIT = range(3)
-Seed = int | np.random.Generator | np.random.RandomState | None
-
-
-def seed_of(random_state: Seed) -> int:
-    """A seed: ``random_state`` itself, or drawn from a numpy generator, or anew (None).
-
-    ValueError: it is none of these, or a number below 0 or above 2**62 - 1.
-    """
-    if random_state is None:
-        random_state = np.random.default_rng()
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31))
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31))
-    try:
-        seed = operator.index(random_state)
-    except TypeError:
-        seed = -1
-    if not 0 <= seed < 2**62:
-        expected = "a whole number from 0 to 2**62 - 1, None or a numpy generator"
-        raise ValueError(f"expected {expected} for random_state, got {random_state!r}")
-    return seed
 
 
 def generator(seed: int, stream: int) -> torch.Generator:
-    """The generator of one purpose (INIT, TRAINING or SPLIT) under ``seed``."""
-    return torch.Generator().manual_seed(3 * seed + stream)
+    """Return the generator of one stream (INIT, TRAINING or SPLIT) of ``seed``."""
+    return torch.Generator(device="cpu").manual_seed(3 * seed + stream)
 
 
 def train_test_split(
@@ -51,30 +30,30 @@ def train_test_split(
 
     Parameters
     ----------
-    user_items
-        Scipy sparse matrix, U x I; as in ``fit``, a stored 0 is no interaction.
-    train_percentage
-        The share, between 0 and 1, of the n interactions that stay for training.
-    random_state
-        A seed, None or a numpy generator.
+    user_items : sparse matrix, shape (U, I)
+        As in ``fit``, a stored 0 is no interaction. The order of the entries does not matter.
+    train_percentage : float
+        The share of the n interactions to keep for training, between 0 and 1.
+    random_state : int, numpy generator or None
 
     Returns
     -------
-    train, test
-        CSR matrices, U x I, float32 or float64 (see ``as_csr``), without a common cell; train has
-        round(train_percentage * n) cells. The order of the entries that came in does not matter.
+    train, test : csr_matrix, shape (U, I)
+        float32 or float64 (see ``as_csr``), without common entries. ``train`` has
+        round(train_percentage * n) entries.
 
     Raises
     ------
     ValueError
         ``train_percentage`` is not between 0 and 1.
     """
-    _check_share(train_percentage)
-    cells = as_csr(user_items).tocoo()
-    order = torch.randperm(cells.nnz, generator=generator(seed_of(random_state), SPLIT)).numpy()
-    in_train = np.zeros(cells.nnz, bool)
-    in_train[order[: round(train_percentage * cells.nnz)]] = True
-    return _part(cells, in_train), _part(cells, ~in_train)
+    train_percentage = share("train_percentage", train_percentage)
+    entries = as_csr(user_items).tocoo()
+    rng = generator(seed_of(random_state), SPLIT)
+    order = torch.randperm(entries.nnz, generator=rng, device="cpu").numpy()
+    in_train = np.zeros(entries.nnz, bool)
+    in_train[order[: round(train_percentage * entries.nnz)]] = True
+    return _select(entries, in_train), _select(entries, ~in_train)
 
 
 def temporal_user_split(
@@ -85,125 +64,155 @@ def temporal_user_split(
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """Hold out the last interactions of each user.
 
-    Nobody's own future is trained on, but other people's is: of two users, one may have left before
-    the other came (Meng, McCreadie, Macdonald, Ounis, "Exploring Data Splitting Strategies for the
+    No user's own future is used for training, but other users' is: one user may have left before
+    another arrived (Meng, McCreadie, Macdonald, Ounis, "Exploring Data Splitting Strategies for the
     Evaluation of Recommendation Models", RecSys 2020).
 
     Parameters
     ----------
-    user_items
-        As of ``train_test_split``.
-    times
-        Scipy sparse matrix, U x I: when, in any unit above 0; it may have more cells.
-    train_percentage
-        The share, between 0 and 1, of a user's n interactions that stay for training, rounded up.
-    random_state
-        What decides between interactions of a user at the same time.
+    user_items : sparse matrix, shape (U, I)
+    times : sparse matrix, shape (U, I)
+        The time of each interaction, in any unit, > 0. If an entry is given more than once, the
+        latest time counts. Entries without an interaction are ignored.
+    train_percentage : float
+        The share of each user's interactions to keep for training, between 0 and 1, rounded up.
+    random_state : int, numpy generator or None
+        Orders interactions of a user that happened at the same time.
 
     Returns
     -------
-    train, test
-        As of ``train_test_split``.
+    train, test : csr_matrix, shape (U, I)
+        See ``train_test_split``.
 
     Raises
     ------
     ValueError
-        ``train_percentage`` is not between 0 and 1, or an interaction has no time.
+        ``train_percentage`` is not between 0 and 1, or an interaction has no valid time.
     """
-    _check_share(train_percentage)
-    cells, when = _timed(user_items, times)
+    train_percentage = share("train_percentage", train_percentage)
+    entries, when = _with_times(user_items, times)
     rng = generator(seed_of(random_state), SPLIT)
-    order = np.lexsort((torch.randperm(cells.nnz, generator=rng).numpy(), when, cells.row))
-    count = np.bincount(cells.row, minlength=cells.shape[0])
-    place = np.empty(cells.nnz, np.int64)  # of each interaction among its user's
-    place[order] = np.arange(cells.nnz) - (count.cumsum() - count)[cells.row[order]]
-    kept = np.ceil(np.round(train_percentage * count, 9))
-    in_train = place < kept[cells.row]
-    return _part(cells, in_train), _part(cells, ~in_train)
+    shuffled = torch.randperm(entries.nnz, generator=rng, device="cpu").numpy()
+    order = np.lexsort((shuffled, when, entries.row))
+    count = np.bincount(entries.row, minlength=entries.shape[0])
+    place = np.empty(entries.nnz, np.int64)  # of each interaction among those of its user
+    place[order] = np.arange(entries.nnz) - (count.cumsum() - count)[entries.row[order]]
+    kept = np.ceil(np.round(train_percentage * count, 9))  # .55 * 100 is 55.00000000000001
+    in_train = place < kept[entries.row]
+    return _select(entries, in_train), _select(entries, ~in_train)
 
 
 def temporal_global_split(
     user_items: UserItems, times: UserItems, train_percentage: float = 0.8
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """Hold out what happened from one date on: nothing that was trained on is later.
+    """Hold out everything from one date on, so that no training data is later than test data.
 
-    ``train_percentage`` is the share of all interactions that happened before the date. Of users
-    without any before it no model here knows anything: they are left out of the test part.
-    Otherwise as ``temporal_user_split``.
+    ``train_percentage`` is the share of all interactions that happened before the date. Users
+    without earlier interactions are dropped from the test set, because no model here can score
+    them. Otherwise see ``temporal_user_split``.
     """
-    _check_share(train_percentage)
-    cells, when = _timed(user_items, times)
+    train_percentage = share("train_percentage", train_percentage)
+    entries, when = _with_times(user_items, times)
+    if not entries.nnz:
+        return _select(entries, when > 0), _select(entries, when > 0)
     date = np.quantile(when, train_percentage, method="higher")
     in_train = when < date
-    known = np.bincount(cells.row[in_train], minlength=cells.shape[0]) > 0
-    return _part(cells, in_train), _part(cells, ~in_train & known[cells.row])
+    known = np.bincount(entries.row[in_train], minlength=entries.shape[0]) > 0
+    return _select(entries, in_train), _select(entries, ~in_train & known[entries.row])
 
 
-def _check_share(train_percentage: float) -> None:
-    if not 0 < train_percentage < 1:
-        raise ValueError(f"expected a train_percentage between 0 and 1, got {train_percentage}")
-
-
-def _timed(user_items: UserItems, times: UserItems) -> tuple[sp.coo_matrix, np.ndarray]:
-    """The n interactions and the time of each."""
-    cells = as_csr(user_items).tocoo()
-    if times.shape != cells.shape:
-        raise ValueError(f"expected times of shape {cells.shape}, got {times.shape}")
-    when = np.asarray(sp.csr_matrix(times)[cells.row, cells.col]).ravel()
+def _with_times(user_items: UserItems, times: UserItems) -> tuple[sp.coo_matrix, np.ndarray]:
+    """Return the n interactions and the time of each."""
+    entries = as_csr(user_items).tocoo()
+    if not sp.issparse(times) or times.shape != entries.shape:
+        got = f"shape {np.shape(times)}" if sp.issparse(times) else type(times).__name__
+        raise ValueError(f"expected times as a sparse matrix of shape {entries.shape}, got {got}")
+    given = times.tocoo()
+    if given.data.dtype.kind not in "biuf" or not np.isfinite(given.data).all():
+        raise ValueError(
+            "expected finite numbers as times, got NaN, infinity or another type; "
+            "leave the interaction out if its time is unknown"
+        )
+    keys, wanted = (m.row.astype(np.int64) * m.shape[1] + m.col for m in (given, entries))
+    latest = pd.Series(given.data, index=keys).groupby(level=0).max()
+    when = latest.reindex(wanted).fillna(0).to_numpy()
     if missing := int((when <= 0).sum()):
-        got = f"{missing} of {cells.nnz} without one"
-        raise ValueError(f"expected a time above 0 for each interaction, got {got}")
-    return cells, when
+        got = f"{missing} of {entries.nnz} without one"
+        raise ValueError(f"expected a time > 0 for each interaction, got {got}")
+    return entries, when
 
 
-def _part(cells: sp.coo_matrix, chosen: np.ndarray) -> sp.csr_matrix:
-    ids = (cells.row[chosen], cells.col[chosen])
-    return sp.csr_matrix((cells.data[chosen], ids), cells.shape)
+def _select(entries: sp.coo_matrix, chosen: np.ndarray) -> sp.csr_matrix:
+    """Return the chosen entries (a boolean mask) as a matrix of the same shape."""
+    ids = (entries.row[chosen], entries.col[chosen])
+    return sp.csr_matrix((entries.data[chosen], ids), entries.shape)
 
 
 class Unliked:
-    """Uniform draws, without rejection, from the items that a user does *not* have.
+    """Draw uniformly from the items that a user does *not* like.
 
-    Before a user's j-th item k_j, in order and with j from 0, come k_j - j items that are not the
-    user's. So the r-th of these is r + |{j: k_j - j <= r}|, and one binary search over all users
-    finds it.
+    Most draws from all items are unliked already. So ``sample`` draws from all items and replaces
+    the few liked ones by ``sample_exactly``. A hash table tells almost all unliked items apart from
+    the liked ones at the cost of one look-up; only where it is set the likes are searched.
 
     Parameters
     ----------
-    user_items
-        CSR matrix, U x I, with sorted indices.
+    likes : csr_matrix of bool, shape (U, I)
+        Indices are sorted.
 
     Attributes
     ----------
-    count
-        How many items each user does not have, int64 tensor of U.
+    count : int64 tensor, shape (U,)
+        The number of items that each user does not like.
     """
 
-    def __init__(self, user_items: sp.csr_matrix):
-        self.n_items = user_items.shape[1]
-        self.start = torch.from_numpy(user_items.indptr).long()  # U + 1
+    def __init__(self, likes: sp.csr_matrix):
+        self.likes, self.n_items = likes, likes.shape[1]
+        self.start = torch.from_numpy(likes.indptr).long()  # U + 1
         has = self.start.diff()  # U
-        users, items = interactions(user_items)  # n
-        place = torch.arange(len(users)) - self.start.index_select(0, users)
-        self.keys = users * (self.n_items + 1) + items - place  # n, ascending
         self.count = self.n_items - has
+        users, items = interactions(likes)  # n
+        place = torch.arange(len(users), device="cpu") - self.start.index_select(0, users)
+        self.keys = users * (self.n_items + 1) + items - place  # n, ascending
+        self.bits = max(3, (8 * likes.nnz - 1).bit_length())
+        self.perhaps_liked = torch.zeros(1 << self.bits, dtype=torch.bool, device="cpu")
+        self.perhaps_liked[self._slots(users, items)] = True
+
+    def _slots(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return the slot of each pair in the hash table (Fibonacci hashing, Knuth 6.4)."""
+        hashed = (users * self.n_items + items) * -7046029254386353131  # 2**64 / golden ratio
+        return (hashed >> (64 - self.bits)) & ((1 << self.bits) - 1)
 
     def sample(self, users: Tensor, rng: torch.Generator) -> Tensor:
-        """One item for each of ``users``, none of whom may have all items.
+        """Return one unliked item for each of ``users``, none of whom may like all items.
 
         Parameters
         ----------
-        users
-            int64 tensor of B ids.
-        rng
-            The generator that the draws advance.
+        users : int64 tensor, shape (n,)
+            Fastest if ascending.
+        rng : torch.Generator
 
         Returns
         -------
-        int64 tensor of B ids of items.
+        int64 tensor, shape (n,)
         """
-        # of so large a number, the remainder is uniform but for one part in 2**40
-        r = torch.randint(2**62, users.shape, generator=rng) % self.count.index_select(0, users)
+        items = torch.randint(self.n_items, users.shape, generator=rng, device="cpu")
+        suspects = self.perhaps_liked.index_select(0, self._slots(users, items)).nonzero()[:, 0]
+        pairs = (ids.index_select(0, suspects).numpy().copy() for ids in (users, items))
+        liked = np.asarray(self.likes[tuple(pairs)]).ravel()
+        replaced = suspects[torch.from_numpy(liked)]
+        return items.index_copy_(0, replaced, self.sample_exactly(users[replaced], rng))
+
+    def sample_exactly(self, users: Tensor, rng: torch.Generator) -> Tensor:
+        """Return the same as ``sample``, by a search for each draw.
+
+        Let k_j be the j-th liked item of a user, from j = 0. It is preceded by k_j - j unliked
+        items. So the r-th unliked item is r + |{j: k_j - j <= r}|, found by one binary search over
+        the keys of all users.
+        """
+        # For so large a range, the remainder is uniform up to one part in 2**40.
+        r = torch.randint(2**62, users.shape, generator=rng, device="cpu")
+        r %= self.count.index_select(0, users)
         keys = users * (self.n_items + 1) + r
         place = torch.searchsorted(self.keys, keys, right=True)
         return r + place - self.start.index_select(0, users)

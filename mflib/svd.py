@@ -7,11 +7,13 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.matrices import interactions
+from mflib.inputs import as_values, nonnegative_float, positive_float, positive_int
 from mflib.model import FactorModel
-from mflib.parameters import NotNegative, Positive, Size
 from mflib.sampling import TRAINING, generator
-from mflib.training import Batch, epochs
+from mflib.sparse import Entries, interactions, partition
+from mflib.training import Batch, epochs, row_rates
+
+BOUND = 1.0  # of a row's learning rate times its ratings in a batch
 
 
 def svd_step(
@@ -20,135 +22,129 @@ def svd_step(
     b_u: Tensor,
     b_i: Tensor,
     mu: float,
-    users: Tensor,
-    items: Tensor,
+    entries: Entries,
     ratings: Tensor,
     weights: Tensor,
     learning_rate: float,
     regularization: float,
 ) -> Tensor:
-    """One step of gradient descent on a batch; updates P, Q, b_u, b_i in place.
+    """Take one step of gradient descent on a batch, updating P, Q, b_u and b_i in place.
 
-    Minimises, over the rows (u, i, r, w) of the batch,
+    The step minimises, over the entries (u, i) of the batch with rating r and weight w,
 
         sum  1/2 w (r - mu - b_u - b_i - p_u·q_i)^2 + lambda/2 (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2)
 
-    Gradients are summed at the values the batch started with: a batch of one row is the classical
-    update (Koren, Bell, Volinsky 2009).
+    All gradients are taken at the values from before the step. A user with n_u entries in the batch
+    moves at the rate min(learning_rate, 1 / n_u), an item with n_i entries at min(learning_rate,
+    1 / n_i). For a batch of one entry this is the classical update (Koren, Bell, Volinsky 2009).
 
     Parameters
     ----------
-    P, Q
-        Factors, U x F and I x F.
-    b_u, b_i
-        Biases, U and I.
-    mu
-        The mean of all ratings.
-    users, items
-        int64, B.
-    ratings, weights
-        r and w, of the factors' type, B.
-    learning_rate
-        The length of the step.
-    regularization
-        lambda.
+    P, Q : tensors, shapes (U, F) and (I, F)
+        Factors.
+    b_u, b_i : tensors, shapes (U,) and (I,)
+        Biases.
+    mu : float
+        The global mean.
+    entries : Entries, shape (U, I)
+        The n positions (u, i) of the batch: ``entries.rows`` and ``entries.columns``.
+    ratings, weights : tensors, shape (n,)
+        r and w of each entry.
+    learning_rate, regularization : float
+        The step length, and lambda.
 
     Returns
     -------
-    The loss of each row without the penalty, B.
+    tensor, shape (n,)
+        1/2 w (error)^2 of each entry, without the penalty.
     """
-    p, q = P.index_select(0, users), Q.index_select(0, items)  # B x F
-    bu, bi = b_u.index_select(0, users), b_i.index_select(0, items)  # B
-    error = ratings - (mu + bu + bi + (p * q).sum(1))  # B
-    step = learning_rate * weights * error  # B
-    shrink = learning_rate * regularization
-    P.index_add_(0, users, (step[:, None] * q).sub_(p, alpha=shrink))
-    Q.index_add_(0, items, (step[:, None] * p).sub_(q, alpha=shrink))
-    b_u.index_add_(0, users, step - shrink * bu)
-    b_i.index_add_(0, items, step - shrink * bi)
-    return weights * error**2 / 2
+    n_u, n_i = entries.row_counts.to(P.dtype), entries.column_counts.to(P.dtype)
+    rate_u, rate_i = row_rates(learning_rate, n_u, BOUND), row_rates(learning_rate, n_i, BOUND)
+    keep_u = 1 - rate_u * regularization * n_u  # what the penalty leaves
+    keep_i = 1 - rate_i * regularization * n_i
 
+    users, items = entries.rows, entries.columns  # n
+    estimates = mu + b_u.index_select(0, users) + b_i.index_select(0, items) + entries.dot(P, Q)
+    error = ratings - estimates
+    pull = weights * error
+    step_u, step_i = pull * rate_u.index_select(0, users), pull * rate_i.index_select(0, items)
 
-class Ratings:
-    """What an epoch visits: the known ratings, each joined by a cell drawn from all U x I.
-
-    Parameters
-    ----------
-    ratings
-        CSR matrix, U x I, with n stored cells.
-    unobserved_weight
-        The weight w of an unobserved cell. Without it no cells are drawn.
-    dtype
-        That of the factors.
-    """
-
-    def __init__(self, ratings: sp.csr_matrix, unobserved_weight: float, dtype: torch.dtype):
-        self.shape = ratings.shape
-        self.users, self.items = interactions(ratings)  # n
-        self.values = torch.from_numpy(ratings.data).to(dtype)  # n
-        self.cell_weight = unobserved_weight * self.shape[0] * self.shape[1] / ratings.nnz
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def batch(self, chosen: Tensor, rng: torch.Generator) -> Batch:
-        users, items = self.users.index_select(0, chosen), self.items.index_select(0, chosen)
-        ratings = self.values.index_select(0, chosen)
-        weights = torch.ones_like(ratings)
-        if self.cell_weight:
-            n_users, n_items = self.shape
-            users = torch.cat([users, torch.randint(n_users, chosen.shape, generator=rng)])
-            items = torch.cat([items, torch.randint(n_items, chosen.shape, generator=rng)])
-            ratings = torch.cat([ratings, torch.zeros_like(ratings)])
-            weights = torch.cat([weights, self.cell_weight * weights])
-        return {"users": users, "items": items, "ratings": ratings, "weights": weights}
+    step_Q = entries.transposed(step_i) @ P  # I x F, from P before its update
+    P.mul_(keep_u[:, None]).addmm_(entries.matrix(step_u), Q)
+    Q.mul_(keep_i[:, None]).add_(step_Q)
+    b_u.mul_(keep_u).add_(entries.row_sums(step_u))
+    b_i.mul_(keep_i).add_(entries.column_sums(step_i))
+    return pull * error / 2
 
 
 @dataclass(eq=False, kw_only=True)
 class SVD(FactorModel):
-    """Ratings are estimated as mu + b_u + b_i + p_u·q_i.
+    """Estimate ratings as mu + b_u + b_i + p_u·q_i: mean, biases and an interaction.
 
-    That is their mean, what user and item add to it, and what depends on both. Minimises the
-    squared error of the known ratings with an L2 penalty (see ``svd_step``) by mini-batch SGD (Funk
-    2006; Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE
-    Computer 2009).
+    Minimises the squared error of the known ratings with an L2 penalty (see ``svd_step``) by
+    mini-batch SGD (Funk 2006; Koren, Bell, Volinsky, "Matrix Factorization Techniques for
+    Recommender Systems", IEEE Computer 2009).
 
-    With ``unobserved_weight`` w > 0, each of the n ratings is joined by a cell drawn uniformly from
-    all U x I, with the target 0 and the weight w U I / n, so that every cell is a zero of weight w.
-    Then mu = 0, the ranking gains, the error grows.
+    With ``unobserved_weight`` w > 0, each of the n ratings is joined by an entry drawn uniformly
+    from all U x I, with target 0 and weight w U I / n. In expectation every entry then counts as a
+    zero of weight w. mu is 0, the ranking improves, the error grows.
 
-    A stored 0 is an empty cell: shift a scale that has a 0.
+    A stored 0 counts as unknown; shift a rating scale that includes 0.
 
     Parameters
     ----------
-    learning_rate
-        That of the first iteration.
-    regularization
+    learning_rate : float
+        The learning rate of the first iteration.
+    regularization : float
         lambda, the weight of the penalty.
-    unobserved_weight
-        The weight w of each of the U I cells as a zero.
-    decay
-        What the learning rate is multiplied by after each iteration.
-    batch_size
-        Ratings in a step.
-    init_std
-        Standard deviation of the first factors.
+    unobserved_weight : float
+        w, the weight of each of the U I entries as a zero.
+    decay : float
+        The factor that multiplies the learning rate after each iteration.
+    batches : int
+        The number of batches, and thus of steps, in an iteration.
+    init_std : float
+        The standard deviation of the initial factors.
+    factors, iterations, random_state, dtype, device
+        See ``FactorModel``.
     """
 
-    learning_rate: NotNegative = 0.05
-    regularization: NotNegative = 0.05
-    unobserved_weight: NotNegative = 0.0
-    decay: Positive = 0.86
-    iterations: Size = 35
-    batch_size: Size = 4096
-    init_std: NotNegative = 0.02
+    learning_rate: float = 0.05
+    regularization: float = 0.05
+    unobserved_weight: float = 0.0
+    decay: float = 0.86
+    iterations: int = 35
+    batches: int = 32
+    init_std: float = 0.02
+
+    def _validate(self) -> None:
+        super()._validate()
+        for name in ("learning_rate", "regularization", "unobserved_weight", "init_std"):
+            setattr(self, name, nonnegative_float(name, getattr(self, name)))
+        self.decay = positive_float("decay", self.decay)
+        self.batches = positive_int("batches", self.batches)
 
     def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         self._initialise(user_items, self.init_std)
+        ratings = as_values(user_items, self.dtype)
         if not self.unobserved_weight:
             self.global_bias = float(user_items.data.mean(dtype="float64"))
-        ratings = Ratings(user_items, self.unobserved_weight, self.dtype)
-        return epochs(self, ratings, generator(self.seed, TRAINING))
+        rng = generator(self.seed, TRAINING)
+        users, items = interactions(user_items)
+        batches = []
+        for part in map(torch.from_numpy, partition(user_items, self.batches, rng)):
+            entries = Entries.at(users[part], items[part], user_items.shape)
+            batches.append(
+                {
+                    "entries": entries.to(self.device),
+                    "ratings": ratings[part].to(self.device),
+                    "weights": torch.ones(len(part), dtype=self.dtype, device=self.device),
+                }
+            )
+        if not self.unobserved_weight:
+            return epochs(self, batches, rng)
+        weight = self.unobserved_weight * user_items.shape[0] * user_items.shape[1] / len(ratings)
+        return epochs(self, batches, rng, lambda batch, rng: with_zeros(batch, weight, rng))
 
     def _step(self, batch: Batch, learning_rate: float) -> Tensor:
         return svd_step(
@@ -161,3 +157,21 @@ class SVD(FactorModel):
             regularization=self.regularization,
             **batch,
         )
+
+
+def with_zeros(batch: Batch, weight: float, rng: torch.Generator) -> Batch:
+    """Return a batch joined by as many entries drawn from the whole matrix, as weighted zeros."""
+    known: Entries = batch["entries"]
+    rows, columns = (
+        torch.randint(size, (len(known),), generator=rng, device="cpu") for size in known.shape
+    )
+    rows = torch.cat([known.rows.cpu().long(), rows])
+    order = rows.argsort(stable=True)
+    columns = torch.cat([known.columns.cpu().long(), columns])[order]
+    ratings, weights = batch["ratings"], batch["weights"]
+    order = order.to(ratings.device)
+    return {
+        "entries": Entries.at(rows[order.cpu()], columns, known.shape).to(ratings.device),
+        "ratings": torch.cat([ratings, torch.zeros_like(ratings)])[order],
+        "weights": torch.cat([weights, weight * weights])[order],
+    }

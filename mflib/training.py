@@ -1,118 +1,212 @@
-"""The epochs of stochastic gradient descent, progress, divergence.
+"""The SGD loop: epochs and batches, progress, divergence, threads.
 
-The way of a batch through a model that is trained by SGD, for who wants to write another one:
+How a batch flows through an SGD-trained model, for readers who want to write their own:
 
-    FactorModel.fit    the loop over the iterations, the same for all models
-      X._start         checks the data, initialises the factors, returns ``epochs(...)``
-        epochs         the loop over the batches of an epoch, here
-          batch        of the examples that X._start made: ids and random draws, as a dict, made
-                       while the step before is taken
-          X._step      hands this dict to the kernel, with the factors and the learning rate
-            x_step     the kernel: arithmetic, and nothing else
+    FactorModel.fit      loop over the iterations, the same for all models
+      X._start           validates the data, initialises the factors, returns ``epochs(...)``
+        epochs           loop over the batches of an epoch (this module)
+          draw           adds random draws to a batch, in a second thread, one step ahead
+          X._step        calls the kernel with the batch, the factors and the learning rate
+            x_step       the kernel: deterministic arithmetic
 
-A kernel takes rows by ``index_select``, which is several times as fast as W[ids], and adds to them
-by ``index_add_``, which, unlike W[ids] +=, minds ids that come twice.
+The batches are fixed when training starts: a random partition of the interactions. Each epoch
+visits them in a new order.
+
+Torch's own threads wait actively for each other. If one of them loses its processor, the others
+spin, and a busy machine becomes ten to fifty times slower. All computation here therefore uses one
+torch thread per Python thread. Where more processors pay off, several Python threads are used:
+torch releases the interpreter lock while it computes.
 """
 
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mflib.threads import workers
-
-Batch = dict[str, Tensor]  # arguments of a kernel, by name
-DIVERGED = 1000  # times the first loss; where training succeeded, none was seen above 4
-
-
-class Examples(Protocol):
-    """What an epoch visits: ratings, likes, or rows of likes."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, chosen: Tensor, rng: torch.Generator) -> Batch:
-        """What the kernel needs for the examples ``chosen`` (int64, B), draws included."""
-        ...
+Batch = dict[str, Any]  # arguments of a kernel, by name
+DIVERGED = 1000  # times the first loss; successful runs never exceeded 4 times
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 class TrainedBySGD(Protocol):
-    """What ``epochs`` asks of a model."""
+    """What ``epochs`` requires of a model."""
 
     learning_rate: float
     decay: float
-    batch_size: int
-    device: str
 
     def _step(self, batch: Batch, learning_rate: float) -> Tensor:
-        """Move the factors by one batch -> the losses of its parts, however many there are."""
+        """Update the factors with one batch and return its losses (1-D tensor, any length)."""
         ...
 
 
-def epochs(model: TrainedBySGD, examples: Examples, rng: torch.Generator) -> Iterator[float]:
-    """Train ``model``: each value taken from the iterator is the mean loss of one more epoch.
+def epochs(
+    model: TrainedBySGD,
+    batches: Sequence[Batch],
+    rng: torch.Generator,
+    draw: Callable[[Batch, torch.Generator], Batch] | None = None,
+) -> Iterator[float]:
+    """Train ``model``: each ``next()`` runs one more epoch and yields its mean loss.
 
-    An epoch visits all ``examples`` in a new random order, ``batch_size`` at a time. ``decay``
-    lowers the learning rate after each. ``rng`` is advanced in the order of the batches.
+    An epoch visits all batches in a new random order. After each epoch the learning rate is
+    multiplied by ``decay``.
 
-    FloatingPointError: the loss is far above that of the first batch.
+    Parameters
+    ----------
+    model : SVD, BPR or WARP
+    batches : sequence of dicts
+        The fixed part of each batch.
+    rng : torch.Generator
+        Advanced by the order of the batches and by the draws, in the order of the batches.
+    draw : callable, optional
+        Returns a batch together with its random draws.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is far above that of the first batch.
     """
     first = math.nan
-    with workers(1) as second:
+    with worker_threads(1) as second:
         for iteration in itertools.count():
             learning_rate = model.learning_rate * model.decay**iteration
-            losses = []
-            for batch in batches(examples, model.batch_size, rng, second):
-                batch = {name: t.to(model.device) for name, t in batch.items()}
-                losses.append(model._step(batch, learning_rate))
-            whole = torch.cat(losses)
-            loss = whole.sum(dtype=torch.float64).item() / len(whole)
+            order = torch.randperm(len(batches), generator=rng, device="cpu").tolist()
+            visits = (batches[place] for place in order)
+            drawn = ahead(visits, rng, draw, second) if draw else visits
+            losses = [model._step(batch, learning_rate) for batch in drawn]
+            joined = torch.cat(losses)
+            loss = joined.sum(dtype=torch.float64).item() / len(joined)
             if iteration == 0:
                 first = losses[0].mean().item()
-            if loss > DIVERGED * (1 + first):  # float64 has room for many such iterations
+            if loss > DIVERGED * (1 + first):  # float64 would survive many such iterations
                 raise diverged(model, loss, iteration)
             yield loss
 
 
-def batches(
-    examples: Examples, batch_size: int, rng: torch.Generator, second: Executor
+def ahead(
+    visits: Iterator[Batch],
+    rng: torch.Generator,
+    draw: Callable[[Batch, torch.Generator], Batch],
+    second: Executor,
 ) -> Iterator[Batch]:
-    """All examples in a random order; each batch is made in a ``second`` thread.
+    """Yield each batch with its draws, which a ``second`` thread makes one step ahead.
 
-    That is while the one before is in use: steps are too small to be shared by two threads, but
-    what they need can be drawn ahead. One thread draws all of it, in order.
+    A single thread makes all draws, in order, so they do not depend on timing.
     """
-    chosen = torch.randperm(len(examples), generator=rng).split(batch_size)
-    ahead = second.submit(examples.batch, chosen[0], rng)
-    for following in chosen[1:]:
-        batch, ahead = ahead.result(), second.submit(examples.batch, following, rng)
+    waiting = second.submit(draw, next(visits), rng)
+    for following in visits:
+        batch, waiting = waiting.result(), second.submit(draw, following, rng)
         yield batch
-    yield ahead.result()
+    yield waiting.result()
+
+
+def row_rates(learning_rate: float, counts: Tensor, bound: float) -> Tensor:
+    """Return the learning rate of each row: ``learning_rate``, but at most ``bound`` / count.
+
+    A batch adds up the gradients of all entries of a row. For a row with many entries, such as a
+    popular movie, that sum times the learning rate would overshoot. The bound turns it into
+    ``bound`` times the *mean* gradient.
+
+    Parameters
+    ----------
+    learning_rate : float
+    counts : floating-point tensor, shape (R,)
+        The number of entries of each row in the batch.
+    bound : float
+
+    Returns
+    -------
+    tensor of the type of ``counts``, shape (R,)
+    """
+    return (bound / counts.clamp(min=1)).clamp_(max=learning_rate)
 
 
 def ensure_finite(model: object, loss: float, iteration: int) -> None:
-    """FloatingPointError if the loss of an iteration or a number of the model is not finite."""
+    """Raise FloatingPointError if the loss or a learned value is not finite."""
     learned = [value for value in vars(model).values() if isinstance(value, Tensor)]
     if not (math.isfinite(loss) and all(tensor.isfinite().all() for tensor in learned)):
         raise diverged(model, loss, iteration)
 
 
 def diverged(model: object, loss: float, iteration: int) -> FloatingPointError:
-    """The error to raise, with the remedy."""
-    remedy = "lower the learning rate (ALS: alpha) or raise the regularization"
-    what = f"{model!r} diverged: loss {loss} in iteration {iteration}"
-    return FloatingPointError(f"{what}; {remedy}")
+    """Return the error to raise, with advice that fits the model."""
+    if hasattr(model, "learning_rate"):
+        advice = "lower the learning rate (a large regularization needs a lower one, too)"
+    else:
+        advice = "lower alpha or raise the regularization"
+    return FloatingPointError(f"{model!r} diverged: loss {loss} in iteration {iteration}; {advice}")
 
 
 def progress(iterable: Iterable, description: str, show: bool = True) -> tqdm:
-    """The one progress bar; MFLIB_PROGRESS=0 switches it off, in a notebook, too.
+    """Return a progress bar over ``iterable``; the variable MFLIB_PROGRESS=0 disables it.
 
-    (TQDM_DISABLE has no effect on the bar of a notebook.)
+    (TQDM_DISABLE has no effect on notebook bars.)
     """
     off = not show or os.environ.get("MFLIB_PROGRESS") == "0"
     return tqdm(iterable, description, disable=off)
+
+
+@contextmanager
+def torch_settings(device: str | torch.device = "cpu") -> Iterator[None]:
+    """Compute with one torch thread, without autograd, inference mode or autocast.
+
+    Results then do not depend on the modes that the caller has set. On exit all are restored.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ExitStack() as modes:
+            modes.enter_context(torch.inference_mode(mode=False))
+            modes.enter_context(torch.no_grad())
+            modes.enter_context(torch.autocast(torch.device(device).type, enabled=False))
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def worker_threads(count: int) -> ThreadPoolExecutor:
+    """Return a pool of ``count`` threads, each limited to one torch thread from the start.
+
+    Without the initializer, a new thread starts with MKL's own number of threads until an operation
+    of torch asks for the setting. A matrix product does not ask, and rounds differently.
+    """
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+
+
+@contextmanager
+def thread_pool(device: str | torch.device = "cpu") -> Iterator[ThreadPoolExecutor]:
+    """Provide ``available_threads()`` workers for independent tasks, with ``torch_settings``."""
+    count = available_threads()
+    with torch_settings(device), worker_threads(count) as executor:
+        yield executor
+
+
+def available_threads() -> int:
+    """Return the number of worker threads: torch's setting, capped by the available processors.
+
+    This respects OMP_NUM_THREADS and torch.set_num_threads.
+    """
+    return min(torch.get_num_threads(), available_processors())
+
+
+def available_processors() -> int:
+    """Return the number of processors this process may use, by its affinity and cgroup quota."""
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
+    number = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, int(min(number, _cgroup_quota() + 0.5)))
+
+
+def _cgroup_quota() -> float:
+    """Return the number of processors that control groups (version 2) grant."""
+    try:
+        quota, period = CPU_MAX.read_text(encoding="utf-8").split()
+    except OSError:  # no control group
+        return math.inf
+    return math.inf if quota == "max" else int(quota) / int(period)

@@ -1,4 +1,4 @@
-"""WARP: weighted approximate-rank pairwise loss, which cares for the top of the list."""
+"""WARP: weighted approximate-rank pairwise loss, which focuses on the top of the list."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,43 +8,43 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from mflib.matrices import interactions, likes_of
+from mflib.inputs import likes_of, nonnegative_float, positive_float, positive_int
 from mflib.model import FactorModel
-from mflib.parameters import NotNegative, Positive, Size
 from mflib.sampling import TRAINING, generator
+from mflib.sparse import interactions
 from mflib.training import Batch, epochs
 
-LIKES_PER_ROW = 32  # a step sums over them, and too large a sum diverges
-WIDE = 20_000  # for more items than this, to score only the drawn ones is faster than to score all
+LIKES_PER_ROW = 32  # a step sums over the likes of a row; a larger sum diverges
+WIDE = 20_000  # with more items than this, scoring only the drawn ones is faster than scoring all
 Scores = Callable[[Tensor, Tensor], Tensor]
 
 
 def scorer(p_block: Tensor, Q: Tensor, known: Tensor) -> Scores:
-    """The function (rows, items; int64) -> scores p·q, -inf where the user has the item.
+    """Return a function (rows, items) -> scores p·q, -inf where the user likes the item.
 
     Parameters
     ----------
-    p_block
-        The factors of the rows' users, B x F.
-    Q
-        The factors of all items, I x F.
-    known
-        row * I + item of all that these users like, int64, ascending.
+    p_block : tensor, shape (B, F)
+        The factors of the user of each row.
+    Q : tensor, shape (I, F)
+        The factors of all items.
+    known : int64 tensor, ascending
+        row * I + item of every like of the user of each row.
     """
     if len(Q) <= WIDE:
         products = (p_block @ Q.T).view(-1).index_fill_(0, known, -torch.inf)  # B * I
 
         def score(rows: Tensor, items: Tensor) -> Tensor:
-            cells = rows * len(Q) + items
-            return products.index_select(0, cells.view(-1)).view_as(cells)
+            pairs = rows * len(Q) + items
+            return products.index_select(0, pairs.view(-1)).view_as(pairs)
 
     else:
 
         def score(rows: Tensor, items: Tensor) -> Tensor:
-            cells = rows * len(Q) + items
-            # known is searched for them: torch.isin takes twenty times as long
-            place = torch.searchsorted(known, cells).clamp_(max=len(known) - 1)
-            is_known = known.index_select(0, place.view(-1)).view_as(cells) == cells
+            pairs = rows * len(Q) + items
+            # A binary search in known: torch.isin takes twenty times as long.
+            place = torch.searchsorted(known, pairs).clamp_(max=len(known) - 1)
+            is_known = known.index_select(0, place.view(-1)).view_as(pairs) == pairs
             q = Q.index_select(0, items.view(-1)).view(*items.shape, Q.shape[1])
             return (p_block.index_select(0, rows) * q).sum(-1).masked_fill_(is_known, -torch.inf)
 
@@ -52,23 +52,25 @@ def scorer(p_block: Tensor, Q: Tensor, known: Tensor) -> Scores:
 
 
 def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor) -> Tensor:
-    """How many draws each positive needs until one scores above its limit.
+    """Return how many draws each positive needs until one scores above its limit.
 
-    They are tried in rounds that end with the 4th, 16th, 64th, …; who has found one is spared the
-    later rounds.
+    The draws are tried in rounds that end with the 4th, 16th, 64th, … draw. Positives that have
+    found a violation skip the later rounds.
 
     Parameters
     ----------
-    scores
-        As ``scorer`` returns it.
-    rows, limits
-        The row (int64) and the limit of each positive, n.
-    draws
-        The candidates of each positive, tried from the top down, int64, D x n.
+    scores : callable
+        See ``scorer``.
+    rows : int64 tensor, shape (n,)
+        The row of each positive.
+    limits : tensor, shape (n,)
+    draws : int64 tensor, shape (D, n)
+        The candidates of each positive, tried from the top down.
 
     Returns
     -------
-    int64, n; 0 where none of the draws does.
+    int64 tensor, shape (n,)
+        0 where no draw scores above the limit.
     """
     needed, searching = torch.zeros_like(rows), torch.arange(len(rows), device=rows.device)
     start, end = 0, 4
@@ -77,8 +79,8 @@ def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor
         violates = scores(rows, candidates) > limits
         found, first = violates.max(0)
         needed.index_copy_(0, searching, torch.where(found, start + 1 + first, 0))
-        still = (~found).nonzero()[:, 0]
-        searching, rows, limits = (t.index_select(0, still) for t in (searching, rows, limits))
+        left = (~found).nonzero()[:, 0]
+        searching, rows, limits = (t.index_select(0, left) for t in (searching, rows, limits))
         start, end = end, 4 * end
     return needed
 
@@ -96,46 +98,45 @@ def warp_step(
     learning_rate: float,
     regularization: float,
 ) -> tuple[Tensor, Tensor]:
-    """One step of gradient descent on positives of a block of users; updates P, Q in place.
+    """Take one step of gradient descent on a block of users, updating P and Q in place.
 
     Positive k is the liked item i = ``positives[k]`` of the user u = ``users[rows[k]]``. Its
     candidates ``draws[:, k]`` are tried in order until one, j, that the user does not like violates
-    the margin: s_j > s_i - margin. After d draws the rank of i is taken to be floor((I - 1) / d),
-    and the step minimises, over the positives that found a violation,
+    the margin: s_j > s_i - margin. After d draws the rank of i is estimated as floor((I - 1) / d).
+    The step minimises, over the positives that found a violation,
 
         sum  L(rank) (margin - s_i + s_j) + lambda/2 (|p_u|^2 + |q_i|^2 + |q_j|^2),    s = p_u·q
 
-    Gradients are summed at the values the step started with (Weston, Bengio, Usunier 2011,
+    All gradients are taken at the values from before the step (Weston, Bengio, Usunier 2011,
     algorithm 1).
 
-    The rank is biased: with v violating items d is geometric, and E[(I - 1) / d] =
-    (I - 1) v / (I - v) ln(I / v) for D without bound, nearly always above v: a rank of 1 is taken
-    for about ln I. With D draws no rank below (I - 1) / D is ever taken, and (1 - v / I)^D of the
-    positives find nothing.
+    The rank estimate is biased. With v violating items, d is geometric, and E[(I - 1) / d] =
+    (I - 1) v / (I - v) ln(I / v) for unlimited draws, nearly always above v: a rank of 1 is
+    estimated as about ln I. With D draws no rank below (I - 1) / D is ever estimated, and a share
+    (1 - v / I)^D of the positives finds no violation.
 
     Parameters
     ----------
-    P, Q
-        Factors, U x F and I x F.
-    users
-        The user of each row of the block, int64, B; one may come twice.
-    known
-        row * I + item of *all* that the user of each row likes, int64, ascending.
-    rows, positives
-        The row and the liked item of each positive, int64, n.
-    draws
-        Uniform over all items, int64, D x n.
-    rank_weights
-        L(0), L(1), …, L(I - 1).
-    margin, learning_rate
-        The margin; the length of the step.
-    regularization
-        lambda.
+    P, Q : tensors, shapes (U, F) and (I, F)
+        Factors.
+    users : int64 tensor, shape (B,)
+        The user of each row of the block; a user may occur more than once.
+    known : int64 tensor, ascending
+        row * I + item of *every* like of the user of each row.
+    rows, positives : int64 tensors, shape (n,)
+        The row and the liked item of each positive.
+    draws : int64 tensor, shape (D, n)
+        Candidates, drawn uniformly from all items.
+    rank_weights : tensor, shape (I,)
+        L(0), …, L(I - 1).
+    margin, learning_rate, regularization : float
+        The margin, the step length, and lambda.
 
     Returns
     -------
-    losses, needed
-        The losses without the penalty and the draws needed, n each; 0 where nothing was found.
+    losses, needed : tensors, shape (n,)
+        The loss of each positive without the penalty, and the number of draws it needed (int64);
+        both 0 where no violation was found.
     """
     p_block = P.index_select(0, users)  # B x F
     p, qi = p_block.index_select(0, rows), Q.index_select(0, positives)  # n x F
@@ -143,7 +144,7 @@ def warp_step(
     scores = scorer(p_block, Q, known)
     needed = first_violations(scores, rows, limits, draws)  # n
 
-    found = needed.nonzero()[:, 0]  # from here on, only the m positives that found a violation
+    found = needed.nonzero()[:, 0]  # from here on only the m positives that found a violation
     rows, liked, needed_draws = (t.index_select(0, found) for t in (rows, positives, needed))
     p, qi = p.index_select(0, found), qi.index_select(0, found)  # m x F
     violating = draws.view(-1).index_select(0, (needed_draws - 1) * len(needed) + found)
@@ -163,123 +164,120 @@ def warp_step(
 def cut_into_rows(
     likes: sp.csr_matrix, rng: torch.Generator, length: int = LIKES_PER_ROW
 ) -> tuple[np.ndarray, sp.csr_matrix]:
-    """Cut the likes of each user, in random order, into rows of at most ``length``.
+    """Cut the likes of each user, in random order, into rows of at most ``length`` likes.
 
-    Four users with 3, 0, 1 and 5 likes and rows of 2 give six rows:
+    Four users with 3, 0, 1 and 5 likes and rows of length 2 give six rows:
 
-        users  0  0  3  …       user 0 has a row of 2 likes and one of 1, user 1 none,
-        likes  2  1  …          user 2 one of 1, user 3 rows of 2, 2 and 1
-
-    so that users = [0, 0, 2, 3, 3, 3] and the rows have 2, 1, 1, 2, 2, 1 likes.
+        users  0  0  2  3  3  3       user 0 has a row of 2 likes and one of 1, user 1 has none,
+        likes  2  1  1  2  2  1       user 2 has one of 1, user 3 has rows of 2, 2 and 1
 
     Parameters
     ----------
-    likes
-        CSR matrix, U x I.
-    rng
-        The generator that the order is drawn from.
-    length
-        How many likes a row holds at most.
+    likes : csr_matrix, shape (U, I)
+    rng : torch.Generator
+        Draws the order of each user's likes.
+    length : int
 
     Returns
     -------
-    users, rows
-        The user of each row (int64, R) and CSR matrix, R x I, of the row's likes.
+    users : int64 array, shape (R,)
+        The user of each row.
+    rows : csr_matrix, shape (R, I)
+        The likes of each row.
     """
     users, items = interactions(likes)
-    order = torch.randperm(likes.nnz, generator=rng)
-    within_users = order[users[order].argsort(stable=True)]
-    place = torch.arange(likes.nnz) - torch.from_numpy(likes.indptr)[users]  # among the user's
-    first = (place % length == 0).nonzero()[:, 0]  # of each row
-    cells = (likes.data, items[within_users].numpy(), np.append(first, likes.nnz))
-    return users[first].numpy(), sp.csr_matrix(cells, (len(first), likes.shape[1]))
+    order = torch.randperm(likes.nnz, generator=rng, device="cpu")
+    by_user = order[users[order].argsort(stable=True)]
+    place = torch.arange(likes.nnz, device="cpu") - torch.from_numpy(likes.indptr)[users]
+    first = (place % length == 0).nonzero()[:, 0]  # like of each row
+    entries = (likes.data, items[by_user].numpy(), np.append(first, likes.nnz))
+    return users[first].numpy(), sp.csr_matrix(entries, (len(first), likes.shape[1]))
 
 
 def harmonic_numbers(n: int) -> Tensor:
-    """L(0), …, L(n - 1), where L(r) = 1 + 1/2 + ... + 1/r: float64, n."""
-    reciprocals = torch.arange(1, n, dtype=torch.float64).reciprocal()
-    return torch.cat([torch.zeros(1, dtype=torch.float64), reciprocals.cumsum(0)])
-
-
-class LikesInRows:
-    """What an epoch visits: rows of likes of one user each, with draws for every like.
-
-    The rows are cut once for all epochs, which visit them in other orders.
-    """
-
-    def __init__(
-        self, likes: sp.csr_matrix, max_draws: int, dtype: torch.dtype, rng: torch.Generator
-    ):
-        self.likes, self.max_draws = likes, max_draws
-        self.user_of, self.likes_by_row = cut_into_rows(likes, rng)
-        self.rank_weights = harmonic_numbers(likes.shape[1]).to(dtype)
-
-    def __len__(self) -> int:
-        return len(self.user_of)
-
-    def batch(self, chosen: Tensor, rng: torch.Generator) -> Batch:
-        n_items = self.likes.shape[1]
-        users = self.user_of[chosen.numpy()]
-        known_rows, known_items = interactions(self.likes[users])
-        rows, positives = interactions(self.likes_by_row[chosen.numpy()])
-        draws = torch.randint(n_items, (self.max_draws, len(rows)), generator=rng)
-        return {
-            "users": torch.from_numpy(users),
-            "known": known_rows * n_items + known_items,
-            "rows": rows,
-            "positives": positives,
-            "draws": draws,
-            "rank_weights": self.rank_weights,
-        }
+    """Return L(0), …, L(n - 1), where L(r) = 1 + 1/2 + ... + 1/r: float64, shape (n,)."""
+    reciprocals = torch.arange(1, n, dtype=torch.float64, device="cpu").reciprocal()
+    return torch.cat([reciprocals.new_zeros(1), reciprocals.cumsum(0)])
 
 
 @dataclass(eq=False, kw_only=True)
 class WARP(FactorModel):
-    """Scores p_u·q_i are trained so that liked items stand at the top of the list.
+    """Learn scores p_u·q_i that put liked items at the top of the list.
 
-    Minimises the sum over the liked items of L(rank): rank counts the items that are not liked and
-    come within ``margin`` of the liked one, and L(r) = 1 + 1/2 + ... + 1/r grows ever more slowly.
-    ``warp_step`` estimates it from at most ``max_draws`` draws. An iteration visits all likes in
-    random blocks of ``batch_size`` rows, each of up to 32 likes of one user (Weston, Bengio,
-    Usunier, "WSABIE: Scaling Up to Large Vocabulary Image Annotation", IJCAI 2011). Values above 0
-    are likes; all others are not.
+    Minimises the sum over the liked items of L(rank). The rank counts the items that are not liked
+    and score within ``margin`` of the liked one or above it; L(r) = 1 + 1/2 + ... + 1/r grows ever
+    more slowly. ``warp_step`` estimates the rank from at most ``max_draws`` draws. An iteration
+    visits all likes in random blocks of ``batch_size`` rows, each with up to 32 likes of one user
+    (Weston, Bengio, Usunier, "WSABIE: Scaling Up to Large Vocabulary Image Annotation", IJCAI
+    2011). Values above 0 are likes; all others are not.
 
     Parameters
     ----------
-    learning_rate
-        That of the first iteration.
-    regularization
+    learning_rate : float
+        The learning rate of the first iteration.
+    regularization : float
         lambda, the weight of the penalty.
-    margin
-        How far ahead of the others a liked item is to be.
-    max_draws
-        After how many draws the search for a violation gives up.
-    decay
-        What the learning rate is multiplied by after each iteration.
-    batch_size
-        Rows of likes in a step.
-    init_std
-        Standard deviation of the first factors.
+    margin : float
+        By how much a liked item should outscore the others.
+    max_draws : int
+        The number of draws after which the search for a violation stops.
+    decay : float
+        The factor that multiplies the learning rate after each iteration.
+    batch_size : int
+        The number of rows of likes in a step.
+    init_std : float
+        The standard deviation of the initial factors.
+    factors, iterations, random_state, dtype, device
+        See ``FactorModel``.
     """
 
-    learning_rate: NotNegative = 0.01
-    regularization: NotNegative = 0.55
-    margin: NotNegative = 1.0
-    max_draws: Size = 50
-    decay: Positive = 0.88
-    iterations: Size = 30
-    batch_size: Size = 128
-    init_std: Positive = 0.03
+    learning_rate: float = 0.01
+    regularization: float = 0.55
+    margin: float = 1.0
+    max_draws: int = 50
+    decay: float = 0.88
+    iterations: int = 30
+    batch_size: int = 128
+    init_std: float = 0.03
+
+    def _validate(self) -> None:
+        super()._validate()
+        for name in ("learning_rate", "regularization", "margin"):
+            setattr(self, name, nonnegative_float(name, getattr(self, name)))
+        for name in ("decay", "init_std"):
+            setattr(self, name, positive_float(name, getattr(self, name)))
+        for name in ("max_draws", "batch_size"):
+            setattr(self, name, positive_int(name, getattr(self, name)))
 
     def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         likes = likes_of(user_items)
         n_items = likes.shape[1]
         if np.isin(likes.getnnz(1), (0, n_items)).all():
             got = f"only users who like all {n_items} items, or none"
-            raise ValueError(f"expected users who like some items, got {got}")
+            raise ValueError(f"expected users who like some but not all items, got {got}")
         self._initialise(likes, self.init_std)
         rng = generator(self.seed, TRAINING)
-        return epochs(self, LikesInRows(likes, self.max_draws, self.dtype, rng), rng)
+        user_of, likes_by_row = cut_into_rows(likes, rng)
+        rank_weights = harmonic_numbers(n_items).to(self.device, self.dtype)
+        batches = []
+        for part in torch.randperm(len(user_of), generator=rng).split(self.batch_size):
+            rows, positives = interactions(likes_by_row[part.numpy()])
+            batches.append({"users": user_of[part.numpy()], "rows": rows, "positives": positives})
+
+        def draw(batch: Batch, rng: torch.Generator) -> Batch:
+            known_rows, known_items = interactions(likes[batch["users"]])
+            shape = (self.max_draws, len(batch["rows"]))
+            tensors = {
+                "users": torch.from_numpy(batch["users"]),
+                "known": known_rows * n_items + known_items,
+                "rows": batch["rows"],
+                "positives": batch["positives"],
+                "draws": torch.randint(n_items, shape, generator=rng, device="cpu"),
+            }
+            on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+            return on_device | {"rank_weights": rank_weights}
+
+        return epochs(self, batches, rng, draw)
 
     def _step(self, batch: Batch, learning_rate: float) -> Tensor:
         losses, _ = warp_step(

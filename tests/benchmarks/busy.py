@@ -18,7 +18,7 @@ from tqdm import trange
 
 from mflib import ALS, BPR, SVD, WARP
 from mflib.data import load_movielens
-from mflib.threads import processors
+from mflib.training import available_processors
 
 ROUNDS = 3
 MODELS = {
@@ -33,7 +33,7 @@ MODELS = {
 def endless_loops() -> Iterator[None]:
     """A process that only counts, for each processor."""
     loop = [sys.executable, "-c", "while True: pass"]
-    loops = [subprocess.Popen(loop) for _ in range(processors())]
+    loops = [subprocess.Popen(loop) for _ in range(available_processors())]
     try:
         yield
     finally:
@@ -63,7 +63,7 @@ def main() -> None:
     medians = {name: pd.Series(seconds).map(statistics.median) for name, seconds in columns.items()}
     table = pd.DataFrame(medians).T
     table["busy / alone"] = table["busy"] / table["alone"]
-    beside = f"beside {processors()} endless loops"
+    beside = f"beside {available_processors()} endless loops"
     title = f"Seconds an iteration, alone ({threads} threads) and {beside}"
     section(title, table.round(3).to_string())
 

@@ -69,7 +69,7 @@ import sys
 from pathlib import Path
 import scipy.sparse as sp
 from mflib import ALS
-from mflib.matrices import shards
+from mflib.inputs import shards
 
 folder = Path(sys.argv[1])
 matrix = sp.vstack(list(shards(folder)), "csr")

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from mflib import ALS, BPR, SVD, WARP, Popularity
 from mflib.metrics import catalogue, ranking_metrics, rmse
-from mflib.similarity import similarity_quality
+from mflib.metrics import similarity_quality
 
 QUIET = {"show_progress": False}
 MODELS = {  # train, seed of the model -> fitted model

@@ -35,7 +35,7 @@ from report import section
 from tqdm import tqdm
 
 from mflib import ALS, BPR, SVD, WARP
-from mflib.matrices import interactions
+from mflib.inputs import interactions
 from mflib.metrics import ranking_metrics, rmse
 from mflib.model import FactorModel
 

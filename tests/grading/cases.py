@@ -22,7 +22,7 @@ SEEDS = (0, 1, 2)  # of the student's checks
 OUTPUTS = {
     "svd/svd_step": Outputs({"P": 0, "Q": 1, "b_u": 2, "b_i": 3}, ("the losses",)),
     "svd/textbook": Outputs({"P": 0, "Q": 1, "b_u": 2, "b_i": 3}),
-    "als/over_cells": Outputs({}, ("the sum",)),
+    "als/over_entries": Outputs({}, ("the sum",)),
     "als/conjugate_gradient": Outputs({"X": 0}),
     "als/cholesky": Outputs({"X": 0}),
     "als/textbook": Outputs({"X": 0}),
@@ -62,18 +62,18 @@ class Kernels(Drawn):
 
     def _cells(self, width: int | None = None) -> tuple:
         """The cells of all rows in blocks of ``width`` columns, and the penalty of each row."""
-        from mflib.als import weighted_cells
+        from mflib.als import weighted_entries
 
         rows, width, blocks = self._likes(), width or self.n_items, []
         rows[0, 0] = -1  # a dislike
         for start in range(0, self.n_items, width):
             columns = slice(start, start + width)
-            (cells,) = weighted_cells(rows[:, columns], alpha=1.5, dtype=torch.float64)
+            (cells,) = weighted_entries(rows[:, columns], alpha=1.5, dtype=torch.float64)
             blocks.append(cells._replace(columns=columns))
         count = torch.from_numpy(rows.getnnz(1)).double()
         return blocks, 0.7 * count.clamp(min=1).sqrt()[:, None]
 
-    def als_over_cells(self) -> list:
+    def als_over_entries(self) -> list:
         X, Y, *_ = self.model()
         return [self._cells(5)[0], X, Y, lambda xy, excess, cp: cp - excess * xy**2]
 

@@ -351,8 +351,8 @@ def bpr_step({BHEAD}):
     np.add.at(c, j, learning_rate * (-g - item_regularization * bj))
     return torch.from_numpy(np.logaddexp(0, -x))
 """,
-    ("als/over_cells", "row by row"): """
-def over_cells(blocks, X, Y, value):
+    ("als/over_entries", "row by row"): """
+def over_entries(blocks, X, Y, value):
     total = torch.zeros_like(X)
     for columns, excess, weighted in blocks:
         start = excess.crow_indices().tolist()
@@ -362,8 +362,8 @@ def over_cells(blocks, X, Y, value):
             total[u] += value(y @ X[u], excess.values()[cells], weighted[cells]) @ y
     return total
 """,
-    ("als/over_cells", "coordinates and index_add"): """
-def over_cells(blocks, X, Y, value):
+    ("als/over_entries", "coordinates and index_add"): """
+def over_entries(blocks, X, Y, value):
     total = X.new_zeros(X.shape)
     for columns, excess, weighted in blocks:
         coo = excess.to_sparse_coo().coalesce()
@@ -372,8 +372,8 @@ def over_cells(blocks, X, Y, value):
         total.index_add_(0, rows, value((X[rows] * y).sum(1), coo.values(), weighted)[:, None] * y)
     return total
 """,
-    ("als/over_cells", "dense blocks"): """
-def over_cells(blocks, X, Y, value):
+    ("als/over_entries", "dense blocks"): """
+def over_entries(blocks, X, Y, value):
     parts = []
     for columns, excess, weighted in blocks:
         rows, cols = excess.to_sparse_coo().indices()
@@ -387,9 +387,9 @@ def conjugate_gradient(X, Y, blocks, penalty, steps):
     gram = Y.T @ Y
 
     def A(V):
-        return V @ gram + penalty * V + over_cells(blocks, V, Y, lambda xy, excess, cp: excess * xy)
+        return V @ gram + penalty * V + over_entries(blocks, V, Y, lambda xy, excess, cp: excess * xy)
 
-    r = over_cells(blocks, X, Y, lambda xy, excess, cp: cp) - A(X)
+    r = over_entries(blocks, X, Y, lambda xy, excess, cp: cp) - A(X)
     d, rr = r.clone(), (r * r).sum(1, keepdim=True)
     for _ in range(steps):
         Ad = A(d)
@@ -423,7 +423,7 @@ def _as_dense(pattern, values):
 """,
     ("als/cholesky", "solved row by row"): """
 def cholesky(X, Y, blocks, penalty):
-    b = over_cells(blocks, X, Y, lambda xy, excess, cp: cp)
+    b = over_entries(blocks, X, Y, lambda xy, excess, cp: cp)
     for u in range(len(X)):
         A = Y.T @ Y + penalty[u] * torch.eye(Y.shape[1], dtype=Y.dtype)
         for columns, excess, _ in blocks:
@@ -436,7 +436,7 @@ def cholesky(X, Y, blocks, penalty):
     A = (Y.T @ Y)[None] + penalty[:, :, None] * torch.eye(Y.shape[1]).to(Y)
     for columns, excess, _ in blocks:
         A = A + torch.einsum("ui,if,ig->ufg", excess.to_dense(), Y[columns], Y[columns])
-    b = over_cells(blocks, X, Y, lambda xy, excess, cp: cp)
+    b = over_entries(blocks, X, Y, lambda xy, excess, cp: cp)
     X[:] = torch.linalg.inv(A).matmul(b[..., None]).squeeze(-1)
 """,
     ("als/cholesky", "scipy's solver"): """
@@ -444,7 +444,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 
 def cholesky(X, Y, blocks, penalty):
-    y, b = Y.numpy(), over_cells(blocks, X, Y, lambda xy, excess, cp: cp).numpy()
+    y, b = Y.numpy(), over_entries(blocks, X, Y, lambda xy, excess, cp: cp).numpy()
     whole = np.hstack([excess.to_dense().numpy() for _, excess, _ in blocks])
     for u, row in enumerate(whole):
         A = y.T @ y + float(penalty[u]) * np.eye(y.shape[1]) + (y.T * row) @ y

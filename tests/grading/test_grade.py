@@ -89,9 +89,9 @@ def test_each_output_of_each_function_counts():
 
 
 def test_what_is_wrong_comes_before_what_is_not_there():
-    report = marked(over_cells=NOT_ATTEMPTED, cholesky=["X"], textbook="ends the program")
+    report = marked(over_entries=NOT_ATTEMPTED, cholesky=["X"], textbook="ends the program")
     said = [reason.partition(":")[0] for reason in report.reasons["als"]]
-    assert said == ["cholesky", "textbook", "over_cells"]
+    assert said == ["cholesky", "textbook", "over_entries"]
     assert report.functions["als/cholesky"]["share"] == 0
 
 

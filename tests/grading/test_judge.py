@@ -93,11 +93,11 @@ def test_the_hint_fits_the_fault():
 def test_numbers_in_a_message_differ():
     assert apart(0.123456789, 0.123456788) == ("0.123456789", "0.123456788")
     assert apart(1.0, 2.0) == ("1", "2")
-    right = expected("als/over_cells", SEED)
+    right = expected("als/over_entries", SEED)
     (place,) = right
     wrong = {place: right[place].after * (1 + 1e-4)}
     said = re.search(
-        r"expected (\S+) at .*, got (\S+);", judge("als/over_cells", wrong, right).sentence
+        r"expected (\S+) at .*, got (\S+);", judge("als/over_entries", wrong, right).sentence
     )
     assert said[1] != said[2], said
 
@@ -112,9 +112,9 @@ def test_numbers_in_a_message_differ():
     ],
 )
 def test_shapes_kinds_and_values(mine, says):
-    right = expected("als/over_cells", SEED)
+    right = expected("als/over_entries", SEED)
     arrays = {place: mine(came.after) for place, came in right.items()}
-    verdict = judge("als/over_cells", arrays, right)
+    verdict = judge("als/over_entries", arrays, right)
     assert verdict.share == 0
     assert says in verdict.sentence
 

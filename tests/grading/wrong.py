@@ -4,7 +4,7 @@ Each is the reference's function with a piece of its text replaced, once. The wr
 exercises are those of tests/notebooks/test_exercises.py.
 """
 
-SVD, OVER, CG = "svd/svd_step", "als/over_cells", "als/conjugate_gradient"
+SVD, OVER, CG = "svd/svd_step", "als/over_entries", "als/conjugate_gradient"
 CHOLESKY, BPR, FIRST, WARP = (
     "als/cholesky",
     "bpr/bpr_step",

@@ -27,7 +27,7 @@ from torch import Tensor
 from mflib import ALS, BPR, SVD, WARP
 from mflib.data import SOURCES, MovieLens, load_movielens
 from mflib.model import FactorModel
-from mflib.ranking import Metric, best, nearness
+from mflib.ranking import Metric, best, similarities
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS: dict[str, type[FactorModel]] = {
@@ -173,7 +173,7 @@ def neighbours(
     place = torch.full((len(Q),), len(own)).index_copy_(0, own, torch.arange(len(own)))
 
     def near(rows: slice) -> Tensor:
-        block = nearness(Q[rows], compared, metric)
+        block = similarities(Q[rows], compared, metric)
         among = (place[rows] < len(own)).nonzero()[:, 0]
         block[among, place[rows][among]] = -torch.inf
         return block

@@ -97,7 +97,7 @@ MUTANTS = [  # what is wrong, file, right, wrong
     ("a model that cannot be read is saved", "model.py", "        normalise(self)  # what was set since", "        pass  # what was set since"),
     ("threads: torch is left with one", "threads.py", "        torch.set_num_threads(before)", "        pass"),
     ("threads: the quota of a container ignored", "threads.py", "_quota() + 0.5", "number"),
-    ("threads: training in those of torch", "model.py", "                with one_thread():\n                    loss", "                if True:\n                    loss"),
+    ("threads: training in those of torch", "model.py", "                with torch_settings():\n                    loss", "                if True:\n                    loss"),
     ("threads: parts of ALS end behind the fairest row", "als.py", "(indptr[:-1] + indptr[1:]) / 2", "indptr[1:]"),
     ("processes: other parts for another number", "distributed.py", "whole = model._parts(count)", "whole = balanced(np.concatenate([[0], np.cumsum(count)]), processes)"),
     ("processes: items are not gathered", "als.py", '                gather(self.item_factors, "item")\n', ""),

@@ -13,7 +13,7 @@ from known_answers import random_ratings
 
 from mflib import ALS
 from mflib.distributed import fit, share_of
-from mflib.matrices import cells_of
+from mflib.inputs import cells_of
 
 SIDES = ("user", "item")
 gloo = pytest.mark.skipif(
@@ -51,7 +51,7 @@ def same(one: ALS, other: ALS) -> bool:
 def many_parts(monkeypatch):
     """As if there were more interactions: enough parts for seven processes."""
     monkeypatch.setattr("mflib.als.number_of_parts", lambda cells: 8)
-    monkeypatch.setattr("mflib.matrices.BLOCK", 16**2 * 10)
+    monkeypatch.setattr("mflib.inputs.BLOCK", 16**2 * 10)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 7])

@@ -10,7 +10,7 @@ from known_answers import checkerboard, random_ratings
 from torch.nn.functional import logsigmoid
 
 from mflib import ALS, WARP
-from mflib.als import cholesky, conjugate_gradient, weighted_cells
+from mflib.als import cholesky, conjugate_gradient, weighted_entries
 from mflib.bpr import Triples, bpr_step, hardest
 from mflib.svd import svd_step
 from mflib.warp import cut_into_rows, first_violations, harmonic_numbers, scorer, warp_step
@@ -456,7 +456,7 @@ def test_als_blocks_do_not_matter(signed, monkeypatch, use_cg, width):
     """The columns in blocks, the last of them smaller, and exact solves a few rows at a time."""
     whole = fitted(signed, use_cg=use_cg)
     monkeypatch.setattr("mflib.als.WIDTH", width)
-    monkeypatch.setattr("mflib.matrices.BLOCK", 11 * 5**2)
+    monkeypatch.setattr("mflib.inputs.BLOCK", 11 * 5**2)
     blocks = fitted(signed, use_cg=use_cg)
     assert np.allclose(blocks[1], whole[1], atol=1e-12)
     assert np.allclose(blocks[2], whole[2], atol=1e-12)
@@ -473,7 +473,7 @@ def test_exact_solves_hold_a_bounded_number_of_systems(signed, monkeypatch):
         cholesky(X, Y, blocks, penalty)
 
     monkeypatch.setattr("mflib.als.cholesky", spy)
-    monkeypatch.setattr("mflib.matrices.BLOCK", 11 * 5**2)
+    monkeypatch.setattr("mflib.inputs.BLOCK", 11 * 5**2)
     model, *_ = fitted(signed, use_cg=False)
     assert sum(held) == 40 + 30
     assert max(held) <= 11
@@ -484,10 +484,10 @@ def test_exact_solves_hold_a_bounded_number_of_systems(signed, monkeypatch):
     assert max(held) <= 11
 
 
-def test_weighted_cells_are_the_confidences(signed, monkeypatch):
+def test_weighted_entries_are_the_confidences(signed, monkeypatch):
     """c - 1 = alpha |r| and c p at the stored cells, block by block."""
     monkeypatch.setattr("mflib.als.WIDTH", 7)
-    blocks = weighted_cells(sp.csr_matrix(signed), alpha=0.7, dtype=torch.float64)
+    blocks = weighted_entries(sp.csr_matrix(signed), alpha=0.7, dtype=torch.float64)
     assert [block.columns.start for block in blocks] == [0, 7, 14, 21, 28]
     excess = torch.cat([block.excess.to_dense() for block in blocks], dim=1)
     assert np.allclose(excess, 0.7 * np.abs(signed))
@@ -500,7 +500,7 @@ def test_weighted_cells_are_the_confidences(signed, monkeypatch):
 
 def test_a_row_that_is_solved_stays(signed):
     """Where nothing is left to be done, conjugate gradients divide nothing by nothing."""
-    blocks = weighted_cells(sp.csr_matrix(signed), 0.7, torch.float64)
+    blocks = weighted_entries(sp.csr_matrix(signed), 0.7, torch.float64)
     penalty = torch.ones(40, 1, dtype=torch.float64)
     Y = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 5)))
     X = torch.zeros(40, 5, dtype=torch.float64)

@@ -40,7 +40,7 @@ def test_ranking_metrics_are_the_naive_ones(levels, N, monkeypatch):
     assert got.index.tolist() == list(expected)
     assert got.columns.tolist() == ["precision", "recall", "ndcg", "map", "auc"]
     assert np.allclose(got.to_numpy(), list(expected.values()), atol=1e-12)
-    monkeypatch.setattr("mflib.matrices.BLOCK", 100)
+    monkeypatch.setattr("mflib.inputs.BLOCK", 100)
     blocks = ranking_metrics(Fixed(scores), train, test, N)
     assert np.allclose(blocks, got, atol=1e-12), "the size of the blocks must not matter"
 

@@ -352,7 +352,7 @@ def test_recommend_candidates(any_model, ratings):
 def test_recommend_in_blocks(any_model, ratings, monkeypatch):
     model = any_model().fit(ratings)
     whole, _ = model.recommend(np.arange(30), ratings)
-    monkeypatch.setattr("mflib.matrices.BLOCK", 60)
+    monkeypatch.setattr("mflib.inputs.BLOCK", 60)
     parts, _ = model.recommend(np.arange(30), ratings)
     assert (whole == parts).all()
 
@@ -360,7 +360,7 @@ def test_recommend_in_blocks(any_model, ratings, monkeypatch):
 def test_predict_in_blocks(any_model, ratings, monkeypatch):
     model, users = any_model().fit(ratings), np.arange(30)
     expected = model.predict(users, users % 25)
-    monkeypatch.setattr("mflib.matrices.BLOCK", 60)
+    monkeypatch.setattr("mflib.inputs.BLOCK", 60)
     assert model.predict(users, users % 25).tolist() == expected.tolist()
     assert model.predict([], []).shape == (0,)
 

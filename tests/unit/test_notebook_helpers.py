@@ -25,7 +25,7 @@ from mflib.notebook import (
     source,
 )
 from mflib.sampling import train_test_split
-from mflib.similarity import similarity_quality
+from mflib.metrics import similarity_quality
 
 FILMS = ["Toy Story (1995)", "Toy Story 2 (1999)", "Alien (1979)", "Heat <b> (1995)", "Big (1988)"]
 

@@ -8,7 +8,7 @@ import torch
 from known_answers import ALL
 
 from mflib import ALS, BPR, SVD, WARP, Popularity
-from mflib.parameters import normalise
+from mflib.inputs import normalise
 
 SIZES = {"factors", "iterations", "batch_size", "draws", "max_draws", "cg_steps"}
 OTHERS = {"random_state", "dtype", "device", "use_cg"}

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from known_answers import ALL
 
-from mflib.matrices import as_csr
+from mflib.inputs import as_csr
 from mflib.metrics import ranking_metrics
 from mflib.ranking import top
 from mflib.sampling import Unliked, generator, train_test_split

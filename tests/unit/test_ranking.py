@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mflib.ranking import best, candidates, nearness, top, trimmed
+from mflib.ranking import admitted, best, similarities, top, without_padding
 
 
 def test_ties_are_broken_by_id():
@@ -21,20 +21,20 @@ def test_ties_are_broken_by_id():
 
 
 def test_candidates():
-    assert candidates(4, "item", None, None).tolist() == [True] * 4
-    assert candidates(4, "item", [1], None).tolist() == [True, False, True, True]
-    assert candidates(4, "item", None, [1, 2]).tolist() == [False, True, True, False]
-    assert candidates(4, "item", [2], [1, 2]).tolist() == [False, True, False, False]
-    assert candidates(4, "item", [], []).tolist() == [False] * 4
-    assert candidates(4, "item", torch.tensor([2]), torch.tensor([1, 2])).sum() == 1
+    assert admitted(4, "item", None, None).tolist() == [True] * 4
+    assert admitted(4, "item", [1], None).tolist() == [True, False, True, True]
+    assert admitted(4, "item", None, [1, 2]).tolist() == [False, True, True, False]
+    assert admitted(4, "item", [2], [1, 2]).tolist() == [False, True, False, False]
+    assert admitted(4, "item", [], []).tolist() == [False] * 4
+    assert admitted(4, "item", torch.tensor([2]), torch.tensor([1, 2])).sum() == 1
     with pytest.raises(IndexError, match="item ids from 0 to 3"):
-        candidates(4, "item", [4], None)
+        admitted(4, "item", [4], None)
 
 
 @pytest.mark.parametrize("block", [1, 12, 10**6])
 def test_best_in_blocks_is_the_sort(block, monkeypatch):
     """Queries in blocks, with a column left out and N beyond what is there."""
-    monkeypatch.setattr("mflib.matrices.BLOCK", block)
+    monkeypatch.setattr("mflib.inputs.BLOCK", block)
     scores = torch.randint(3, (7, 5), generator=torch.Generator().manual_seed(0)).double()
     admitted = torch.tensor([True, True, False, True, True])
     ids, values = best(lambda rows: scores[rows].clone(), 7, 6, admitted)
@@ -48,7 +48,7 @@ def test_best_in_blocks_is_the_sort(block, monkeypatch):
 
 def test_a_single_query_is_trimmed():
     ids, values = best(lambda rows: torch.tensor([[1.0, 3, 2]]), 1, 9, torch.tensor([True] * 3))
-    ids, values = trimmed((ids, values))
+    ids, values = without_padding((ids, values))
     assert ids.tolist() == [1, 2, 0]
     assert values.tolist() == [3, 2, 1]
 
@@ -65,7 +65,7 @@ def test_best_refuses():
 
 def test_nearness_of_zero_and_of_tiny_vectors():
     W = torch.tensor([[0.0, 0], [3, 4], [3e-30, 4e-30]])
-    assert torch.allclose(nearness(W, W, "cosine"), torch.tensor([[0.0, 0, 0]] + [[0, 1, 1]] * 2))
-    assert torch.allclose(nearness(W, W, "l2")[1], torch.tensor([-5.0, 0, -5]))
+    assert torch.allclose(similarities(W, W, "cosine"), torch.tensor([[0.0, 0, 0]] + [[0, 1, 1]] * 2))
+    assert torch.allclose(similarities(W, W, "l2")[1], torch.tensor([-5.0, 0, -5]))
     with pytest.raises(ValueError, match="'cosine' or 'l2', got 'dot'"):
-        nearness(W, W, "dot")
+        similarities(W, W, "dot")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from known_answers import Fixed
 
-from mflib.similarity import series_of, similarity_quality
+from mflib.metrics import series_of, similarity_quality
 
 TITLES = {
     "Star Wars: Episode IV (1977)": "a",

@@ -13,7 +13,7 @@ from mflib import ALS
 from mflib.als import balanced
 from mflib.metrics import ranking_metrics
 from mflib.sampling import train_test_split
-from mflib.threads import one_thread, pool, processors, usable
+from mflib.training import available_processors, available_threads, thread_pool, torch_settings
 
 FITTED_STATE = ("user_factors", "item_factors", "user_biases", "item_biases")
 
@@ -22,7 +22,7 @@ FITTED_STATE = ("user_factors", "item_factors", "user_biases", "item_biases")
 def many(monkeypatch):
     """As if there were eight processors; sets torch's number of threads."""
     before = torch.get_num_threads()
-    monkeypatch.setattr("mflib.threads.processors", lambda: 8)
+    monkeypatch.setattr("mflib.training.available_processors", lambda: 8)
     yield torch.set_num_threads
     torch.set_num_threads(before)
 
@@ -57,31 +57,31 @@ def test_the_quota_of_a_container(files, expected, tmp_path, monkeypatch):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    monkeypatch.setattr("mflib.threads.CGROUP", tmp_path)
+    monkeypatch.setattr("mflib.training.CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert processors() == expected
+    assert available_processors() == expected
 
 
 def test_without_affinity_all_processors_count(tmp_path, monkeypatch):
     """As on macOS and Windows."""
-    monkeypatch.setattr("mflib.threads.CGROUP", tmp_path)
+    monkeypatch.setattr("mflib.training.CGROUP", tmp_path)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert processors() == 6
+    assert available_processors() == 6
 
 
 def test_a_setting_of_the_user_wins(many):
     many(3)
-    assert usable() == 3
+    assert available_threads() == 3
     many(20)
-    assert usable() == 8, "but there must be processors"
+    assert available_threads() == 8, "but there must be processors"
 
 
 def test_torch_is_left_as_it_was(many):
     many(3)
 
     def fails():
-        with one_thread():
+        with torch_settings():
             inside.append(torch.get_num_threads())
             raise ZeroDivisionError
 
@@ -90,7 +90,7 @@ def test_torch_is_left_as_it_was(many):
         fails()
     assert inside == [1]
     assert torch.get_num_threads() == 3
-    with pool() as threads:
+    with thread_pool() as threads:
         assert list(threads.map(lambda _: torch.get_num_threads(), range(5))) == [1] * 5
     assert torch.get_num_threads() == 3
 
@@ -124,7 +124,7 @@ def test_the_number_of_threads_does_not_matter(name, dtype, many):
 
 
 def test_rankings_do_not_depend_on_threads(ratings, many, monkeypatch):
-    monkeypatch.setattr("mflib.matrices.BLOCK", 100)  # several blocks
+    monkeypatch.setattr("mflib.inputs.BLOCK", 100)  # several blocks
     train, test = train_test_split(ratings)
     model = ALS(3).fit(train)
     answers = []
@@ -155,13 +155,13 @@ def test_parts_end_where_it_is_fairest():
 
 FIRST = """
 import torch
-from mflib.threads import one_thread, pool
+from mflib.training import thread_pool, torch_settings
 W = torch.randn(6040, 64, generator=torch.Generator().manual_seed(0))
 def product(_):
     return W.T @ W
-with pool() as threads:
+with thread_pool() as threads:
     found = list(threads.map(product, range(8)))
-with one_thread():
+with torch_settings():
     print(all(torch.equal(product(0), other) for other in found))
 """
 

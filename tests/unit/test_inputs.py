@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from mflib.matrices import as_csr, as_ids, interactions, likes_of, row_blocks
+from mflib.inputs import as_csr, as_ids, interactions, likes_of, row_blocks
 
 
 def given_twice(dtype, form):
@@ -139,7 +139,7 @@ def test_no_ids_and_any_ids():
 
 @pytest.mark.parametrize("rows", [0, 1, 6, 7, 8, 21])
 def test_blocks_cover_all_rows_once(rows, monkeypatch):
-    monkeypatch.setattr("mflib.matrices.BLOCK", 7 * 100 + 50)
+    monkeypatch.setattr("mflib.inputs.BLOCK", 7 * 100 + 50)
     blocks = list(row_blocks(rows, 100))
     assert [row for block in blocks for row in range(rows)[block]] == list(range(rows))
     assert max(block.stop - block.start for block in blocks) <= 7
