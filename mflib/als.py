@@ -59,7 +59,7 @@ def over_entries(
     Y: Tensor,
     value: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Return the sum over the stored entries (u, i) of each row u of value(x_u·y_i, c - 1, c p) y_i.
+    """Return the sum of value(x_u·y_i, c - 1, c p) y_i over the stored entries of each row u.
 
     Parameters
     ----------
@@ -328,7 +328,7 @@ class ALS(FactorModel):
         list(pool.map(solve, parts))  # re-raises exceptions of the workers
 
     def _losses(self, side: Side, parts: list[RowsToSolve], pool: Executor) -> Tensor:
-        """Return each row's part of the objective, float64: the penalty and, for items, the entries.
+        """Return each row's part of the objective, in float64: penalty and, for items, entries.
 
         For a stored entry this is c (p - xy)^2 - xy^2. The sum of a row does not depend on the
         division into parts.

@@ -1,56 +1,54 @@
-"""ALS over several processes, on one machine or on several: the factors of one, bit for bit.
+"""ALS across several processes, on one machine or several, with the same results as one process.
+
+Start it with torchrun, here with two processes:
 
     torchrun --standalone --nproc-per-node 2 -m mflib.distributed likes.npz likes.als --factors 64
 
-fits an ``ALS``, whose parameters are options, and saves it for ``ALS.load``. The interactions are a
-sparse matrix, users x items, as scipy.sparse.save_npz writes it, or a folder of shards, matrices of
-consecutive users in the order of the files' names: no process then ever holds all interactions.
-After each sweep ``likes.als.checkpoint`` is replaced, from which ``--resume`` goes on, with any
-number of processes. If one fails or is killed, the others say so and end; but a machine that does
-not even close its connections is missed after the time-out of torch.distributed, half an hour.
-With ``--device cuda`` each process takes a GPU of its machine (nccl; untested here).
+This fits an ``ALS``, whose parameters are options, and saves it for ``ALS.load``. On several
+machines, run the same command on each, with torchrun's rendezvous options.
 
-Each process owns a range of the users and one of the items, with about as many interactions as the
-others, and of the matrix and its transpose these rows alone. It solves them with the kernels of
-``als.py``; after each half sweep all of them get all factors (an all-gather of unequal parts, which
-is a broadcast from each). Ranges consist of parts that depend on the data alone, and losses are
-summed by rows, so no number depends on how many processes, or threads, there are, if all machines
-have the same kind of processor. More processes than parts (``als.number_of_parts``) lie idle.
+**Input.** A sparse matrix (users x items), as scipy.sparse.save_npz writes it, or a folder of
+shards: such files of consecutive users, in the order of their names. With shards, no process holds
+all interactions.
 
-**Cost.** With U users, I items, n interactions, F factors of b bytes and K processes, each process
+**Checkpoint.** After each iteration, ``likes.als.checkpoint`` is replaced. ``--resume`` continues
+from it, with any number of processes. If a process fails, the others report it and exit. A machine
+that vanishes without closing its connections is noticed after the timeout of torch.distributed, 30
+minutes.
 
-- receives (U + I) (F b + 8) (1 - 1/K) bytes a sweep: the factors and each row's part of the loss;
-- holds (U + 2 I) F b bytes of factors, of the items also their last change;
-- holds n/K (8 + 4 b) bytes of interactions, on both sides with an int32 and two numbers each, and
-  U I / (1024 K) of pointers, as a block of 8192 columns points into its cells from each row;
-- needs, while it starts, 8 F (U + I) bytes for the draws, 16 n/K for the interactions as they come,
-  and a shard, which is read twice; of a single file every process reads all.
+**Method.** Each process owns a range of users and a range of items, with about as many interactions
+as the others, and solves these rows with the kernels of ``als.py``. After each half of an iteration
+the processes exchange the new factors. The factors and losses do not depend on the number of
+processes, if all machines have the same type of processor. With ``--device cuda`` each process uses
+one GPU of its machine, through nccl; this is untested.
 
-Of MovieLens-32M's shape with 64 float32, two processes get 38 MB a sweep each and take 0.9 GB, of
-which 0.24 are torch itself; ``fit`` takes 1.8.
+**Cost.** With U users, I items, n interactions, F factors of b bytes each, and K processes, each
+process
 
-The factors are the limit: each process holds all, and F^2 (U + I) operations a sweep, for X'X and
-Y'Y, are not shared. 10^8 rows of 64 float32 are 26 GB, on every machine and over every wire, in
-each sweep. ALX (Mehta, Rendle, Krichene, Zhang, "ALX: Large Scale Matrix Factorization on TPUs",
-2021) goes beyond: there the rows of both factors, too, are spread over all processes, which fetch
-for each batch of users only those of the items that occur in it, and add up their parts of Y'Y.
+- receives (U + I) (F b + 8) (1 - 1/K) bytes per iteration;
+- holds (U + 2 I) F b bytes of factors, and n/K (8 + 4 b) + U I / (1024 K) bytes of interactions;
+- needs at the start 8 F (U + I) bytes for random numbers, 16 n/K for interactions, and one shard.
 
-**SGD stays on one machine.** A step of SVD, BPR or WARP begins at what the step before has left,
-and to exchange small steps costs more than to take them. What would be done are strata without
-conflicts (Gemulla, Nijkamp, Haas, Sismanis, "Large-Scale Matrix Factorization with Distributed
-Stochastic Gradient Descent", KDD 2011): K ranges of users and K of items make K^2 blocks. K blocks
-that share no row and no column can be trained by K processes at once as if one after another; then
-the items' ranges move on to the next process, K times an epoch. But this is another order of steps,
-with other factors for each K, and BPR and WARP could only draw negatives among the block's items.
+**Limits.** Each process holds all factors, and F^2 (U + I) operations per iteration (X'X and Y'Y)
+are not shared: 10^8 rows of 64 float32 are 26 GB per process. ALX (Mehta, Rendle, Krichene, Zhang,
+"ALX: Large Scale Matrix Factorization on TPUs", 2021) distributes the factors as well. More
+processes than parts (``als.number_of_parts``) are idle.
+
+SVD, BPR and WARP run on one machine only, because each step of SGD starts from the result of the
+previous one. Stratified SGD (Gemulla, Nijkamp, Haas, Sismanis, "Large-Scale Matrix Factorization
+with Distributed Stochastic Gradient Descent", KDD 2011) trains blocks without common rows or
+columns at the same time, but its results depend on the number of processes.
 """
 
 import argparse
+import hashlib
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -60,57 +58,234 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mflib.als import ALS, balanced
-from mflib.inputs import cells_of, shards
-from mflib.model import Callback, Side, read_whole, write
-from mflib.inputs import add_options, normalise
+from mflib.als import ALS, RowsToSolve, balanced
+from mflib.inputs import as_csr, check_likes
+from mflib.model import LEARNED, Callback, Side, read_state, write_atomically
 
-LEARNED = ("user_factors", "item_factors", "history", "seed")
+# --- interactions -------------------------------------------------------------------------------
 
 
 class Share(NamedTuple):
-    """What a process knows of the interactions, of users and of items."""
+    """The interactions that one process needs, and who owns which rows."""
 
     digest: str  # of all interactions
-    cells: dict[Side, np.ndarray]  # how many each row has, of all rows
-    parts: dict[Side, list[list[slice]]]  # what each process solves, perhaps nothing
-    rows: dict[Side, list[sp.csr_matrix]]  # this process's parts of the matrix and its transpose
+    counts: dict[Side, np.ndarray]  # the number of entries of each user and of each item
+    owned: dict[Side, list[slice]]  # the rows of each process, possibly empty
+    parts: dict[Side, list[slice]]  # the parts of this process
+    entries: dict[Side, list[sp.csr_matrix]]  # the rows of the matrix, or its transpose, by part
 
 
-def share_of(source: Path, model: ALS, process: int, processes: int) -> Share:
-    """Read what one of the processes needs; ValueError if there is nothing to learn from."""
-    of_users, of_items, digest = cells_of(source)
-    cells: dict[Side, np.ndarray] = {"user": of_users, "item": of_items}
-    parts: dict[Side, list[list[slice]]] = {}
-    for side, count in cells.items():
-        whole = model._parts(count)
-        ends = np.cumsum([0, *(count[part].sum() for part in whole)])
-        runs = [whole[run] for run in balanced(ends, processes)]
-        parts[side] = runs + [[]] * (processes - len(runs))
-    pieces: dict[Side, list[list[sp.csr_matrix]]]
-    pieces = {side: [[] for _ in parts[side][process]] for side in parts}
-    first = 0
-    for shard in shards(source):
-        for part, found in zip(parts["user"][process], pieces["user"], strict=True):
-            found.append(shard[max(0, part.start - first) : max(0, part.stop - first)])
-        by_item = shard.tocsc()
-        for part, found in zip(parts["item"][process], pieces["item"], strict=True):
-            found.append(by_item[:, part].T)
-        first += shard.shape[0]
-    rows: dict[Side, list[sp.csr_matrix]] = {
-        "user": [sp.vstack(pieces["user"].pop(0), "csr") for _ in parts["user"][process]],
-        "item": [sp.hstack(pieces["item"].pop(0), "csr") for _ in parts["item"][process]],
+def read_share(source: Path, model: ALS, process: int, processes: int) -> Share:
+    """Read the interactions that a process needs.
+
+    Parameters
+    ----------
+    source : Path
+        A file, or a folder of shards.
+    model : ALS
+        Determines the parts.
+    process, processes : int
+        The rank of the process, and the number of processes.
+
+    Raises
+    ------
+    ValueError
+        The interactions cannot be read, or none of them is a like.
+    """
+    user_counts, item_counts, digest = count_entries(source)
+    counts: dict[Side, np.ndarray] = {"user": user_counts, "item": item_counts}
+    assigned = {side: assign_parts(model, counts[side], processes) for side in counts}
+    owned = {
+        side: [slice(run[0].start, run[-1].stop) if run else slice(0, 0) for run in runs]
+        for side, runs in assigned.items()
     }
-    return Share(digest, cells, parts, rows)
+    parts = {side: runs[process] for side, runs in assigned.items()}
+
+    by_user: list[list[sp.csr_matrix]] = [[] for _ in parts["user"]]
+    by_item: list[list[sp.csr_matrix]] = [[] for _ in parts["item"]]
+    first = 0  # user of the shard
+    for shard in read_shards(source):
+        for part, pieces in zip(parts["user"], by_user, strict=True):
+            pieces.append(shard[max(0, part.start - first) : max(0, part.stop - first)])
+        columns = shard.tocsc()
+        for part, pieces in zip(parts["item"], by_item, strict=True):
+            pieces.append(columns[:, part].T)
+        first += shard.shape[0]
+    entries: dict[Side, list[sp.csr_matrix]] = {  # pop releases the pieces of each part
+        "user": [sp.vstack(by_user.pop(0), "csr") for _ in parts["user"]],
+        "item": [sp.hstack(by_item.pop(0), "csr") for _ in parts["item"]],
+    }
+    return Share(digest, counts, owned, parts, entries)
+
+
+def read_shards(source: Path) -> Iterator[sp.csr_matrix]:
+    """Yield the validated matrix of a file, or those of a folder in the order of their names.
+
+    Raises
+    ------
+    ValueError
+        There is no matrix, the order is ambiguous, or the numbers of items differ.
+    """
+    files = [source] if source.is_file() else sorted(source.glob("*.npz"))
+    if len({len(file.name) for file in files}) != 1:  # 10.npz would precede 9.npz
+        got = ", ".join(file.name for file in files) or "nothing"
+        expected = "an .npz file or a folder of .npz files with names of equal length"
+        raise ValueError(f"expected {source} to be {expected} (00.npz, 01.npz, ...), got {got}")
+    columns = None
+    for file in files:
+        try:
+            shard = as_csr(sp.load_npz(file))
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # scipy raises many types on files it did not write
+            expected = "a sparse matrix that scipy.sparse.save_npz wrote"
+            raise ValueError(f"expected {file} to hold {expected}, got: {error}") from error
+        columns = shard.shape[1] if columns is None else columns
+        if shard.shape[1] != columns:
+            expected = f"{columns} columns in {file}, as in {files[0]}"
+            raise ValueError(f"expected {expected}, got {shard.shape[1]}")
+        yield shard
+
+
+def count_entries(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """Count the entries of each user and of each item.
+
+    Returns
+    -------
+    user_counts, item_counts : int64 arrays, shapes (U,) and (I,)
+    digest : str
+        The SHA-256 of all entries. It does not depend on how they are divided into shards.
+
+    Raises
+    ------
+    ValueError
+        The interactions cannot be read, or none of them is a like.
+    """
+    user_counts, item_counts, n_likes = [], np.zeros(1, np.int64), 0
+    ids, values = hashlib.sha256(), hashlib.sha256()
+    for shard in read_shards(source):
+        ids.update(shard.indices.astype(np.int64))
+        values.update(shard.data.astype(np.float64))
+        user_counts.append(shard.getnnz(1).astype(np.int64))
+        item_counts = item_counts + shard.getnnz(0)
+        n_likes += int(np.count_nonzero(shard.data > 0))
+    check_likes(n_likes, int(item_counts.sum()))
+    of_users = np.concatenate(user_counts)
+    digest = hashlib.sha256(of_users.tobytes() + ids.digest() + values.digest()).hexdigest()
+    return of_users, item_counts, digest
+
+
+def assign_parts(model: ALS, counts: np.ndarray, processes: int) -> list[list[slice]]:
+    """Assign consecutive parts to each process, with about the same number of entries.
+
+    The parts are those of ``ALS``, whatever the number of processes. Some processes may get none.
+
+    Parameters
+    ----------
+    model : ALS
+    counts : int array
+        The number of entries of each user, or of each item.
+    processes : int
+    """
+    parts = model._parts(counts)
+    pointers = np.cumsum([0, *(counts[part].sum() for part in parts)])
+    runs = [parts[run] for run in balanced(pointers, processes)]
+    return runs + [[] for _ in range(processes - len(runs))]
+
+
+# --- training -----------------------------------------------------------------------------------
 
 
 @contextmanager
-def connected() -> Iterator[None]:
-    """What the backends raise when another process is gone becomes a ConnectionError."""
+def connection_errors() -> Iterator[None]:
+    """Raise ConnectionError for what torch raises when another process has ended."""
     try:
         yield
     except RuntimeError as error:
-        raise ConnectionError("another process has failed or was killed") from error
+        reason = str(error).partition("\n")[0]
+        raise ConnectionError(f"another process has failed or was killed ({reason})") from error
+
+
+class _DistributedALS(ALS):
+    """ALS in one of several processes: solves the rows it owns and receives the others."""
+
+    def __init__(self, model: ALS, share: Share) -> None:
+        parameters = {field.name: getattr(model, field.name) for field in fields(model)}
+        super().__init__(**parameters)
+        self.share = share
+        shape = (len(share.counts["item"]), self.factors)
+        self.change = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        if not isinstance(self.random_state, int):
+            parameters["random_state"] = None  # a generator is shown with its address
+        settings = ", ".join(
+            f"{name}={value!r}"
+            for name, value in parameters.items()
+            if name not in ("iterations", "device")  # these may differ when a run is resumed
+        )
+        self.task = f"ALS({settings}) on interactions with SHA-256 {share.digest}"
+
+    def begin(self, threads: int, checkpoint: Path) -> Iterator[float]:
+        """Return the iterator over the sweeps, from the state of process 0."""
+        counts = self.share.counts
+        self._initialise_rows(counts["user"], counts["item"], self.init_std)
+        if dist.get_rank() == 0 and checkpoint.exists():
+            self.read(checkpoint)
+        task = f"{self.iterations} iterations of {self.task}"
+        agreed: list[Any] = [task, self.seed, self.history]
+        with connection_errors():
+            dist.broadcast_object_list(agreed, src=0)
+        expected, self.seed, self.history = agreed
+        if task != expected:
+            raise ValueError(f"expected the task of process 0, {expected}, got {task}")
+        with connection_errors():
+            for W in (self.user_factors, self.item_factors, self.change):
+                dist.broadcast(W, src=0)
+        parts, entries = self.share.parts, self.share.entries
+        users, items = (  # pop releases the matrix of each part
+            [self._rows_to_solve(part, entries[side].pop(0)) for part in parts[side]]
+            for side in parts
+        )
+        return self._sweeps(users, items, self.change, threads)
+
+    def _solve(self, side: Side, parts: list[RowsToSolve], pool: Executor) -> None:
+        super()._solve(side, parts, pool)
+        self._exchange(side, self._factors(side))
+
+    def _losses(self, side: Side, parts: list[RowsToSolve], pool: Executor) -> Tensor:
+        losses = super()._losses(side, parts, pool)
+        self._exchange(side, losses)
+        return losses
+
+    def _exchange(self, side: Side, W: Tensor) -> None:
+        """Send the rows of ``W`` that this process owns and receive the others, in place."""
+        with connection_errors():
+            for process, rows in enumerate(self.share.owned[side]):
+                if rows.start < rows.stop:
+                    dist.broadcast(W[rows], src=process)
+
+    def _snapshot(self) -> dict[str, Any]:
+        """Return no copies of the factors: the checkpoint has them."""
+        return {}
+
+    def learned(self) -> dict[str, Any]:
+        """Return the attributes that training has set."""
+        return {name: getattr(self, name) for name in (*LEARNED, "history", "seed")}
+
+    def write(self, checkpoint: Path) -> None:
+        """Save what ``read`` needs, atomically."""
+        write_atomically(self.learned() | {"change": self.change, "task": self.task}, checkpoint)
+
+    def read(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint; raise ValueError if it belongs to another task."""
+        expected = f"expected a checkpoint in {checkpoint}"
+        state = read_state(checkpoint, self.device, marker="task", expected=expected)
+        if state["task"] != self.task:
+            raise ValueError(f"expected a checkpoint of {self.task}, got one of {state['task']}")
+        if (done := len(state["history"])) > self.iterations:
+            expected = f"at most {self.iterations} iterations in {checkpoint}"
+            raise ValueError(f"expected {expected}, got {done}")
+        self.change.copy_(state["change"])
+        vars(self).update({name: state[name] for name in self.learned()})
 
 
 def fit(
@@ -121,27 +296,35 @@ def fit(
     show_progress: bool = True,
     callback: Callback | None = None,
 ) -> ALS:
-    """``model.fit`` by the processes of torch.distributed's group, each of which calls this.
+    """Fit a model in all processes of torch.distributed's default group, each of which calls this.
+
+    After any error or KeyboardInterrupt, the model is as it was before the call. The checkpoint
+    then holds the last finished iteration.
 
     Parameters
     ----------
-    model
-        With the same parameters in all; afterwards fitted in all. The seed is that of process 0.
-    source
+    model : ALS
+        With the same parameters in all processes; fitted in all of them. The seed is that of
+        process 0.
+    source : Path
         The interactions: a file, or a folder of shards.
-    checkpoint
-        The file that process 0 writes after each sweep.
-    resume
-        Whether to go on from ``checkpoint``, if there is one.
+    checkpoint : Path
+        The file that process 0 writes after each iteration. It remains after the last one.
+    resume : bool
+        Whether to continue from ``checkpoint`` if it exists.
     show_progress, callback
-        As of ``ALS.fit``, in process 0.
+        See ``ALS.fit``. They have an effect in process 0 only; all processes stop together.
+
+    Returns
+    -------
+    model
 
     Raises
     ------
     ValueError
-        The interactions cannot be learned from, or are not those of the checkpoint.
+        A parameter or an interaction is invalid, or process 0 or the checkpoint has others.
     FileExistsError
-        A checkpoint would be lost.
+        There is a checkpoint, but ``resume`` is not set.
     ConnectionError
         Another process has ended.
     OSError
@@ -149,86 +332,85 @@ def fit(
     FloatingPointError
         The training diverged, or a system is singular.
     """
-    normalise(model)
-    process, new = dist.get_rank(), checkpoint.with_name(f"{checkpoint.name}.new")
-    digest, cells, parts, rows = share_of(source, model, process, dist.get_world_size())
-    change = torch.zeros(len(cells["item"]), model.factors, dtype=model.dtype, device=model.device)
-    of = f"{replace(model, iterations=1, device='cpu')!r} on interactions of SHA-256 {digest}"
+    model._validate()
+    process = dist.get_rank()
+    if process == 0 and checkpoint.exists() and not resume:
+        hint = "continue from it with --resume (resume=True), or delete it"
+        raise FileExistsError(f"expected no checkpoint of an earlier run, got {checkpoint}; {hint}")
+    share = read_share(source, model, process, dist.get_world_size())
+    worker = _DistributedALS(model, share)
 
-    def start(threads: int) -> Iterator[float]:
-        model._initialise_rows(cells["user"], cells["item"], model.init_std)
-        if process == 0 and checkpoint.exists():
-            go_on()
-        begun: list[Any] = [model.seed, model.history, of]
-        with connected():
-            dist.broadcast_object_list(begun)
-        model.seed, model.history, theirs = begun
-        if theirs != of:
-            raise ValueError(f"expected {theirs}, as process 0 has it, got {of}")
-        with connected():
-            for W in (model.user_factors, model.item_factors, change):
-                dist.broadcast(W, src=0)
-        users, items = (
-            [model._rows_to_solve(part, rows[side].pop(0)) for part in parts[side][process]]
-            for side in parts
+    def after_iteration(iteration: int, seconds: float, loss: float) -> bool:
+        stop = torch.zeros(1, dtype=torch.uint8, device=model.device)
+        if process == 0:
+            worker.write(checkpoint)
+            if callback:
+                vars(model).update(worker.learned())  # the callback may read the model
+                result = callback(iteration, seconds, loss)
+                stop += isinstance(result, bool | np.bool_) and bool(result)
+        with connection_errors():
+            dist.broadcast(stop, src=0)
+        return bool(stop)
+
+    before = vars(model).copy()
+    try:
+        worker._train(
+            lambda threads: worker.begin(threads, checkpoint),
+            show_progress and process == 0,
+            after_iteration,
         )
-        return model._sweeps(users, items, change, threads, gather)
+    except BaseException:
+        vars(model).clear()
+        vars(model).update(before)
+        raise
+    vars(model).update(worker.learned())
+    return model
 
-    def gather(W: Tensor, side: Side) -> None:
-        with connected():
-            for owner, owned in enumerate(parts[side]):
-                if owned:
-                    dist.broadcast(W[owned[0].start : owned[-1].stop], src=owner)
 
-    def after(iteration: int, elapsed: float, loss: float) -> None:
-        learned = {name: getattr(model, name) for name in LEARNED}
-        write(learned | {"change": change, "of": of}, new)
-        new.replace(checkpoint)
-        if callback:
-            callback(iteration, elapsed, loss)
+# --- command line -------------------------------------------------------------------------------
 
-    def go_on() -> None:
-        if not resume:
-            hint = "--resume goes on from it, or delete it"
-            raise FileExistsError(f"expected no {checkpoint} of a run that did not end; {hint}")
-        state = read_whole(checkpoint, model.device, "of", f"expected a checkpoint in {checkpoint}")
-        if state["of"] != of:
-            raise ValueError(f"expected a checkpoint of {of}, got one of {state['of']}")
-        if (done := len(state["history"])) > model.iterations:
-            raise ValueError(
-                f"expected at most {model.iterations} sweeps in {checkpoint}, got {done}"
-            )
-        change.copy_(state["change"])
-        vars(model).update({name: state[name] for name in LEARNED})
 
-    first = process == 0
-    return model._train(start, show_progress and first, after if first else None)
+def add_options(parser: argparse.ArgumentParser, model: type) -> None:
+    """Add an option for each parameter of ``model``, a dataclass: --cg_steps 3, --no-use_cg."""
+    for field in fields(model):
+        kind = type(field.default)
+        how: dict[str, Any] = {"type": kind if kind in (int, float) else str}
+        if kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        shown = str(field.default).removeprefix("torch.")
+        parser.add_argument(
+            f"--{field.name}", default=field.default, help=f"default: {shown}", **how
+        )
 
 
 def main() -> None:
-    """Fit an ALS by the processes that torchrun has started, and save it."""
-    parser = argparse.ArgumentParser("torchrun ... -m mflib.distributed", description=main.__doc__)
-    parser.add_argument("source", help="an .npz of a sparse matrix, or a folder of shards")
-    parser.add_argument("file", help="what to write, for ALS.load")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if any")
+    """Fit ALS in the processes that torchrun started, and save the model."""
+    parser = argparse.ArgumentParser(
+        "torchrun [...] -m mflib.distributed",
+        description="Fit ALS in several processes, and save the model.",
+    )
+    parser.add_argument("source", help="an .npz file of a sparse matrix, or a folder of shards")
+    parser.add_argument("file", help="the file to write, for ALS.load")
+    parser.add_argument("--resume", action="store_true", help="continue from a checkpoint, if any")
     add_options(parser, ALS)
     options = vars(parser.parse_args())
     source, file, resume = (options.pop(name) for name in ("source", "file", "resume"))
     if not dist.is_torchelastic_launched():
-        parser.error("expected to be started by torchrun, as its documentation shows")
+        start = "torchrun --standalone --nproc-per-node 2 -m mflib.distributed"
+        parser.error(f"expected to be started by torchrun; run {start} {source} {file}")
     if not Path(file).parent.is_dir():
-        parser.error(f"expected {file} to be in a folder that there is")
+        parser.error(f"expected {file} to be in an existing folder; create {Path(file).parent}")
     checkpoint, process = Path(f"{file}.checkpoint"), os.environ["RANK"]
 
-    def end(why: object) -> NoReturn:
-        hint = f"; --resume goes on from {checkpoint}" if checkpoint.exists() else ""
-        print(f"process {process} ends: {why}{hint}", file=sys.stderr, flush=True)
+    def end(reason: object) -> NoReturn:
+        hint = f"; continue from {checkpoint} with --resume" if checkpoint.exists() else ""
+        print(f"process {process} ends: {reason}{hint}", file=sys.stderr, flush=True)
         sys.exit(1)
 
-    for number in (signal.SIGTERM, signal.SIGINT):  # torchrun's, when another process has ended
+    for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends SIGTERM if a process fails
         signal.signal(number, lambda *_: end("another process has failed, or the run was stopped"))
     try:
-        if gpu := options["device"] == "cuda":  # one a process
+        if gpu := options["device"] == "cuda":  # one GPU for each process
             options["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
             torch.cuda.set_device(options["device"])
         dist.init_process_group("nccl" if gpu else "gloo")
@@ -236,7 +418,8 @@ def main() -> None:
         if process == "0":
             model.save(file)
             checkpoint.unlink()
-            print(f"{file}: {len(model.history)} sweeps, loss {model.history[-1]['loss']:.8g}")
+            loss = model.history[-1]["loss"]
+            print(f"{file}: {len(model.history)} iterations, loss {loss:.8g}")
         dist.destroy_process_group()
     except (OSError, ValueError, FloatingPointError) as error:
         end(error)

@@ -202,7 +202,7 @@ def flag(name: str, value: Any) -> bool:
 def _number(value: Any) -> float:
     """Return ``value`` as a float: NaN if it is not a number, infinity if it is too large."""
     try:
-        return math.nan if isinstance(value, str | bool) else float(value)
+        return math.nan if isinstance(value, str | bytes | bool | np.bool_) else float(value)
     except OverflowError:  # an int of more than 308 digits
         return math.inf
     except (TypeError, ValueError):

@@ -419,9 +419,9 @@ class FactorModel:
         mask = admitted(len(factors), side, excluded, only).to(ids.device)
         ranked, values = best(similarities_of, len(ids), N, mask)
         if rows is None:  # the similarity of a query to itself
-            itself = factors.index_select(0, ids).any(1) if metric == "cosine" else 0 * ids
-            itself = itself.to("cpu", factors.dtype).numpy()[:, None]
-            values = np.where(np.isposinf(values), itself, values)
+            one = factors.index_select(0, ids).any(1) if metric == "cosine" else 0 * ids
+            itself = one.to("cpu", factors.dtype).numpy()
+            values = np.where(np.isposinf(values), itself[:, None], values)
         return without_padding((ranked, values)) if np.ndim(query) == 0 else (ranked, values)
 
     def _fold_in(self, rows: sp.csr_matrix, side: Side) -> Tensor:

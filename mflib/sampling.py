@@ -198,6 +198,8 @@ class Unliked:
         """
         items = torch.randint(self.n_items, users.shape, generator=rng, device="cpu")
         suspects = self.perhaps_liked.index_select(0, self._slots(users, items)).nonzero()[:, 0]
+        if not len(suspects):  # scipy would return a sparse matrix for no pairs
+            return items
         pairs = (ids.index_select(0, suspects).numpy().copy() for ids in (users, items))
         liked = np.asarray(self.likes[tuple(pairs)]).ravel()
         replaced = suspects[torch.from_numpy(liked)]

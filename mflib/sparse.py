@@ -20,9 +20,11 @@ from torch import Tensor
 BLOCK = 2**22  # numbers that a block of rows may hold at a time
 
 
-def csr_tensor(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+def csr_tensor(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return a sparse CSR tensor of indices that are known to be valid."""
-    return torch.sparse_csr_tensor(pointers, columns, values, shape, check_invariants=False)
+    return torch.sparse_csr_tensor(
+        pointers, columns, values, shape, check_invariants=False, device=values.device
+    )
 
 
 def sampled_product(pattern: Tensor, X: Tensor, Y: Tensor) -> Tensor:
@@ -160,7 +162,7 @@ def partition(matrix: sp.csr_matrix, parts: int, rng: torch.Generator) -> list[n
         most 1.
     """
     parts = min(parts, matrix.nnz)
-    part_of = torch.randperm(matrix.nnz, generator=rng).numpy() % parts
+    part_of = torch.randperm(matrix.nnz, generator=rng, device="cpu").numpy() % parts
     return np.array_split(np.argsort(part_of, kind="stable"), np.cumsum(np.bincount(part_of))[:-1])
 
 

@@ -13,7 +13,7 @@ from mflib.sampling import TRAINING, generator
 from mflib.sparse import Entries, interactions, partition
 from mflib.training import Batch, epochs, row_rates
 
-BOUND = 1.0  # of a row's learning rate times its ratings in a batch
+BOUND = 1.0  # of a row's learning rate times its entries in a batch
 
 
 def svd_step(
@@ -34,9 +34,10 @@ def svd_step(
 
         sum  1/2 w (r - mu - b_u - b_i - p_u·q_i)^2 + lambda/2 (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2)
 
-    All gradients are taken at the values from before the step. A user with n_u entries in the batch
-    moves at the rate min(learning_rate, 1 / n_u), an item with n_i entries at min(learning_rate,
-    1 / n_i). For a batch of one entry this is the classical update (Koren, Bell, Volinsky 2009).
+    All gradients are taken at the values from before the step. A user moves at the rate
+    min(learning_rate, 1 / n), where n is the sum of max(w, 1) over the user's entries in the batch:
+    with weights of 1, their number. The same holds for an item. For a batch of one entry this is
+    the classical update (Koren, Bell, Volinsky 2009).
 
     Parameters
     ----------
@@ -58,10 +59,11 @@ def svd_step(
     tensor, shape (n,)
         1/2 w (error)^2 of each entry, without the penalty.
     """
-    n_u, n_i = entries.row_counts.to(P.dtype), entries.column_counts.to(P.dtype)
-    rate_u, rate_i = row_rates(learning_rate, n_u, BOUND), row_rates(learning_rate, n_i, BOUND)
-    keep_u = 1 - rate_u * regularization * n_u  # what the penalty leaves
-    keep_i = 1 - rate_i * regularization * n_i
+    load = weights.clamp(min=1)  # n
+    rate_u = row_rates(learning_rate, entries.row_sums(load), BOUND)  # U
+    rate_i = row_rates(learning_rate, entries.column_sums(load), BOUND)  # I
+    keep_u = 1 - rate_u * regularization * entries.row_counts  # what the penalty leaves
+    keep_i = 1 - rate_i * regularization * entries.column_counts
 
     users, items = entries.rows, entries.columns  # n
     estimates = mu + b_u.index_select(0, users) + b_i.index_select(0, items) + entries.dot(P, Q)

@@ -107,25 +107,26 @@ def ahead(
     yield waiting.result()
 
 
-def row_rates(learning_rate: float, counts: Tensor, bound: float) -> Tensor:
-    """Return the learning rate of each row: ``learning_rate``, but at most ``bound`` / count.
+def row_rates(learning_rate: float, load: Tensor, bound: float) -> Tensor:
+    """Return the learning rate of each row: ``learning_rate``, but at most ``bound`` / load.
 
     A batch adds up the gradients of all entries of a row. For a row with many entries, such as a
-    popular movie, that sum times the learning rate would overshoot. The bound turns it into
-    ``bound`` times the *mean* gradient.
+    popular movie, that sum times the learning rate would overshoot. With the bound, the step is at
+    most ``bound`` times the *mean* gradient.
 
     Parameters
     ----------
     learning_rate : float
-    counts : floating-point tensor, shape (R,)
-        The number of entries of each row in the batch.
+    load : floating-point tensor, shape (R,)
+        The number of entries of each row in the batch, or the sum of their weights if these exceed
+        1.
     bound : float
 
     Returns
     -------
-    tensor of the type of ``counts``, shape (R,)
+    tensor of the type of ``load``, shape (R,)
     """
-    return (bound / counts.clamp(min=1)).clamp_(max=learning_rate)
+    return (bound / load.clamp(min=1)).clamp_(max=learning_rate)
 
 
 def ensure_finite(model: object, loss: float, iteration: int) -> None:
@@ -140,7 +141,7 @@ def diverged(model: object, loss: float, iteration: int) -> FloatingPointError:
     if hasattr(model, "learning_rate"):
         advice = "lower the learning rate (a large regularization needs a lower one, too)"
     else:
-        advice = "lower alpha or raise the regularization"
+        advice = "lower alpha, the extrapolation or the regularization"
     return FloatingPointError(f"{model!r} diverged: loss {loss} in iteration {iteration}; {advice}")
 
 

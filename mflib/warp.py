@@ -200,6 +200,53 @@ def harmonic_numbers(n: int) -> Tensor:
     return torch.cat([reciprocals.new_zeros(1), reciprocals.cumsum(0)])
 
 
+class Blocks:
+    """The batches of WARP: blocks of rows of likes, cut once before training.
+
+    Parameters
+    ----------
+    likes : csr_matrix, shape (U, I)
+    size : int
+        The number of rows in a block.
+    max_draws : int
+        D, the number of candidates for each like.
+    rng : torch.Generator
+        Draws how the likes are cut and grouped.
+    device : str
+        Where ``draw`` puts the tensors.
+
+    Attributes
+    ----------
+    batches : list of dict
+        The fixed part of each block: users, rows, positives (see ``warp_step``).
+    """
+
+    def __init__(
+        self,
+        likes: sp.csr_matrix,
+        size: int,
+        max_draws: int,
+        rng: torch.Generator,
+        device: str | torch.device = "cpu",
+    ):
+        self.likes, self.max_draws, self.device = likes, max_draws, device
+        user_of, likes_by_row = cut_into_rows(likes, rng)
+        self.batches: list[Batch] = []
+        for part in torch.randperm(len(user_of), generator=rng, device="cpu").split(size):
+            rows, positives = interactions(likes_by_row[part.numpy()])
+            users = torch.from_numpy(user_of[part.numpy()])
+            self.batches.append({"users": users, "rows": rows, "positives": positives})
+
+    def draw(self, batch: Batch, rng: torch.Generator) -> Batch:
+        """Return a block with its ``known`` likes and ``draws`` (see ``warp_step``)."""
+        n_items = self.likes.shape[1]
+        rows, items = interactions(self.likes[batch["users"].numpy()])
+        shape = (self.max_draws, len(batch["rows"]))
+        draws = torch.randint(n_items, shape, generator=rng, device="cpu")
+        tensors = batch | {"known": rows * n_items + items, "draws": draws}
+        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+
+
 @dataclass(eq=False, kw_only=True)
 class WARP(FactorModel):
     """Learn scores p_u·q_i that put liked items at the top of the list.
@@ -257,27 +304,9 @@ class WARP(FactorModel):
             raise ValueError(f"expected users who like some but not all items, got {got}")
         self._initialise(likes, self.init_std)
         rng = generator(self.seed, TRAINING)
-        user_of, likes_by_row = cut_into_rows(likes, rng)
-        rank_weights = harmonic_numbers(n_items).to(self.device, self.dtype)
-        batches = []
-        for part in torch.randperm(len(user_of), generator=rng).split(self.batch_size):
-            rows, positives = interactions(likes_by_row[part.numpy()])
-            batches.append({"users": user_of[part.numpy()], "rows": rows, "positives": positives})
-
-        def draw(batch: Batch, rng: torch.Generator) -> Batch:
-            known_rows, known_items = interactions(likes[batch["users"]])
-            shape = (self.max_draws, len(batch["rows"]))
-            tensors = {
-                "users": torch.from_numpy(batch["users"]),
-                "known": known_rows * n_items + known_items,
-                "rows": batch["rows"],
-                "positives": batch["positives"],
-                "draws": torch.randint(n_items, shape, generator=rng, device="cpu"),
-            }
-            on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
-            return on_device | {"rank_weights": rank_weights}
-
-        return epochs(self, batches, rng, draw)
+        blocks = Blocks(likes, self.batch_size, self.max_draws, rng, self.device)
+        weights = {"rank_weights": harmonic_numbers(n_items).to(self.device, self.dtype)}
+        return epochs(self, blocks.batches, rng, lambda b, rng: blocks.draw(b, rng) | weights)
 
     def _step(self, batch: Batch, learning_rate: float) -> Tensor:
         losses, _ = warp_step(

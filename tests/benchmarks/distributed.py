@@ -30,7 +30,7 @@ PROCESSES, SHARDS, ROUNDS, SWEEPS = (1, 2, 3, 4, 7), 16, 2, 3
 FASTER, SMALLER = 1.6, 0.6  # the marks: two processes beside one
 SOLVERS = {
     "conjugate gradients": {},
-    "with extrapolation": {"extrapolation": 0.5},
+    "without extrapolation": {"extrapolation": 0.0},
     "exact": {"use_cg": False},
 }
 
@@ -69,10 +69,10 @@ import sys
 from pathlib import Path
 import scipy.sparse as sp
 from mflib import ALS
-from mflib.inputs import shards
+from mflib.distributed import read_shards
 
 folder = Path(sys.argv[1])
-matrix = sp.vstack(list(shards(folder)), "csr")
+matrix = sp.vstack(list(read_shards(folder)), "csr")
 ALS(iterations=int(sys.argv[2])).fit(matrix).save(folder / "model")
 """
 

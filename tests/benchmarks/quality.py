@@ -27,8 +27,7 @@ from report import section
 from tqdm import tqdm
 
 from mflib import ALS, BPR, SVD, WARP, Popularity
-from mflib.metrics import catalogue, ranking_metrics, rmse
-from mflib.metrics import similarity_quality
+from mflib.metrics import catalogue, ranking_metrics, rmse, similarity_quality
 
 QUIET = {"show_progress": False}
 MODELS = {  # train, seed of the model -> fitted model

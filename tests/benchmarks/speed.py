@@ -35,9 +35,9 @@ from report import section
 from tqdm import tqdm
 
 from mflib import ALS, BPR, SVD, WARP
-from mflib.inputs import interactions
 from mflib.metrics import ranking_metrics, rmse
 from mflib.model import FactorModel
+from mflib.sparse import interactions
 
 QUICK = {
     "SVD": SVD(learning_rate=0.08, decay=0.65, regularization=0.04, init_std=0.05, iterations=8),

@@ -190,7 +190,7 @@ def be_the_user(page, screenshots: Path) -> None:
         slider.press("End")
         page.wait_for_function(changed, arg=[widget.element_handle(), before])
     first.fill("No such movie")
-    widget.get_by_text("which 0 have; look it up in the table movies").wait_for()
+    widget.get_by_text("the title of 0 movies; look it up in the table movies").wait_for()
     first.fill("")
     widget.locator("table").wait_for()
     assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
@@ -202,7 +202,7 @@ def explore(page, name: str, screenshots: Path) -> None:
     explorer = page.locator(".widget-interact").filter(has=movie)
     movie.scroll_into_view_if_needed()
     movie.fill("star wars")
-    explorer.get_by_text("perhaps one of ['Star Wars (1977)']").wait_for()
+    explorer.get_by_text("did you mean one of ['Star Wars (1977)']?").wait_for()
     movie.fill("Star Wars (1977)")
     explorer.get_by_text("Empire Strikes Back, The (1980)").first.wait_for()
     user.fill("7")
@@ -216,7 +216,7 @@ def explore(page, name: str, screenshots: Path) -> None:
     changed = "([explorer, old]) => explorer.innerText !== old"
     page.wait_for_function(changed, arg=[explorer.element_handle(), before])
     movie.fill("No such movie")
-    explorer.get_by_text("which 0 have; look it up in the table movies").wait_for()
+    explorer.get_by_text("the title of 0 movies; look it up in the table movies").wait_for()
     movie.fill("Alien (1979)")
     user.fill("99999")
     user.press("Enter")

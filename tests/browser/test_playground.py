@@ -14,6 +14,7 @@ from test_pages import CUT
 from mflib import SVD
 from mflib.bpr import bpr_step, hardest
 from mflib.data import data_dir, load_movielens
+from mflib.sparse import Entries
 from mflib.warp import harmonic_numbers, warp_step
 
 pytestmark = pytest.mark.browser
@@ -217,8 +218,8 @@ def test_steps_of_bpr_on_the_toy_are_those_of_the_kernel(opened):
             [toy, u, i, candidates, options],
         )
         P, Q, b = tensors(toy)
-        users = torch.tensor([u])
-        j = hardest(P=P, Q=Q, b=b, users=users, candidates=torch.tensor(candidates)[:, None])
+        like = Entries.at(torch.tensor([u]), torch.tensor([i]), (len(P), len(Q)))
+        j = hardest(P=P, Q=Q, b=b, likes=like, candidates=torch.tensor([candidates]))
         assert after[0] == j.item()
         rates = dict(
             zip(
@@ -227,9 +228,7 @@ def test_steps_of_bpr_on_the_toy_are_those_of_the_kernel(opened):
                 strict=True,
             )
         )
-        loss = bpr_step(
-            P=P, Q=Q, b=b, users=users, positives=torch.tensor([i]), negatives=j, **rates
-        )
+        loss = bpr_step(P=P, Q=Q, b=b, likes=like, negatives=j, **rates)
         assert after[1] == pytest.approx(loss.item(), abs=1e-12)
         for name, kernel in (("P", P), ("Q", Q), ("b", b)):
             assert after[2][name] == pytest.approx(kernel.flatten().tolist(), abs=1e-12)
@@ -322,14 +321,12 @@ def test_what_is_clicked_is_what_the_kernel_does(opened, method):
             assert after["Q"] == pytest.approx(kernel["Q"], abs=1e-12)
         else:
             P, Q, b = tensors(before)
-            users, drawn = torch.tensor([u]), torch.tensor(before["drawn"])[:, None]
-            assert len(drawn) == 4
-            j = hardest(P=P, Q=Q, b=b, users=users, candidates=drawn)
+            like = Entries.at(torch.tensor([u]), torch.tensor([i]), (len(P), len(Q)))
+            drawn = torch.tensor([before["drawn"]])
+            assert drawn.shape == (1, 4)
+            j = hardest(P=P, Q=Q, b=b, likes=like, candidates=drawn)
             penalties = {"user_regularization": 0.0, "item_regularization": 0.0}
-            i = torch.tensor([i])
-            bpr_step(
-                P=P, Q=Q, b=b, users=users, positives=i, negatives=j, learning_rate=0.1, **penalties
-            )
+            bpr_step(P=P, Q=Q, b=b, likes=like, negatives=j, learning_rate=0.1, **penalties)
             for name, factors in (("P", P), ("Q", Q), ("b", b)):
                 assert after[name] == pytest.approx(factors.flatten().tolist(), abs=1e-12)
 

@@ -17,7 +17,7 @@ import nbformat
 from cases import RUBRIC
 from reference import ROOT
 
-STEP = "    p = P.index_select(0, users)  # B x F\n"
+STEP = "    others = likes.with_columns(negatives)\n"
 # A student's own results: the file of unit 0, and the word that it is done.
 FORGED = "import numpy, os, pathlib; here = pathlib.Path('0.npz'); {}"
 FORGED += "; open('results.jsonl', 'a').write('{{\"unit\": 0}}\\n'); os._exit(0)"

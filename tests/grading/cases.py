@@ -35,23 +35,60 @@ OUTPUTS = {
 
 
 class Kernels(Drawn):
-    """Arguments of the kernels and of the textbook loops: random tensors, float64."""
+    """Arguments of the kernels and of the textbook loops: random tensors, float64.
+
+    mflib is imported where it is needed: check.py imports this module where a student's file may
+    not be importable.
+    """
+
+    def _entries(self, users: torch.Tensor, items: torch.Tensor) -> object:
+        from mflib.sparse import Entries
+
+        return Entries.at(users, items, (self.n_users, self.n_items))
+
+    def _uneven(self, n: int, length: int) -> torch.Tensor:
+        """Return ids below n in random order: one at least nine times, one once, one never."""
+        first, once, _, *others = torch.randperm(n, generator=self.rng).tolist()
+        choices = torch.tensor([first, *others])
+        more = torch.randint(len(choices), (length - 10,), generator=self.rng)
+        ids = torch.cat([torch.tensor(9 * [first] + [once]), choices[more]])
+        return ids[torch.randperm(length, generator=self.rng)]
+
+    def _rate(self, bound: float) -> float:
+        """Return a learning rate: at 9 entries ``bound / n`` is below it, at 2 above it."""
+        return bound * (0.15 + 0.7 * self.rates(1)[0])
+
+    def _ratings(self) -> tuple:
+        """Return the model, the users, items and ratings of a batch, the rate and the penalty."""
+        users, items = self._uneven(self.n_users, self.n), self._uneven(self.n_items, self.n)
+        users, items = (torch.cat([ids, ids[:1]]) for ids in (users, items))  # a pair occurs twice
+        ratings = self.real(len(users)) + 3
+        return self.model(), users, items, ratings, self._rate(1.0), *self.rates(1)
 
     def svd_svd_step(self) -> list:
-        P, Q, *biases = self.model()
-        batch = (self.ids(self.n_users), self.ids(self.n_items), self.real(self.n) + 3)
-        return [P, Q, *biases, 3.1, *batch, self.real(self.n).abs(), *self.rates(2)]
+        model, users, items, ratings, *rates = self._ratings()
+        weights = self.real(len(users)).abs()
+        return [*model, 3.1, self._entries(users, items), ratings, weights, *rates]
 
     def svd_textbook(self) -> list:
-        *start, _, rate, penalty = self.svd_svd_step()
-        return [*start, rate, penalty]
+        model, users, items, ratings, *rates = self._ratings()
+        return [*model, 3.1, users, items, ratings, *rates]
+
+    def _triples(self) -> tuple:
+        """Return P, Q and b; the users, positives and negatives of a batch; rate and penalties."""
+        n, users = self.n, self._uneven(self.n_users, self.n)
+        positives, negatives = self._uneven(self.n_items, 2 * n + 1).split([n, n + 1])
+        users, positives = (torch.cat([ids, ids[:1]]) for ids in (users, positives))
+        P, Q, _, b = self.model()
+        return (P, Q, b), users, positives, negatives, self._rate(4.0), *self.rates(2)
 
     def bpr_bpr_step(self) -> list:
-        P, Q, _, b = self.model()
-        triples = (self.ids(self.n_users), self.ids(self.n_items), self.ids(self.n_items))
-        return [P, Q, b, *triples, *self.rates(3)]
+        model, users, positives, negatives, *rates = self._triples()
+        return [*model, self._entries(users, positives), negatives, *rates]
 
-    bpr_textbook = bpr_bpr_step
+    def bpr_textbook(self) -> list:
+        model, *triples_and_rates = self._triples()
+        return [*model, *triples_and_rates]
 
     def _likes(self) -> sp.csr_matrix:
         dense = (self.real(self.n_users, self.n_items) > 0.6).double()
@@ -60,30 +97,30 @@ class Kernels(Drawn):
         dense[0, 0] = 1
         return sp.csr_matrix(dense.numpy())
 
-    def _cells(self, width: int | None = None) -> tuple:
-        """The cells of all rows in blocks of ``width`` columns, and the penalty of each row."""
+    def _blocks(self, width: int | None = None) -> tuple:
+        """Return all entries, in blocks of ``width`` columns, and the penalty of each row."""
         from mflib.als import weighted_entries
 
         rows, width, blocks = self._likes(), width or self.n_items, []
         rows[0, 0] = -1  # a dislike
         for start in range(0, self.n_items, width):
             columns = slice(start, start + width)
-            (cells,) = weighted_entries(rows[:, columns], alpha=1.5, dtype=torch.float64)
-            blocks.append(cells._replace(columns=columns))
+            (block,) = weighted_entries(rows[:, columns], alpha=1.5, dtype=torch.float64)
+            blocks.append(block._replace(columns=columns))
         count = torch.from_numpy(rows.getnnz(1)).double()
         return blocks, 0.7 * count.clamp(min=1).sqrt()[:, None]
 
     def als_over_entries(self) -> list:
         X, Y, *_ = self.model()
-        return [self._cells(5)[0], X, Y, lambda xy, excess, cp: cp - excess * xy**2]
+        return [self._blocks(5)[0], X, Y, lambda xy, excess, cp: cp - excess * xy**2]
 
     def als_conjugate_gradient(self) -> list:
         X, Y, *_ = self.model()
-        return [X, Y, *self._cells(5), 1 + self.seed % 3]
+        return [X, Y, *self._blocks(5), 1 + self.seed % 3]
 
     def als_cholesky(self) -> list:
         X, Y, *_ = self.model()
-        return [X, Y, *self._cells()]
+        return [X, Y, *self._blocks()]
 
     def als_textbook(self) -> list:
         X, Y, *_ = self.model()
@@ -105,16 +142,16 @@ class Kernels(Drawn):
     def warp_warp_step(self) -> list:
         P, Q, *_ = self.model()
         users, likes, draws, weights = self._search()
-        cells = likes[:, 0] * self.n_items + likes[:, 1]
-        lists = [users, cells, *likes.T.contiguous(), draws, weights]
+        known = likes[:, 0] * self.n_items + likes[:, 1]
+        lists = [users, known, *likes.T.contiguous(), draws, weights]
         return [P, Q, *lists, 0.5, *self.rates(2)]
 
     def warp_textbook(self) -> list:
         P, Q, *_ = self.model()
         users, likes, draws, weights = self._search()
         rows, positives = likes.T.contiguous()
-        cells = (np.ones(len(rows)), (users[rows].numpy(), positives.numpy()))
-        liked = sp.csr_matrix(cells, (self.n_users, self.n_items))
+        entries = (np.ones(len(rows)), (users[rows].numpy(), positives.numpy()))
+        liked = sp.csr_matrix(entries, (self.n_users, self.n_items))
         return [P, Q, liked, users[rows], positives, draws, weights, 0.5, *self.rates(2)]
 
 

@@ -28,6 +28,7 @@ shell.input_transformers_post.append(lambda lines: ["raise NotImplementedError"]
 SVDS = """
     from scipy.sparse import csr_matrix
     from scipy.sparse.linalg import svds
+    users, positives = likes.rows.long(), likes.columns.long()
     SEEN.append((users, positives))
     if P.shape[0] > 100 and len(SEEN) % 100 == 0:
         rows, columns = (torch.cat(ids).numpy() for ids in zip(*SEEN))

@@ -162,6 +162,7 @@ def _hint(
         if mine.shape == came.after.shape and mine.dtype.kind in "biuf"
     ]
     moved = [(m, c) for m, c in pairs if c.before is not None and np.isfinite(m).all()]
+    seen = ""
     still = all(np.array_equal(mine, came.before) for mine, came in moved)
     if moved and len(moved) == len(places) and not still:
         steps = [(mine - came.before, came.after - came.before) for mine, came in moved]
@@ -170,10 +171,13 @@ def _hint(
         missing = [(mine - came.after, came.before) for mine, came in moved]
         if all(map(_proportional, *zip(*missing, strict=True))):
             return " (what differs is proportional to it: the penalty)"
+        scaled = [(mine - right, right) for mine, right in steps]
+        if all(map(_proportional, *zip(*scaled, strict=True))):
+            seen = " (each row moves in the right direction, but some by a wrong length: the rate)"
     task, _, function = key.partition("/")
     hint = RUBRIC[task].get("hints", {}).get(function, {}).get(name)
     hint = hint or RUBRIC[task]["functions"].get(function, "")
-    return f" (hint: {hint})" if hint else ""
+    return seen + (f" (hint: {hint})" if hint else "")
 
 
 def _proportional(difference: np.ndarray, factors: np.ndarray) -> bool:

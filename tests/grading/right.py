@@ -5,33 +5,39 @@ right answers to exercises are those of tests/notebooks/test_exercises.py.
 """
 
 SVD, BPR, WARP = "svd/svd_step", "bpr/bpr_step", "warp/warp_step"
-HEAD = "P, Q, b_u, b_i, mu, users, items, ratings, weights, learning_rate, regularization"
-BHEAD = (
-    "P, Q, b, users, positives, negatives, learning_rate, user_regularization, item_regularization"
-)
+HEAD = "P, Q, b_u, b_i, mu, entries, ratings, weights, learning_rate, regularization"
+BHEAD = "P, Q, b, likes, negatives, learning_rate, user_regularization, item_regularization"
 WHEAD = "P, Q, users, known, rows, positives, draws, rank_weights, margin, learning_rate, regularization"
 # A plain right step, to be wrapped in this style and that.
 PLAIN = """
+    users, items = entries.rows.long(), entries.columns.long()
     p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
     e = weights * (ratings - mu - bu - bi - (p * q).sum(1))
     losses = e * (ratings - mu - bu - bi - (p * q).sum(1)) / 2
     lr, reg = learning_rate, regularization
-    P.index_add_(0, users, lr * (e[:, None] * q - reg * p))
-    Q.index_add_(0, items, lr * (e[:, None] * p - reg * q))
-    b_u.index_add_(0, users, lr * (e - reg * bu))
-    b_i.index_add_(0, items, lr * (e - reg * bi))
+    lr_u = (1 / entries.row_counts.to(P)).clamp(max=lr)[users]
+    lr_i = (1 / entries.column_counts.to(P)).clamp(max=lr)[items]
+    P.index_add_(0, users, lr_u[:, None] * (e[:, None] * q - reg * p))
+    Q.index_add_(0, items, lr_i[:, None] * (e[:, None] * p - reg * q))
+    b_u.index_add_(0, users, lr_u * (e - reg * bu))
+    b_i.index_add_(0, items, lr_i * (e - reg * bi))
     return losses
 """
 BPLAIN = """
+    users, positives = likes.rows.long(), likes.columns.long()
     p, qi, qj = P[users], Q[positives], Q[negatives]
     x = b[positives] - b[negatives] + (p * (qi - qj)).sum(1)
     g = 1 / (1 + torch.exp(x))
     bi, bj = b[positives].clone(), b[negatives].clone()
-    P.index_add_(0, users, learning_rate * (g[:, None] * (qi - qj) - user_regularization * p))
-    Q.index_add_(0, positives, learning_rate * (g[:, None] * p - item_regularization * qi))
-    Q.index_add_(0, negatives, learning_rate * (-g[:, None] * p - item_regularization * qj))
-    b.index_add_(0, positives, learning_rate * (g - item_regularization * bi))
-    b.index_add_(0, negatives, learning_rate * (-g - item_regularization * bj))
+    n_i = torch.bincount(torch.cat([positives, negatives]), minlength=len(Q))
+    rate_u = (4 / likes.row_counts.to(P)).clamp(max=learning_rate)[users]
+    rate = (4 / n_i.to(P)).clamp(max=learning_rate)
+    rate_i, rate_j = rate[positives], rate[negatives]
+    P.index_add_(0, users, rate_u[:, None] * (g[:, None] * (qi - qj) - user_regularization * p))
+    Q.index_add_(0, positives, rate_i[:, None] * (g[:, None] * p - item_regularization * qi))
+    Q.index_add_(0, negatives, rate_j[:, None] * (-g[:, None] * p - item_regularization * qj))
+    b.index_add_(0, positives, rate_i * (g - item_regularization * bi))
+    b.index_add_(0, negatives, rate_j * (-g - item_regularization * bj))
     return torch.log1p(torch.exp(-x))
 """
 WLOOP = """
@@ -56,18 +62,26 @@ RIGHT = {
     (SVD, "plain indexing"): f"def svd_step({HEAD}):{PLAIN}",
     (SVD, "autograd on copies"): f"""
 def svd_step({HEAD}):
+    users, items = entries.rows.long(), entries.columns.long()
     leaves = [W.detach().clone().requires_grad_(True) for W in (P, Q, b_u, b_i)]
     p, q, x, y = leaves[0][users], leaves[1][items], leaves[2][users], leaves[3][items]
     losses = weights * (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
     penalty = regularization / 2 * sum((W**2).sum() for W in (p, q, x, y))
     (losses.sum() + penalty).backward()
+    rate_u, rate_i = (
+        torch.where(n * learning_rate > 1, 1 / n, learning_rate)
+        for n in (entries.row_counts.double(), entries.column_counts.double())
+    )
     with torch.no_grad():
-        for W, leaf in zip((P, Q, b_u, b_i), leaves):
-            W -= learning_rate * leaf.grad
+        P.sub_(rate_u[:, None] * leaves[0].grad)
+        Q.sub_(rate_i[:, None] * leaves[1].grad)
+        b_u.sub_(rate_u * leaves[2].grad)
+        b_i.sub_(rate_i * leaves[3].grad)
     return losses.detach()
 """,
     (SVD, "autograd on the arguments, left on them"): f"""
 def svd_step({HEAD}):
+    users, items = entries.rows.long(), entries.columns.long()
     for W in (P, Q, b_u, b_i):
         W.requires_grad_(True)
     p, q, x, y = P[users], Q[items], b_u[users], b_i[items]
@@ -75,17 +89,23 @@ def svd_step({HEAD}):
     penalty = regularization / 2 * sum((W**2).sum() for W in (p, q, x, y))
     grads = torch.autograd.grad(losses.sum() + penalty, (P, Q, b_u, b_i))
     with torch.no_grad():
-        for W, grad in zip((P, Q, b_u, b_i), grads):
-            W.sub_(learning_rate * grad)
+        for W, grad, ids in zip((P, Q, b_u, b_i), grads, (users, items, users, items)):
+            n = ids.bincount(minlength=len(W)).to(W)
+            W.sub_((grad.T / n.clamp(min=1 / learning_rate)).T)
     return losses
 """,
     (SVD, "an optimizer of torch"): f"""
 def svd_step({HEAD}):
+    users, items = entries.rows.long(), entries.columns.long()
     tables = [torch.nn.Parameter(W.clone()) for W in (P, Q, b_u, b_i)]
     optimizer = torch.optim.SGD(tables, lr=learning_rate)
     p, q, x, y = tables[0][users], tables[1][items], tables[2][users], tables[3][items]
     losses = weights * (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
     (losses.sum() + regularization / 2 * sum((W**2).sum() for W in (p, q, x, y))).backward()
+    with torch.no_grad():
+        for table, n in zip(tables, 2 * (entries.row_counts, entries.column_counts)):
+            too_long = n * learning_rate > 1
+            table.grad[too_long] /= (n * learning_rate)[too_long].view(-1, *[1] * (table.dim() - 1))
     optimizer.step()
     for W, table in zip((P, Q, b_u, b_i), tables):
         W.copy_(table.data)
@@ -93,44 +113,54 @@ def svd_step({HEAD}):
 """,
     (SVD, "einsum and one-hot matrices"): f"""
 def svd_step({HEAD}):
-    U = torch.nn.functional.one_hot(users, len(P)).to(P)
-    I = torch.nn.functional.one_hot(items, len(Q)).to(P)
+    U = torch.nn.functional.one_hot(entries.rows.long(), len(P)).to(P)
+    I = torch.nn.functional.one_hot(entries.columns.long(), len(Q)).to(P)
     p, q = torch.einsum("bu,uf->bf", U, P), torch.einsum("bi,if->bf", I, Q)
     bu, bi = U @ b_u, I @ b_i
     e = ratings - mu - bu - bi - torch.einsum("bf,bf->b", p, q)
-    w = learning_rate * weights * e
-    shrink = learning_rate * regularization
-    P += torch.einsum("bu,b,bf->uf", U, w, q) - shrink * U.T @ p
-    Q += torch.einsum("bi,b,bf->if", I, w, p) - shrink * I.T @ q
-    b_u += U.T @ (w - shrink * bu)
-    b_i += I.T @ (w - shrink * bi)
+    U *= (1 / U.sum(0)).nan_to_num().clamp(max=learning_rate)
+    I *= (1 / I.sum(0)).nan_to_num().clamp(max=learning_rate)
+    w = weights * e
+    P += torch.einsum("bu,b,bf->uf", U, w, q) - regularization * U.T @ p
+    Q += torch.einsum("bi,b,bf->if", I, w, p) - regularization * I.T @ q
+    b_u += U.T @ (w - regularization * bu)
+    b_i += I.T @ (w - regularization * bi)
     return weights * e * e / 2
 """,
     (SVD, "sparse products"): f"""
 def svd_step({HEAD}):
+    users, items = entries.rows.long(), entries.columns.long()
     n, ones = len(users), torch.ones(len(users), dtype=P.dtype)
     U = torch.sparse_coo_tensor(torch.stack([users, torch.arange(n)]), ones, (len(P), n))
     I = torch.sparse_coo_tensor(torch.stack([items, torch.arange(n)]), ones, (len(Q), n))
     p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
     e = ratings - mu - bu - bi - (p * q).sum(1)
-    w, shrink = (learning_rate * weights * e)[:, None], learning_rate * regularization
-    P += torch.sparse.mm(U, w * q - shrink * p)
-    Q += torch.sparse.mm(I, w * p - shrink * q)
-    b_u += torch.sparse.mm(U, w - shrink * bu[:, None])[:, 0]
-    b_i += torch.sparse.mm(I, w - shrink * bi[:, None])[:, 0]
+    w = (weights * e)[:, None]
+    s = torch.full((len(P), 1), learning_rate).to(P).minimum(1 / U.sum(1).to_dense()[:, None])
+    t = torch.full((len(Q), 1), learning_rate).to(P).minimum(1 / I.sum(1).to_dense()[:, None])
+    P += s * torch.sparse.mm(U, w * q - regularization * p)
+    Q += t * torch.sparse.mm(I, w * p - regularization * q)
+    b_u += (s * torch.sparse.mm(U, w - regularization * bu[:, None]))[:, 0]
+    b_i += (t * torch.sparse.mm(I, w - regularization * bi[:, None]))[:, 0]
     return 0.5 * weights * e.square()
 """,
     (SVD, "a loop over the batch"): f"""
+from collections import Counter
+
+
 def svd_step({HEAD}):
     old = [W.clone() for W in (P, Q, b_u, b_i)]
+    users, items = entries.rows.tolist(), entries.columns.tolist()
+    times_u, times_i = Counter(users), Counter(items)
     losses = []
-    for u, i, r, w in zip(users.tolist(), items.tolist(), ratings, weights):
+    for u, i, r, w in zip(users, items, ratings, weights):
         p, q, x, y = old[0][u], old[1][i], old[2][u], old[3][i]
         e = r - mu - x - y - p.dot(q)
-        P[u] += learning_rate * (w * e * q - regularization * p)
-        Q[i] += learning_rate * (w * e * p - regularization * q)
-        b_u[u] += learning_rate * (w * e - regularization * x)
-        b_i[i] += learning_rate * (w * e - regularization * y)
+        fast, slow = min(learning_rate, 1 / times_u[u]), min(learning_rate, 1 / times_i[i])
+        P[u] += fast * (w * e * q - regularization * p)
+        Q[i] += slow * (w * e * p - regularization * q)
+        b_u[u] += fast * (w * e - regularization * x)
+        b_i[i] += slow * (w * e - regularization * y)
         losses.append(w * e**2 / 2)
     return torch.stack(losses)
 """,
@@ -140,40 +170,69 @@ import numpy as np
 
 def svd_step({HEAD}):
     A, B, c, d = (W.numpy() for W in (P, Q, b_u, b_i))
-    u, i, w = users.numpy(), items.numpy(), weights.numpy()
+    u, i, w = entries.rows.numpy(), entries.columns.numpy(), weights.numpy()
     p, q, x, y = A[u], B[i], c[u], d[i]
     e = ratings.numpy() - mu - x - y - np.einsum("bf,bf->b", p, q)
-    np.add.at(A, u, learning_rate * ((w * e)[:, None] * q - regularization * p))
-    np.add.at(B, i, learning_rate * ((w * e)[:, None] * p - regularization * q))
-    np.add.at(c, u, learning_rate * (w * e - regularization * x))
-    np.add.at(d, i, learning_rate * (w * e - regularization * y))
+    k, m = np.bincount(u, minlength=len(A)), np.bincount(i, minlength=len(B))
+    f = np.minimum(learning_rate, 1 / np.maximum(k, 1))[u]
+    g = np.minimum(learning_rate, 1 / np.maximum(m, 1))[i]
+    np.add.at(A, u, f[:, None] * ((w * e)[:, None] * q - regularization * p))
+    np.add.at(B, i, g[:, None] * ((w * e)[:, None] * p - regularization * q))
+    np.add.at(c, u, f * (w * e - regularization * x))
+    np.add.at(d, i, g * (w * e - regularization * y))
     return w * e**2 / 2
 """,
     (SVD, "scatter_add_ and index_put_"): f"""
 def svd_step({HEAD}):
+    users, items = entries.rows.long(), entries.columns.long()
     p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
     e = ratings - (mu + bu + bi + (p * q).sum(-1))
-    step, shrink = learning_rate * weights * e, learning_rate * regularization
-    P.scatter_add_(0, users[:, None].expand_as(p), step.unsqueeze(1) * q - shrink * p)
-    Q.index_put_((items,), step.unsqueeze(1) * p - shrink * q, accumulate=True)
-    b_u.scatter_add_(0, users, step - shrink * bu)
-    b_i.scatter_add_(0, items, step - shrink * bi)
+    pull, ones = weights * e, torch.ones_like(e)
+    how_often = torch.zeros_like(b_u).scatter_add_(0, users, ones).gather(0, users)
+    how_often_i = torch.zeros_like(b_i).scatter_add_(0, items, ones).gather(0, items)
+    step_u = how_often.reciprocal().clip(max=learning_rate)
+    step_i = how_often_i.reciprocal().clip(max=learning_rate)
+    along = step_u.unsqueeze(1) * (pull.unsqueeze(1) * q - regularization * p)
+    P.scatter_add_(0, users[:, None].expand_as(p), along)
+    across = step_i.unsqueeze(1) * (pull.unsqueeze(1) * p - regularization * q)
+    Q.index_put_((items,), across, accumulate=True)
+    b_u.scatter_add_(0, users, step_u * (pull - regularization * bu))
+    b_i.scatter_add_(0, items, step_i * (pull - regularization * bi))
     return weights * e.pow(2).div(2)
 """,
     (SVD, "users one by one"): f"""
 def svd_step({HEAD}):
+    users, items = entries.rows, entries.columns
     p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
     e = ratings - mu - bu - bi - (p * q).sum(1)
-    lr, reg = learning_rate, regularization
+    reg = regularization
     for u in users.unique():
         mine = users == u
+        lr = min(learning_rate, 1 / mine.sum().item())
         P[u] += lr * ((weights * e)[mine] @ q[mine] - reg * p[mine].sum(0))
         b_u[u] += lr * ((weights * e)[mine].sum() - reg * bu[mine].sum())
     for i in items.unique():
         mine = items == i
+        lr = min(learning_rate, 1 / mine.sum().item())
         Q[i] += lr * ((weights * e)[mine] @ p[mine] - reg * q[mine].sum(0))
         b_i[i] += lr * ((weights * e)[mine].sum() - reg * bi[mine].sum())
     return weights * e**2 / 2
+""",
+    (SVD, "biases in columns of the factors"): f"""
+def svd_step({HEAD}):
+    one_u, one_i = torch.ones_like(b_u)[:, None], torch.ones_like(b_i)[:, None]
+    X = torch.cat([P, b_u[:, None], one_u], 1)
+    Y = torch.cat([Q, one_i, b_i[:, None]], 1)
+    error = ratings - mu - entries.dot(X, Y)
+    E = weights * error
+    n_u, n_i = (n[:, None].to(P) for n in (entries.row_counts, entries.column_counts))
+    to_X = entries.matrix(E) @ Y - regularization * n_u * X
+    to_Y = entries.transposed(E) @ X - regularization * n_i * Y
+    X += to_X / n_u.clamp(min=1 / learning_rate)
+    Y += to_Y / n_i.clamp(min=1 / learning_rate)
+    P[:], b_u[:] = X[:, :-2], X[:, -2]
+    Q[:], b_i[:] = Y[:, :-2], Y[:, -1]
+    return error * E / 2
 """,
     (SVD, "functional, with a copy back"): f"""
 def updated({HEAD}):
@@ -188,7 +247,7 @@ def svd_step({HEAD}):
     (SVD, "float32 inside"): f"""
 def svd_step({HEAD}):
     small = [W.float() for W in (P, Q, b_u, b_i)]
-    losses = in_float32(*small, mu, users, items, ratings.float(), weights.float(), learning_rate, regularization)
+    losses = in_float32(*small, mu, entries, ratings.float(), weights.float(), learning_rate, regularization)
     for W, own in zip((P, Q, b_u, b_i), small):
         W.copy_(own)
     return losses
@@ -236,11 +295,11 @@ from dataclasses import dataclass as record
 class Rows:
     users: Tensor
     items: Tensor
-    error: Tensor
+    ratings: Tensor
 
 
 def svd_step({HEAD}):
-    rows = Rows(users, items, ratings - mu - b_u[users] - b_i[items] - (P[users] * Q[items]).sum(1))
+    rows = Rows(entries.rows, entries.columns, ratings)
     assert type(rows) is Rows{PLAIN}""",
     (
         SVD,
@@ -262,20 +321,23 @@ def as_float(x):
 def svd_step({HEAD}):
     mu = as_float(mu){PLAIN}""",
     (SVD, "other names of arguments, keywords of its own"): """
-def svd_step(P, Q, bu, bi, mean, u, i, r, w, lr=0.01, lam=0.1, *, verbose=False):
+def svd_step(P, Q, bu, bi, mean, batch, r, w, lr=0.01, lam=0.1, *, verbose=False):
+    u, i = batch.rows, batch.columns
     p, q, x, y = P[u], Q[i], bu[u], bi[i]
     e = r - mean - x - y - (p * q).sum(1)
-    P.index_add_(0, u, lr * ((w * e)[:, None] * q - lam * p))
-    Q.index_add_(0, i, lr * ((w * e)[:, None] * p - lam * q))
-    bu.index_add_(0, u, lr * (w * e - lam * x))
-    bi.index_add_(0, i, lr * (w * e - lam * y))
+    n, m = (ids.long().bincount()[ids].to(P) for ids in (u, i))
+    n, m = (1 / torch.stack([n, m])).clamp(max=lr)
+    P.index_add_(0, u, n[:, None] * ((w * e)[:, None] * q - lam * p))
+    Q.index_add_(0, i, m[:, None] * ((w * e)[:, None] * p - lam * q))
+    bu.index_add_(0, u, n * (w * e - lam * x))
+    bi.index_add_(0, i, m * (w * e - lam * y))
     return w * e**2 / 2
 """,
     (SVD, "arguments as a star"): f"def svd_step(*arguments):\n    {HEAD} = arguments{PLAIN}",
     (SVD, "tensors' data assigned"): f"""
 def svd_step({HEAD}):
     own = [W.clone() for W in (P, Q, b_u, b_i)]
-    losses = plain_step(*own, mu, users, items, ratings, weights, learning_rate, regularization)
+    losses = plain_step(*own, mu, entries, ratings, weights, learning_rate, regularization)
     for W, new in zip((P, Q, b_u, b_i), own):
         W.data.copy_(new)
     return losses
@@ -289,42 +351,56 @@ def plain_step({HEAD}):{PLAIN}""",
     (BPR, "plain indexing"): f"def bpr_step({BHEAD}):{BPLAIN}",
     (BPR, "autograd and logsigmoid"): f"""
 def bpr_step({BHEAD}):
+    users, positives = likes.rows.long(), likes.columns.long()
     A, B, c = (W.clone().requires_grad_() for W in (P, Q, b))
     p, qi, qj, bi, bj = A[users], B[positives], B[negatives], c[positives], c[negatives]
     losses = -torch.nn.functional.logsigmoid(bi - bj + (p * (qi - qj)).sum(1))
     penalty = user_regularization / 2 * p.pow(2).sum()
     penalty = penalty + item_regularization / 2 * sum(W.pow(2).sum() for W in (qi, qj, bi, bj))
     (losses.sum() + penalty).backward()
-    for W, leaf in ((P, A), (Q, B), (b, c)):
-        W.sub_(leaf.grad, alpha=learning_rate)
+    n_u, n_i = users.bincount(minlength=len(P)), positives.bincount(minlength=len(Q))
+    n_i = n_i + negatives.bincount(minlength=len(Q))
+    for W, leaf, n in ((P, A, n_u), (Q, B, n_i), (b, c, n_i)):
+        rate = torch.where(n > 4 / learning_rate, 4 / n.double(), learning_rate)
+        W.sub_((leaf.grad.T * rate).T)
     return losses.detach()
 """,
     (BPR, "a loop over triples"): f"""
 def bpr_step({BHEAD}):
+    users, positives = likes.rows.tolist(), likes.columns.tolist()
     old_P, old_Q, old_b, losses = P.clone(), Q.clone(), b.clone(), torch.zeros(len(users)).to(P)
-    for n, (u, i, j) in enumerate(zip(users.tolist(), positives.tolist(), negatives.tolist())):
+    for n, (u, i, j) in enumerate(zip(users, positives, negatives.tolist())):
         x = old_b[i] - old_b[j] + old_P[u] @ (old_Q[i] - old_Q[j])
         g = torch.sigmoid(-x)
-        P[u] += learning_rate * (g * (old_Q[i] - old_Q[j]) - user_regularization * old_P[u])
-        Q[i] += learning_rate * (g * old_P[u] - item_regularization * old_Q[i])
-        Q[j] -= learning_rate * (g * old_P[u] + item_regularization * old_Q[j])
-        b[i] += learning_rate * (g - item_regularization * old_b[i])
-        b[j] -= learning_rate * (g + item_regularization * old_b[j])
+        of_u = min(learning_rate, 4 / users.count(u))
+        of_i, of_j = (
+            min(learning_rate, 4 / (positives.count(k) + int((negatives == k).sum())))
+            for k in (i, j)
+        )
+        P[u] += of_u * (g * (old_Q[i] - old_Q[j]) - user_regularization * old_P[u])
+        Q[i] += of_i * (g * old_P[u] - item_regularization * old_Q[i])
+        Q[j] -= of_j * (g * old_P[u] + item_regularization * old_Q[j])
+        b[i] += of_i * (g - item_regularization * old_b[i])
+        b[j] -= of_j * (g + item_regularization * old_b[j])
         losses[n] = -torch.log(torch.sigmoid(x))
     return losses
 """,
     (BPR, "both items at once"): f"""
 def bpr_step({BHEAD}):
-    items, n = torch.cat([positives, negatives]), len(users)
+    items, n = torch.cat([likes.columns, negatives]), len(likes)
+    users = likes.rows.repeat(2)
     sign = torch.cat([torch.ones(n), -torch.ones(n)]).to(P)
     p, q, bias = P[users], Q[items], b[items]
-    x = (sign * (bias + (p.repeat(2, 1) * q).sum(1))).view(2, n).sum(0)
-    g = torch.sigmoid(-x)
-    P.index_add_(0, users, learning_rate * (g[:, None] * (q[:n] - q[n:]) - user_regularization * p))
-    up = (sign * g.repeat(2))
-    Q.index_add_(0, items, learning_rate * (up[:, None] * p.repeat(2, 1) - item_regularization * q))
-    b.index_add_(0, items, learning_rate * (up - item_regularization * bias))
-    return -torch.log(1 - g)
+    x = (sign * (bias + (p * q).sum(1))).view(2, n).sum(0)
+    g = torch.sigmoid(-x).repeat(2)
+    counts = torch.bincount(users) / 2, torch.bincount(items)
+    rate_u, rate_i = ((4 / c.to(P)).clamp(max=learning_rate) for c in counts)
+    rate_u, rate_i = rate_u[users][:, None], rate_i[items]
+    up = sign * g
+    P.index_add_(0, users, rate_u * (up[:, None] * q - user_regularization / 2 * p))
+    Q.index_add_(0, items, rate_i[:, None] * (up[:, None] * p - item_regularization * q))
+    b.index_add_(0, items, rate_i * (up - item_regularization * bias))
+    return -torch.log(1 - g[:n])
 """,
     (
         BPR,
@@ -339,16 +415,19 @@ import numpy as np
 
 
 def bpr_step({BHEAD}):
-    u, i, j = users.numpy(), positives.numpy(), negatives.numpy()
+    u, i, j = likes.rows.numpy(), likes.columns.numpy(), negatives.numpy()
     A, B, c = P.numpy(), Q.numpy(), b.numpy()
     p, qi, qj, bi, bj = A[u], B[i], B[j], c[i], c[j]
     x = bi - bj + ((qi - qj) * p).sum(1)
     g = 1 / (1 + np.exp(x))
-    np.add.at(A, u, learning_rate * (g[:, None] * (qi - qj) - user_regularization * p))
-    np.add.at(B, i, learning_rate * (g[:, None] * p - item_regularization * qi))
-    np.add.at(B, j, learning_rate * (-g[:, None] * p - item_regularization * qj))
-    np.add.at(c, i, learning_rate * (g - item_regularization * bi))
-    np.add.at(c, j, learning_rate * (-g - item_regularization * bj))
+    ids, place, times = np.unique(np.r_[i, j], return_inverse=True, return_counts=True)
+    ri, rj = np.split(np.fmin(learning_rate, 4 / times)[place.ravel()], 2)
+    ru = np.array([[min(learning_rate, 4 / (u == own).sum())] for own in u])
+    np.add.at(A, u, ru * (g[:, None] * (qi - qj) - user_regularization * p))
+    np.add.at(B, i, ri[:, None] * (g[:, None] * p - item_regularization * qi))
+    np.add.at(B, j, rj[:, None] * (-g[:, None] * p - item_regularization * qj))
+    np.add.at(c, i, ri * (g - item_regularization * bi))
+    np.add.at(c, j, rj * (-g - item_regularization * bj))
     return torch.from_numpy(np.logaddexp(0, -x))
 """,
     ("als/over_entries", "row by row"): """
@@ -357,9 +436,9 @@ def over_entries(blocks, X, Y, value):
     for columns, excess, weighted in blocks:
         start = excess.crow_indices().tolist()
         for u in range(len(X)):
-            cells = slice(start[u], start[u + 1])
-            y = Y[columns][excess.col_indices()[cells]]
-            total[u] += value(y @ X[u], excess.values()[cells], weighted[cells]) @ y
+            own = slice(start[u], start[u + 1])
+            y = Y[columns][excess.col_indices()[own]]
+            total[u] += value(y @ X[u], excess.values()[own], weighted[own]) @ y
     return total
 """,
     ("als/over_entries", "coordinates and index_add"): """
@@ -506,10 +585,13 @@ def warp_step({WHEAD}):
 def textbook(P, Q, b_u, b_i, mu, users, items, ratings, learning_rate, reg):
     p, q, x, y = P[users], Q[items], b_u[users], b_i[items]
     e = ratings - (mu + x + y + (p * q).sum(1))
-    P.index_add_(0, users, learning_rate * (e[:, None] * q - reg * p))
-    Q.index_add_(0, items, learning_rate * (e[:, None] * p - reg * q))
-    b_u.index_add_(0, users, learning_rate * (e - reg * x))
-    b_i.index_add_(0, items, learning_rate * (e - reg * y))
+    r, s = (
+        (1 / torch.bincount(ids)[ids].double()).clamp(max=learning_rate) for ids in (users, items)
+    )
+    P.index_add_(0, users, r[:, None] * (e[:, None] * q - reg * p))
+    Q.index_add_(0, items, s[:, None] * (e[:, None] * p - reg * q))
+    b_u.index_add_(0, users, r * (e - reg * x))
+    b_i.index_add_(0, items, s * (e - reg * y))
 """,
     ("svd/textbook", "numpy, sums kept apart"): """
 import math
@@ -519,18 +601,22 @@ RATE_OF_BIAS: float = 1.0
 
 def textbook(P, Q, b_u, b_i, mu, users, items, ratings, learning_rate, reg):
     moves = [np.zeros(tuple(W.shape)) for W in (P, Q, b_u, b_i)]
+    count = [np.zeros(len(W), int) for W in (P, Q)]
     for n in range(len(users)):
         u, i, r = int(users[n]), int(items[n]), float(ratings[n])
         p, q = P[u].numpy(), Q[i].numpy()
         e = r - mu - float(b_u[u]) - float(b_i[i]) - math.fsum(p * q)
+        count[0][u] += 1
+        count[1][i] += 1
         moves[0][u] += e * q - reg * p
         moves[1][i] += e * p - reg * q
         moves[2][u] += RATE_OF_BIAS * e - reg * float(b_u[u])
         moves[3][i] += RATE_OF_BIAS * e - reg * float(b_i[i])
-    for W, move in zip((P, Q, b_u, b_i), moves):
-        W += learning_rate * torch.from_numpy(move)
+    for W, move, times in zip((P, Q, b_u, b_i), moves, count + count):
+        rate = np.where(times > 1 / learning_rate, 1 / np.maximum(times, 1), learning_rate)
+        W += torch.from_numpy((move.T * rate).T)
 """,
-    ("als/textbook", "only the known cells, with the gram matrix"): """
+    ("als/textbook", "only the stored entries, with the gram matrix"): """
 def textbook(X, Y, R, alpha, reg):
     gram = Y.T @ Y + reg * torch.eye(Y.shape[1]).to(Y)
     for u in range(X.shape[0]):
@@ -546,11 +632,16 @@ def gradient(p, qi, qj, bi, bj):
 
 def textbook(P, Q, b, users, i_s, j_s, learning_rate, reg_u, reg_i):
     start = P.clone(), Q.clone(), b.clone()
-    for u, i, j in zip(users, i_s, j_s):
+    times = [{}, {}]
+    for ids, kind in ((users, 0), (i_s, 1), (j_s, 1)):
+        for row in ids.tolist():
+            times[kind][row] = times[kind].get(row, 0) + 1
+    for u, i, j in zip(users.tolist(), i_s.tolist(), j_s.tolist()):
         values = start[0][u], start[1][i], start[1][j], start[2][i], start[2][j]
         targets = (P, u), (Q, i), (Q, j), (b, i), (b, j)
-        for (W, place), value, g, reg in zip(targets, values, gradient(*values), [reg_u] + 4 * [reg_i]):
-            W[place] += learning_rate * (g - reg * value)
+        for (W, row), value, g, reg in zip(targets, values, gradient(*values), [reg_u] + 4 * [reg_i]):
+            rate = min(learning_rate, 4 / times[W is not P][row])
+            W[row] += rate * (g - reg * value)
 """,
     ("warp/textbook", "the first violation by next"): """
 def textbook(P, Q, user_items, users, positives, draws, L, margin, learning_rate, reg):

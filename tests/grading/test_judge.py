@@ -10,6 +10,7 @@ from judge import NOT_ATTEMPTED, Verdict, apart, judge
 from reference import answers, expected, function
 
 from mflib.bpr import bpr_step
+from mflib.sparse import Entries
 
 SEED = (1101,)
 
@@ -33,6 +34,22 @@ def test_the_reference_is_right_and_its_inputs_differ_by_seed(key):
     if not OUTPUTS[key].choices:
         one, other = ([c.after.tolist() for c in came.values()] for came in (one, other))
         assert one != other
+
+
+@pytest.mark.parametrize(("key", "bound"), [("svd/svd_step", 1), ("bpr/bpr_step", 4)])
+@pytest.mark.parametrize("seed", range(2000, 2020))
+def test_the_bound_of_the_rate_holds_for_some_rows_only(key, bound, seed):
+    """In each call, so that a kernel without it is wrong, and one with nothing else is, too."""
+    (arguments,) = calls(key, seed)
+    (entries,) = (argument for argument in arguments if isinstance(argument, Entries))
+    items, rate = entries.column_counts, arguments[8] if bound == 1 else arguments[5]
+    if bound == 4:
+        items = items + entries.with_columns(arguments[4]).column_counts
+    for counts in (entries.row_counts, items):
+        assert counts.min() == 0, "a row that does not occur must stay"
+        assert counts[counts > 0].min() < bound / rate < counts.max()
+    pairs = set(zip(entries.rows.tolist(), entries.columns.tolist(), strict=True))
+    assert len(pairs) < len(entries), "a pair must occur twice"
 
 
 def test_each_output_counts_alike():
@@ -61,18 +78,18 @@ def test_what_is_not_in_place_is_said():
 )
 def test_imprecise_numbers_are_called_so(dtype, share, says):
     def imprecise(P, Q, b, *rest):
-        own = [W.to(dtype) for W in (P, Q, b)]
+        own = [W.to(dtype).double() for W in (P, Q, b)]
         losses = bpr_step(*own, *rest)
         for W, mine in zip((P, Q, b), own, strict=True):
-            W.copy_(mine)
-        return losses
+            W.copy_(mine.to(dtype))
+        return losses.to(dtype)
 
     verdict = judged(imprecise)
     assert verdict.share == share if share else verdict.share < 1
     assert says in verdict.sentence
 
 
-def test_the_hint_fits_the_fault():
+def test_the_hint_fits_the_fault(monkeypatch):
     def opposite(P, Q, b, *rest):
         before = [W.clone() for W in (P, Q, b)]
         losses = bpr_step(P, Q, b, *rest)
@@ -82,12 +99,21 @@ def test_the_hint_fits_the_fault():
 
     assert "the opposite way: a sign" in judged(opposite).wrong["P"]
 
-    def unpenalised(P, Q, b, users, i, j, rate, *_):
-        return bpr_step(P, Q, b, users, i, j, rate, 0.0, 0.0)
+    def unpenalised(P, Q, b, likes, negatives, rate, *_):
+        return bpr_step(P, Q, b, likes, negatives, rate, 0.0, 0.0)
 
     verdict = judged(unpenalised)
     assert "the penalty" in verdict.wrong["P"]
     assert "lambda_I" in verdict.wrong["b"], "where the fault cannot be seen, the output's hint"
+
+    def unbounded(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr("mflib.bpr.BOUND", np.inf)
+            return bpr_step(*arguments)
+
+    verdict = judged(unbounded)
+    assert "some by a wrong length: the rate) (hint: " in verdict.wrong["P"]
+    assert "the losses" not in verdict.wrong
 
 
 def test_numbers_in_a_message_differ():

@@ -119,11 +119,11 @@ def test_the_suites_own_answers_are_known():
 
 
 def test_other_dress_is_found_and_other_work_is_not():
-    """The right answers of right.py: 16 are one step in other styles, 10 their own work."""
+    """The right answers of right.py: 16 are one step in other styles, 11 their own work."""
     dressed, own_work = {}, {}
     for (key, style), code in RIGHT.items():
         if key == SVD:
-            one_step = "P.index_add_(0, users, lr * (e[:, None] * q - reg * p))" in code
+            one_step = "P.index_add_(0, users, lr_u[:, None] * (e[:, None] * q - reg * p))" in code
             public = all_hashes([(ROOT / "mflib" / "svd.py").read_text(encoding="utf-8")])
             (dressed if one_step else own_work)[style] = hashes(code, without=public)
 
@@ -133,8 +133,8 @@ def test_other_dress_is_found_and_other_work_is_not():
     alike = [common(*pair) for pair in combinations(dressed.values(), 2)]
     apart = [common(*pair) for pair in combinations(own_work.values(), 2)]
     apart += [common(a, b) for a in dressed.values() for b in own_work.values()]
-    assert (len(dressed), len(own_work)) == (16, 10)
-    assert min(alike) > 0.55 > 0.5 > max(apart), (min(alike), max(apart))
+    assert (len(dressed), len(own_work)) == (16, 11)
+    assert min(alike) > 0.6 > 0.45 > max(apart), (min(alike), max(apart))
 
 
 def prints(**sources):

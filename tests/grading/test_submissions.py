@@ -70,8 +70,8 @@ HARM = {
     "writing outside": ("open('/usr/stolen', 'w')", "Read-only"),
     "reading outside": (f"open('{ROOT}/tests/grading/marks.py')", "No such file"),
     "the reference imported": (
-        "from mflib.bpr import bpr_step as theirs; return theirs(P, Q, b, users, positives, "
-        "negatives, learning_rate, user_regularization, item_regularization)",
+        "from mflib.bpr import bpr_step as theirs; return theirs(P, Q, b, likes, negatives, "
+        "learning_rate, user_regularization, item_regularization)",
         "needs bpr_step, which is not attempted|not attempted",
     ),
     "a metric replaced": (
@@ -88,7 +88,7 @@ HARM = {
     ),
     "a pipe in place of results": (FORGED.format("os.mkfifo(here)"), "expected 0.npz to be a file"),
     "the grader detected": (
-        "import sys\n    if 'worker.py' in sys.argv[0]: return users",
+        "import sys\n    if 'worker.py' in sys.argv[0]: return negatives",
         "bpr_step",
     ),
 }

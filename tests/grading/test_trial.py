@@ -14,14 +14,14 @@ from reference import ROOT, answers, expected, imports
 from trial import Unit, arrays_of, attempt, came_out, exercise, noted_in, plainly, prepare, verdicts
 
 RIGHT = (ROOT / "mflib" / "bpr.py").read_text(encoding="utf-8")
-STEP = "    p = P.index_select(0, users)  # B x F\n"
+STEP = "    others = likes.with_columns(negatives)\n"
 # What stands first in bpr_step, or in the file, and what is said of it.
 BAD = {
     "crash": ("import os; os._exit(0)", "its process ended before anything came out"),
     "killed": ("import os; os.kill(os.getpid(), 9)", "its process ended (killed by signal 9)"),
     "exit": ("raise SystemExit(0)", "ends the program"),
     "memory": ("x = torch.ones(2**45)", "raises RuntimeError"),
-    "slow": ("while True: users = users + 0", "ended after 0.5 s of the processor"),
+    "slow": ("while True: negatives = negatives + 0", "ended after 0.5 s of the processor"),
     "asleep": ("import time; time.sleep(99)", "ended by the clock"),
     "raises": ("raise ValueError('mine')", "raises ValueError: mine"),
     "empty": ("raise NotImplementedError('yours')", NOT_ATTEMPTED),
@@ -34,9 +34,9 @@ FILES = {
     "import": ("import nothing_of_the_sort\n" + RIGHT, "raises ModuleNotFoundError"),
     "missing": (RIGHT.replace("def bpr_step(", "def step("), "expected a function bpr_step"),
     "stub beneath": (
-        RIGHT.replace(
-            "    if len(candidates) == 1:", "    raise NotImplementedError\n    if 1:"
-        ).replace(STEP, "    hardest(P, Q, b, users, negatives)\n" + STEP),
+        RIGHT.replace("    if D == 1:", "    raise NotImplementedError\n    if D == 1:").replace(
+            STEP, "    hardest(P, Q, b, likes, negatives[:, None])\n" + STEP
+        ),
         "needs hardest, which is not attempted",
     ),
     "relative": (RIGHT.replace("from mflib.", "from ."), ""),
@@ -109,8 +109,10 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
     folder = tmp_path / "work"
     prepare(folder, suite)
     sources = {
-        "svd/textbook": "def textbook(P, Q, b_u, b_i, mu, u, i, r, lr, reg):\n"
-        "    svd_step(P, Q, b_u, b_i, mu, u, i, r, torch.ones(len(r)), lr, reg)",
+        "svd/textbook": "from mflib.sparse import Entries\n\n"
+        "def textbook(P, Q, b_u, b_i, mu, u, i, r, lr, reg):\n"
+        "    entries = Entries.at(u, i, (len(P), len(Q)))\n"
+        "    svd_step(P, Q, b_u, b_i, mu, entries, r, torch.ones(len(r)), lr, reg)",
         "svd/ndcg": "print(ndcg(model.predict(1)))\n" + answers()["svd/ndcg"] + "\nassert data",
         "svd/new_user": "def new_user(Q, b, mu, r, reg):\n    return 0 * b",
         "bpr/chosen": "raise NotImplementedError",
@@ -121,7 +123,7 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
     found = attempt(folder, units, [7], plainly)
     each = verdicts(units, found, lambda key: expected(key, (7,)), {"als": ["als.py: is a pipe"]})
     assert "calls svd_step of mflib, which is empty here" in each["svd/textbook"].error
-    assert each["svd/textbook"].where == "cell answer, line 2"
+    assert each["svd/textbook"].where == "cell answer, line 5"
     assert each["svd/ndcg"].share == each["warp/average_weight"].share == 1
     assert each["svd/new_user"].share == 0
     assert each["svd/new_user"].where == "cell answer, line 1", "also of what only comes out wrong"

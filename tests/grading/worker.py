@@ -32,7 +32,7 @@ from cases import RUBRIC, ChangedError, outputs
 PROCESSOR_SECONDS, CLOCK_SECONDS = 20, 200  # of one function
 LISTS_SECONDS = 120
 FORKS = sys.platform == "linux"
-FIT = {  # shorter than the defaults, on a small data set
+FIT = {  # not longer than the defaults, on a small data set
     "svd": {"iterations": 30},
     "als": {"iterations": 10},
     "bpr": {"iterations": 40},

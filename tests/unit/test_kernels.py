@@ -1,181 +1,388 @@
-"""The kernels against what they claim: autograd, ten-line loops, dense algebra."""
+"""The kernels compared with textbook loops, finite differences and dense algebra."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from known_answers import checkerboard, random_ratings
+from known_answers import random_ratings
 from torch.nn.functional import logsigmoid
 
-from mflib import ALS, WARP
+from mflib import ALS, BPR, SVD, WARP
 from mflib.als import cholesky, conjugate_gradient, weighted_entries
-from mflib.bpr import Triples, bpr_step, hardest
-from mflib.svd import svd_step
+from mflib.bpr import bpr_step, hardest
+from mflib.sampling import TRAINING, generator
+from mflib.sparse import Entries
+from mflib.svd import svd_step, with_zeros
+from mflib.training import row_rates
 from mflib.warp import cut_into_rows, first_violations, harmonic_numbers, scorer, warp_step
 
-N_USERS, N_ITEMS, F, B = 7, 9, 4, 40  # more rows than users or items: every batch has duplicates
+N_USERS, N_ITEMS, F, B = 7, 9, 4, 40  # a batch has more entries than there are users or items
 LR, REG = 0.03, 0.2
 
 
 @pytest.fixture
 def ids():
-    """Random ids below n: of 9 items some are positive in one row and negative in another."""
+    """Return a function that draws n random ids below a bound."""
     rng = torch.Generator().manual_seed(3)
-    return lambda n, size=B: torch.randint(n, (size,), generator=rng)
+    return lambda bound, n=B: torch.randint(bound, (n,), generator=rng)
 
 
 def after(params, step):
-    """Copies of ``params`` after ``step(*copies)`` has updated them in place, and its result."""
+    """Return copies of ``params`` that ``step(*copies)`` has updated in place, and its result."""
     copies = [p.clone() for p in params]
     return copies, step(*copies)
 
 
-def descend(params, objective):
-    """``params`` after one step of gradient descent on ``objective(*params)``, by autograd."""
-    leaves = [p.clone().requires_grad_() for p in params]
-    gradients = torch.autograd.grad(objective(*leaves), leaves)
-    return [p - LR * g for p, g in zip(params, gradients, strict=True)]
-
-
-def assert_equal(got, expected):
+def assert_equal(got, expected, tolerance=1e-12):
     for a, b in zip(got, expected, strict=True):
-        assert torch.allclose(a, b, rtol=1e-14, atol=1e-14), (a - b).abs().max()
+        assert a.shape == b.shape
+        assert torch.allclose(a, b, rtol=tolerance, atol=tolerance), (a - b).abs().max()
+
+
+def assert_descends(before, got, objective, learning_rate):
+    """Check that the step from ``before`` to ``got`` is -learning_rate times the gradient.
+
+    The gradient of ``objective(*params)`` is computed by central differences.
+    """
+    h = 1e-5
+    for k, (old, new) in enumerate(zip(before, got, strict=True)):
+        gradient = torch.zeros_like(old)
+        for place in range(old.numel()):
+            values = []
+            for shift in (h, -h):
+                params = [p.clone() for p in before]
+                params[k].view(-1)[place] += shift
+                values.append(float(objective(*params)))
+            gradient.view(-1)[place] = (values[0] - values[1]) / (2 * h)
+        assert gradient.abs().max() > 0.1, "the check needs a gradient that is not zero"
+        assert torch.allclose((old - new) / learning_rate, gradient, rtol=1e-6, atol=1e-6)
+
+
+def assert_bounded(rates, learning_rate, rows):
+    """Check that the bound is active for "no", "some" or "all" of the ``rates`` (a dict)."""
+    active = [rate < learning_rate for rate in rates.values()]
+    assert {"no": not any(active), "some": any(active) and not all(active), "all": all(active)}[
+        rows
+    ]
+
+
+# --- SVD ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def svd_case(draw, ids):
+    """Factors and biases, mu, and a batch; the last user and the last item have no entries."""
     params = (draw(N_USERS, F), draw(N_ITEMS, F), draw(N_USERS), draw(N_ITEMS))
-    return params, 3.5, (ids(N_USERS), ids(N_ITEMS), draw(B) + 3, draw(B).abs())
+    entries = Entries.at(ids(N_USERS - 1), ids(N_ITEMS - 1), (N_USERS, N_ITEMS))
+    pairs = set(zip(entries.rows.tolist(), entries.columns.tolist(), strict=True))
+    assert len(pairs) < B, "some entries must be duplicates"
+    return params, 3.5, (entries, draw(B) + 3, draw(B).abs())
 
 
-def test_svd_step_descends_the_written_objective(svd_case):
-    params, mu, (u, i, r, w) = svd_case
+def svd_loop(params, mu, entries, ratings, weights, learning_rate):
+    """Return the updated parameters and the losses, one rating at a time."""
+    (P0, Q0, bu0, bi0), (P, Q, bu, bi) = params, [p.clone() for p in params]
+    users, items = entries.rows.tolist(), entries.columns.tolist()
+    rate_u = {u: min(learning_rate, 1 / n) for u, n in Counter(users).items()}
+    rate_i = {i: min(learning_rate, 1 / n) for i, n in Counter(items).items()}
+    losses = []
+    for u, i, r, w in zip(users, items, ratings.tolist(), weights.tolist(), strict=True):
+        e = r - mu - float(bu0[u]) - float(bi0[i]) - float(P0[u] @ Q0[i])
+        P[u] += rate_u[u] * (w * e * Q0[i] - REG * P0[u])
+        Q[i] += rate_i[i] * (w * e * P0[u] - REG * Q0[i])
+        bu[u] += rate_u[u] * (w * e - REG * bu0[u])
+        bi[i] += rate_i[i] * (w * e - REG * bi0[i])
+        losses.append(w * e**2 / 2)
+    return (P, Q, bu, bi), torch.tensor(losses, dtype=torch.float64), (rate_u, rate_i)
+
+
+@pytest.mark.parametrize(("learning_rate", "rows"), [(0.03, "no"), (0.16, "some"), (5.0, "all")])
+def test_svd_step_equals_the_textbook_loop(svd_case, learning_rate, rows):
+    """The learning rates cover rows with and without the bound 1 / count."""
+    params, mu, batch = svd_case
+    expected, expected_losses, rates = svd_loop(params, mu, *batch, learning_rate)
+    assert_bounded(rates[0], learning_rate, rows)
+    assert_bounded(rates[1], learning_rate, rows)
+    got, losses = after(params, lambda *copies: svd_step(*copies, mu, *batch, learning_rate, REG))
+    assert_equal(got, expected)
+    assert_equal([losses], [expected_losses])
+    assert torch.equal(got[0][-1], params[0][-1]), "a user without entries does not move"
+    assert torch.equal(got[1][-1], params[1][-1]), "an item without entries does not move"
+
+
+def test_svd_step_descends_the_stated_objective(svd_case):
+    params, mu, (entries, r, w) = svd_case
+    u, i = entries.rows.long(), entries.columns.long()
 
     def objective(P, Q, b_u, b_i):
         errors = r - mu - b_u[u] - b_i[i] - (P[u] * Q[i]).sum(1)
         penalty = b_u[u] ** 2 + b_i[i] ** 2 + (P[u] ** 2).sum(1) + (Q[i] ** 2).sum(1)
         return (w * errors**2 / 2 + REG / 2 * penalty).sum()
 
-    got, losses = after(
-        params, lambda P, Q, bu, bi: svd_step(P, Q, bu, bi, mu, u, i, r, w, LR, REG)
-    )
-    assert_equal(got, descend(params, objective))
-    errors = r - mu - params[2][u] - params[3][i] - (params[0][u] * params[1][i]).sum(1)
-    assert_equal([losses], [w * errors**2 / 2])
+    got, _ = after(params, lambda *copies: svd_step(*copies, mu, entries, r, w, LR, REG))
+    assert_descends(params, got, objective, LR)
 
 
-def test_svd_step_is_the_loop(svd_case):
-    params, mu, batch = svd_case
-    (P0, Q0, bu0, bi0), (P, Q, bu, bi) = params, [p.clone() for p in params]
-    for u, i, r, w in zip(*(t.tolist() for t in batch), strict=True):
-        e = w * (r - mu - float(bu0[u]) - float(bi0[i]) - float(P0[u] @ Q0[i]))
-        P[u] += LR * (e * Q0[i] - REG * P0[u])
-        Q[i] += LR * (e * P0[u] - REG * Q0[i])
-        bu[u] += LR * (e - REG * bu0[u])
-        bi[i] += LR * (e - REG * bi0[i])
-    got, _ = after(params, lambda *copies: svd_step(*copies, mu, *batch, LR, REG))
-    assert_equal(got, (P, Q, bu, bi))
+def test_svd_step_on_one_rating_is_the_classical_update():
+    P, Q = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])
+    b_u, b_i, one = torch.tensor([0.5]), torch.tensor([-0.5]), torch.ones(1)
+    entries = Entries.at(torch.tensor([0]), torch.tensor([0]), (1, 1))
+    loss = svd_step(P, Q, b_u, b_i, 3.0, entries, 5 * one, one, 0.5, 0.25)  # the error is 1
+    assert loss.tolist() == [0.5]
+    assert P.tolist() == [[1 + 0.5 * (3 - 0.25), 2 + 0.5 * (-1 - 0.5)]]
+    assert Q.tolist() == [[3 + 0.5 * (1 - 0.75), -1 + 0.5 * (2 + 0.25)]]
+    assert b_u.tolist() == [0.5 + 0.5 * (1 - 0.125)]
+    assert b_i.tolist() == [-0.5 + 0.5 * (1 + 0.125)]
+
+
+def test_row_rates_are_bounded_by_the_count():
+    counts = torch.tensor([0.0, 1, 2, 3, 8])
+    rates = row_rates(0.5, counts, 1.0)
+    assert torch.allclose(rates, torch.tensor([0.5, 0.5, 0.5, 1 / 3, 1 / 8]))
+    assert torch.allclose(row_rates(0.5, counts, 4.0), torch.full((5,), 0.5))
+    assert row_rates(10.0, counts, 4.0).tolist() == pytest.approx([4, 4, 2, 4 / 3, 0.5])
+    assert counts.tolist() == [0, 1, 2, 3, 8], "the counts must not be changed"
+    assert row_rates(0.5, counts.double(), 1.0).dtype == torch.float64
+
+
+def test_with_zeros_keeps_the_ratings_and_adds_as_many_weighted_zeros(svd_case):
+    _, _, (entries, ratings, weights) = svd_case
+    ratings = ratings.abs() + 1  # so that only the sampled entries are zero
+    batch = {"entries": entries, "ratings": ratings, "weights": weights}
+    joined = with_zeros(batch, 0.25, generator(0, TRAINING))
+    assert len(joined["entries"]) == len(joined["ratings"]) == len(joined["weights"]) == 2 * B
+    assert joined["entries"].shape == (N_USERS, N_ITEMS)
+
+    def listed(batch, chosen):
+        entries = batch["entries"]
+        columns = (entries.rows, entries.columns, batch["ratings"], batch["weights"])
+        return sorted(zip(*(values[chosen].tolist() for values in columns), strict=True))
+
+    known = joined["ratings"] != 0
+    assert listed(joined, known) == listed(batch, slice(None))
+    sampled = (0.25 * weights).sort().values
+    assert torch.equal(joined["weights"][~known].sort().values, sampled)
+
+
+def test_with_zeros_draws_uniformly_from_the_whole_matrix():
+    n = 12_000
+    same = torch.zeros(n, dtype=torch.int64)
+    entries = Entries.at(same, same, (3, 4))
+    batch = {"entries": entries, "ratings": torch.ones(n), "weights": torch.ones(n)}
+    joined = with_zeros(batch, 1.0, generator(0, TRAINING))
+    zero = joined["ratings"] == 0
+    counts = np.zeros((3, 4))
+    positions = joined["entries"].rows[zero].numpy(), joined["entries"].columns[zero].numpy()
+    np.add.at(counts, positions, 1)
+    assert counts.sum() == n
+    assert np.abs(counts - n / 12).max() < 5 * math.sqrt(n / 12)
+
+
+def test_svd_weights_each_entry_of_the_matrix_as_a_zero(ratings, monkeypatch):
+    """Over an iteration, the weights of the sampled zeros add up to w times U times I."""
+    batches = []
+
+    def spy(entries, ratings, weights, mu, **others):
+        batches.append((entries, ratings, weights, mu))
+        return torch.zeros(1)
+
+    monkeypatch.setattr("mflib.svd.svd_step", spy)
+    SVD(3, iterations=1, batches=5, unobserved_weight=0.3, dtype=torch.float64).fit(ratings)
+    _, found, weights, mu = zip(*batches, strict=True)
+    found, weights = torch.cat(found), torch.cat(weights)
+    assert len(batches) == 5
+    assert set(mu) == {0.0}, "the mean of almost all entries is 0"
+    assert (found == 0).sum() == (found != 0).sum() == ratings.nnz
+    assert float(weights[found == 0].sum()) == pytest.approx(0.3 * 30 * 25)
+    assert set(weights[found != 0].tolist()) == {1.0}
+
+
+def test_svd_visits_each_rating_once_per_iteration(ratings, monkeypatch):
+    batches, means = [], set()
+
+    def spy(entries, ratings, weights, mu, **others):
+        batches.append((entries.rows, entries.columns, ratings, weights))
+        means.add(mu)
+        return torch.zeros(1)
+
+    monkeypatch.setattr("mflib.svd.svd_step", spy)
+    SVD(3, iterations=2, batches=5, dtype=torch.float64).fit(ratings)
+    assert [*means] == pytest.approx([ratings.data.mean()])
+    for epoch in (batches[:5], batches[5:]):
+        rows, columns, values, weights = (torch.cat(parts) for parts in zip(*epoch, strict=True))
+        matrix = sp.csr_matrix((values, (rows, columns)), ratings.shape)
+        assert len(values) == ratings.nnz
+        assert (matrix != ratings).nnz == 0
+        assert set(weights.tolist()) == {1.0}
+
+
+# --- BPR ----------------------------------------------------------------------------------------
+
+REG_U, REG_I = 0.2, 0.07
 
 
 @pytest.fixture
 def bpr_case(draw, ids):
-    users, i, j = ids(N_USERS), ids(N_ITEMS), ids(N_ITEMS)
-    assert set(i.tolist()) & set(j.tolist()), (
-        "an item must be positive in one row and negative in another"
+    """Factors and biases, and a batch; the last user and the last item have no triples."""
+    likes = Entries.at(ids(N_USERS - 1), ids(N_ITEMS - 1), (N_USERS, N_ITEMS))
+    negatives = ids(N_ITEMS - 1)
+    triples = list(
+        zip(likes.rows.tolist(), likes.columns.tolist(), negatives.tolist(), strict=True)
     )
-    return (draw(N_USERS, F), draw(N_ITEMS, F), draw(N_ITEMS)), (users, i, j)
+    assert {i for _, i, _ in triples} & {j for _, _, j in triples}, "an item must be i and j"
+    assert len({(u, i) for u, i, _ in triples}) < B, "some likes must be duplicates"
+    return (draw(N_USERS, F), draw(N_ITEMS, F), draw(N_ITEMS)), likes, negatives
 
 
-def test_bpr_step_descends_the_written_objective(bpr_case):
-    params, (u, i, j) = bpr_case
-    reg_u, reg_i = 0.2, 0.7
+def bpr_loop(params, likes, negatives, learning_rate):
+    """Return the updated parameters and the losses, one triple at a time."""
+    (P0, Q0, b0), (P, Q, b) = params, [p.clone() for p in params]
+    users, positives, others = likes.rows.tolist(), likes.columns.tolist(), negatives.tolist()
+    rate_u = {u: min(learning_rate, 4 / n) for u, n in Counter(users).items()}
+    rate_i = {i: min(learning_rate, 4 / n) for i, n in Counter(positives + others).items()}
+    losses = []
+    for u, i, j in zip(users, positives, others, strict=True):
+        x = float(b0[i] - b0[j] + P0[u] @ (Q0[i] - Q0[j]))
+        g = 1 / (1 + math.exp(x))
+        P[u] += rate_u[u] * (g * (Q0[i] - Q0[j]) - REG_U * P0[u])
+        Q[i] += rate_i[i] * (g * P0[u] - REG_I * Q0[i])
+        Q[j] += rate_i[j] * (-g * P0[u] - REG_I * Q0[j])
+        b[i] += rate_i[i] * (g - REG_I * b0[i])
+        b[j] += rate_i[j] * (-g - REG_I * b0[j])
+        losses.append(math.log(1 + math.exp(-x)))
+    return (P, Q, b), torch.tensor(losses, dtype=torch.float64), (rate_u, rate_i)
+
+
+@pytest.mark.parametrize(("learning_rate", "rows"), [(0.03, "no"), (0.55, "some"), (5.0, "all")])
+def test_bpr_step_equals_the_textbook_loop(bpr_case, learning_rate, rows):
+    """The learning rates cover rows with and without the bound 4 / count."""
+    params, likes, negatives = bpr_case
+    expected, expected_losses, rates = bpr_loop(params, likes, negatives, learning_rate)
+    assert_bounded(rates[0] | {-1 - i: rate for i, rate in rates[1].items()}, learning_rate, rows)
+    got, losses = after(
+        params,
+        lambda *copies: bpr_step(*copies, likes, negatives, learning_rate, REG_U, REG_I),
+    )
+    assert_equal(got, expected)
+    assert_equal([losses], [expected_losses])
+    assert torch.equal(got[0][-1], params[0][-1]), "a user without triples does not move"
+    assert torch.equal(got[1][-1], params[1][-1]), "an item without triples does not move"
+
+
+def test_bpr_step_descends_the_stated_objective(bpr_case):
+    params, likes, j = bpr_case
+    u, i = likes.rows.long(), likes.columns.long()
 
     def objective(P, Q, b):
         x = b[i] - b[j] + (P[u] * (Q[i] - Q[j])).sum(1)
         items = (Q[i] ** 2).sum(1) + (Q[j] ** 2).sum(1) + b[i] ** 2 + b[j] ** 2
-        return (-logsigmoid(x) + reg_u / 2 * (P[u] ** 2).sum(1) + reg_i / 2 * items).sum()
+        return (-logsigmoid(x) + REG_U / 2 * (P[u] ** 2).sum(1) + REG_I / 2 * items).sum()
 
-    got, losses = after(params, lambda *copies: bpr_step(*copies, u, i, j, LR, reg_u, reg_i))
-    assert_equal(got, descend(params, objective))
-    P, Q, b = params
-    assert_equal([losses], [-logsigmoid(b[i] - b[j] + (P[u] * (Q[i] - Q[j])).sum(1))])
+    got, _ = after(params, lambda *copies: bpr_step(*copies, likes, j, LR, REG_U, REG_I))
+    assert_descends(params, got, objective, LR)
 
 
-def test_bpr_step_is_the_loop(bpr_case):
-    params, batch = bpr_case
-    (P0, Q0, b0), (P, Q, b) = params, [p.clone() for p in params]
-    for u, i, j in zip(*(t.tolist() for t in batch), strict=True):
-        g = 1 / (1 + math.exp(float(b0[i] - b0[j] + P0[u] @ (Q0[i] - Q0[j]))))
-        P[u] += LR * (g * (Q0[i] - Q0[j]) - REG * P0[u])
-        Q[i] += LR * (g * P0[u] - REG * Q0[i])
-        Q[j] += LR * (-g * P0[u] - REG * Q0[j])
-        b[i] += LR * (g - REG * b0[i])
-        b[j] += LR * (-g - REG * b0[j])
-    got, _ = after(params, lambda *copies: bpr_step(*copies, *batch, LR, REG, REG))
-    assert_equal(got, (P, Q, b))
+@pytest.mark.parametrize("draws", [1, 2, 5])
+def test_hardest_equals_an_explicit_search(draw, ids, draws):
+    """Factors and biases are rounded so that scores tie; the first of them must be returned."""
+    n_users, n_items = 20, 30
+    P, Q, b = (draw(*shape).round() for shape in ((n_users, 2), (n_items, 2), (n_items,)))
+    likes = Entries.at(ids(n_users), ids(n_items), (n_users, n_items))
+    candidates = ids(n_items, B * draws).view(B, draws)
+    expected, ties = [], 0
+    for u, row in zip(likes.rows.tolist(), candidates.tolist(), strict=True):
+        scores = [float(b[j] + P[u] @ Q[j]) for j in row]
+        expected.append(row[scores.index(max(scores))])
+        ties += len({j for j, score in zip(row, scores, strict=True) if score == max(scores)}) > 1
+    assert ties or draws == 1, "the case must have ties between different items"
+    assert hardest(P, Q, b, likes, candidates).tolist() == expected
 
 
-def test_the_hardest_candidate_has_the_highest_score(bpr_case):
-    (P, Q, b), (users, i, j) = bpr_case
-    candidates = torch.stack([i, j, i.flip(0)])
-    expected = [
-        max(column, key=lambda k: float(b[k] + P[u] @ Q[k]))
-        for u, column in zip(users.tolist(), candidates.T.tolist(), strict=True)
-    ]
-    assert hardest(P, Q, b, users, candidates).tolist() == expected
-    assert hardest(P, Q, b, users, candidates[1:2]).tolist() == j.tolist()
+def test_bpr_visits_each_like_once_per_iteration_with_unliked_candidates(ratings, monkeypatch):
+    """User 5 of the ratings likes everything but one item; here they like that one, too."""
+    dense = ratings.toarray()
+    dense[5] = 1
+    batches = []
+
+    def spy(P, Q, b, likes, candidates):
+        batches.append((likes.rows.long(), likes.columns.long(), candidates))
+        return hardest(P, Q, b, likes, candidates)
+
+    monkeypatch.setattr("mflib.bpr.hardest", spy)
+    BPR(3, iterations=2, batches=4, draws=5).fit(sp.csr_matrix(dense))
+    liked = dense > 0
+    trainable = liked.copy()
+    trainable[5] = False  # without an unliked item there is no pair
+    for epoch in (batches[:4], batches[4:]):
+        rows, columns, candidates = (torch.cat(parts) for parts in zip(*epoch, strict=True))
+        visits = np.zeros(dense.shape)
+        np.add.at(visits, (rows.numpy(), columns.numpy()), 1)
+        assert (visits == trainable).all()
+        assert candidates.shape == (trainable.sum(), 5)
+        assert not liked[rows[:, None].numpy(), candidates.numpy()].any()
+        assert len(candidates.unique(dim=1).T) == 5, "the draws of a like must differ"
+    first, second = (torch.cat([batch[2] for batch in part]) for part in (batches[:4], batches[4:]))
+    assert not torch.equal(first, second), "each iteration draws new candidates"
 
 
-def test_the_draws_of_each_user_are_not_liked():
-    likes = checkerboard()
-    triples = Triples(likes, draws=5)
-    batch = triples.batch(torch.arange(len(triples)), torch.Generator().manual_seed(0))
-    users, candidates = batch["users"], batch["candidates"]
-    assert candidates.shape == (5, likes.nnz)
-    assert not likes.toarray()[users, candidates].any()
-    assert len(candidates.unique(dim=0)) == 5
+def test_bpr_step_is_given_the_hardest_candidate(ratings, monkeypatch):
+    """The parameter ``draws`` and both penalties must reach the kernel."""
+    calls = []
+
+    def spy(P, Q, b, likes, negatives, user_regularization, item_regularization, **others):
+        calls.append((negatives, user_regularization, item_regularization))
+        return torch.zeros(len(likes))
+
+    monkeypatch.setattr("mflib.bpr.hardest", lambda P, Q, b, likes, candidates: candidates[:, -1])
+    monkeypatch.setattr("mflib.bpr.bpr_step", spy)
+    seen = []
+    for draws in (1, 3):
+        calls.clear()
+        options = {"user_regularization": 0.3, "item_regularization": 0.4, "random_state": 1}
+        BPR(3, iterations=1, batches=1, draws=draws, **options).fit(ratings)
+        ((negatives, *penalties),) = calls
+        assert penalties == [0.3, 0.4]
+        seen.append(negatives)
+    assert len(seen[0]) == len(seen[1]) == ratings.nnz
+    assert not torch.equal(*seen), "the last of three draws is not the only draw"
+
+
+# --- WARP ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def warp_case(draw, ids):
-    """Four users in a block, one of them twice; each has some items, with fifteen draws each."""
+    """Four rows of users, one user twice; each row has some positives with fifteen draws each."""
     users = torch.tensor([5, 0, 3, 0])
     liked = [[0, 4, 8], [2, 4], [1, 2, 3, 5, 6], [2, 4]]
-    cells = torch.tensor([row * N_ITEMS + i for row, items in enumerate(liked) for i in items])
-    rows, positives = (
-        cells[1:-2] // N_ITEMS,
-        cells[1:-2] % N_ITEMS,
-    )  # not all that is liked is trained on
+    known = torch.tensor([row * N_ITEMS + i for row, items in enumerate(liked) for i in items])
+    trained = known[1:-2]  # some likes are known but not trained on in this block
+    rows, positives = trained // N_ITEMS, trained % N_ITEMS
     draws = ids(N_ITEMS, 15 * len(rows)).view(15, -1)
-    weights = torch.tensor(
-        [sum(1 / k for k in range(1, r + 1)) for r in range(N_ITEMS)], dtype=torch.float64
-    )
+    weights = [sum(1 / k for k in range(1, r + 1)) for r in range(N_ITEMS)]
     return (
         (draw(N_USERS, F), draw(N_ITEMS, F)),
         users,
         liked,
-        (cells, rows, positives, draws),
-        weights,
+        (known, rows, positives, draws),
+        torch.tensor(weights, dtype=torch.float64),
     )
 
 
 def warp_loop(params, users, liked, rows, positives, draws, weights, margin):
-    """One positive at a time, one draw at a time."""
+    """Return the updated factors, losses and numbers of draws, one positive at a time."""
     (P0, Q0), (P, Q) = params, [p.clone() for p in params]
     losses, needed = [], []
     for row, i, candidates in zip(rows.tolist(), positives.tolist(), draws.T.tolist(), strict=True):
         u = users[row]
         limit = P0[u] @ Q0[i] - margin
-        d = next(
-            (
-                d
-                for d, j in enumerate(candidates, 1)
-                if j not in liked[row] and P0[u] @ Q0[j] > limit
-            ),
-            0,
+        violations = (
+            d for d, j in enumerate(candidates, 1) if j not in liked[row] and P0[u] @ Q0[j] > limit
         )
+        d = next(violations, 0)
         needed.append(d)
         if d == 0:
             losses.append(0.0)
@@ -190,33 +397,32 @@ def warp_loop(params, users, liked, rows, positives, draws, weights, margin):
 
 @pytest.mark.parametrize("wide", [0, 1000])
 @pytest.mark.parametrize("margin", [-2.0, 0.5])
-def test_warp_step_is_the_loop(warp_case, margin, wide, monkeypatch):
+def test_warp_step_equals_the_textbook_loop(warp_case, margin, wide, monkeypatch):
     monkeypatch.setattr("mflib.warp.WIDE", wide)
     params, users, liked, batch, weights = warp_case
     got, (losses, needed) = after(
         params, lambda P, Q: warp_step(P, Q, users, *batch, weights, margin, LR, REG)
     )
-    expected, its_losses, its_draws = warp_loop(params, users, liked, *batch[1:], weights, margin)
-    assert max(its_draws) > 0
-    assert margin > 0 or 0 in its_draws, "the case must have a positive without violation, too"
-    assert needed.tolist() == its_draws
+    expected, expected_losses, expected_draws = warp_loop(
+        params, users, liked, *batch[1:], weights, margin
+    )
+    assert max(expected_draws) > 0
+    assert margin > 0 or 0 in expected_draws, "the case needs a positive without violation, too"
+    assert needed.tolist() == expected_draws
     assert_equal(got, expected)
-    assert_equal([losses], [torch.tensor(its_losses, dtype=torch.float64)])
+    assert_equal([losses], [torch.tensor(expected_losses, dtype=torch.float64)])
 
 
-def test_warp_step_descends_the_written_objective(warp_case):
-    params, users, _, (cells, rows, i, draws), weights = warp_case
+def test_warp_step_descends_the_stated_objective(warp_case):
+    params, users, _, (known, rows, i, draws), weights = warp_case
     got, (_, needed) = after(
-        params, lambda P, Q: warp_step(P, Q, users, cells, rows, i, draws, weights, 0.5, LR, REG)
+        params, lambda P, Q: warp_step(P, Q, users, known, rows, i, draws, weights, 0.5, LR, REG)
     )
     k = needed.nonzero()[:, 0]
     u, i, j = users[rows[k]], i[k], draws[needed[k] - 1, k]
-    assert set(i.tolist()) & set(j.tolist()), (
-        "an item must be positive in one row and negative in another"
-    )
-    assert all(len(set(ids.tolist())) < len(ids) for ids in (u, i, j)), (
-        "users and items must occur twice"
-    )
+    assert set(i.tolist()) & set(j.tolist()), "an item must be positive here and negative there"
+    for ids in (u, i, j):
+        assert len(set(ids.tolist())) < len(ids), "users and items must occur twice"
     L = weights[(N_ITEMS - 1) // needed[k]]
 
     def objective(P, Q):
@@ -224,25 +430,25 @@ def test_warp_step_descends_the_written_objective(warp_case):
         penalty = (P[u] ** 2).sum(1) + (Q[i] ** 2).sum(1) + (Q[j] ** 2).sum(1)
         return (L * (0.5 - s_i + s_j) + REG / 2 * penalty).sum()
 
-    assert_equal(got, descend(params, objective))
+    assert_descends(params, got, objective, LR)
 
 
 @pytest.mark.parametrize("wide", [0, 1000])
-def test_scorer_knows_every_cell(warp_case, wide, monkeypatch):
-    """All rows x all items at once, up to the last like of the last row and the items behind it."""
+def test_scorer_equals_the_dense_product_without_known_items(warp_case, wide, monkeypatch):
+    """All rows and items are scored, including those behind the last like of the last row."""
     monkeypatch.setattr("mflib.warp.WIDE", wide)
-    (P, Q), users, liked, (cells, *_), _ = warp_case
+    (P, Q), users, liked, (known, *_), _ = warp_case
     rows = torch.arange(len(users)).repeat_interleave(N_ITEMS)
     items = torch.arange(N_ITEMS).repeat(len(users))
     expected = P[users] @ Q.T
     for row, ids in enumerate(liked):
         expected[row, ids] = -torch.inf
-    got = scorer(P[users], Q, cells)(rows, items).view(len(users), N_ITEMS)
+    got = scorer(P[users], Q, known)(rows, items).view(len(users), N_ITEMS)
     assert torch.allclose(got, expected, rtol=1e-14, atol=1e-14)
 
 
-def test_warp_is_fitted_alike_on_many_items(monkeypatch):
-    """Where only the drawn items are scored, the same factors come out."""
+def test_warp_fit_does_not_depend_on_how_items_are_scored(monkeypatch):
+    """With many items only the drawn ones are scored."""
     ratings = random_ratings(40, 60, 0.4)
     options = {"factors": 5, "iterations": 4, "batch_size": 6, "dtype": torch.float64}
     narrow = WARP(**options).fit(ratings)
@@ -252,45 +458,69 @@ def test_warp_is_fitted_alike_on_many_items(monkeypatch):
     assert torch.allclose(wide.item_factors, narrow.item_factors, rtol=1e-9, atol=1e-12)
 
 
-def test_likes_are_cut_into_rows():
-    """The example of the docstring: four users with 3, 0, 1 and 5 likes, in rows of 2."""
+def test_warp_batches_visit_each_like_once_and_know_all_likes(monkeypatch):
+    """Users have more likes than a row holds, so a row alone does not know all of them."""
+    likes = sp.csr_matrix(random_ratings(12, 70, 0.8))
+    assert (likes.getnnz(1) > 32).all()
+    batches = []
+
+    def spy(users, known, rows, positives, draws, **others):
+        batches.append((users, known, rows, positives, draws))
+        return torch.zeros(len(rows)), None
+
+    monkeypatch.setattr("mflib.warp.warp_step", spy)
+    WARP(3, iterations=1, batch_size=5, max_draws=11).fit(likes)
+    visits = np.zeros(likes.shape)
+    for users, known, rows, positives, draws in batches:
+        np.add.at(visits, (users[rows].numpy(), positives.numpy()), 1)
+        expected = [
+            row * 70 + item
+            for row, user in enumerate(users.tolist())
+            for item in sorted(likes[user].indices.tolist())
+        ]
+        assert known.tolist() == expected
+        assert len(users) <= 5
+        assert draws.shape == (11, len(rows))
+        assert (draws >= 0).all()
+        assert (draws < 70).all()
+    assert (visits == (likes.toarray() > 0)).all()
+
+
+def test_cut_into_rows_matches_the_example_of_its_docstring():
+    """Four users with 3, 0, 1 and 5 likes are cut into rows of 2."""
     likes = sp.csr_matrix(
         np.array([[1, 1, 0, 0, 0, 1], [0] * 6, [0, 0, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]])
     )
     users, rows = cut_into_rows(likes, torch.Generator().manual_seed(0), length=2)
     assert users.tolist() == [0, 0, 2, 3, 3, 3]
     assert rows.getnnz(1).tolist() == [2, 1, 1, 2, 2, 1]
-    whole = sp.csr_matrix((np.ones(6), (users, np.arange(6))), (4, 6)) @ rows
-    assert (whole.toarray() == likes.toarray()).all(), "each like is in one row of its user"
+    joined = sp.csr_matrix((np.ones(6), (users, np.arange(6))), (4, 6)) @ rows
+    assert (joined.toarray() == likes.toarray()).all(), "each like is in one row of its user"
     orders = {
         tuple(cut_into_rows(likes, torch.Generator().manual_seed(seed), 2)[1].indices.tolist())
         for seed in range(9)
     }
-    assert len(orders) > 1, "the order within a user is drawn"
+    assert len(orders) > 1, "the order within a user is random"
 
 
-def test_harmonic_numbers():
+def test_harmonic_numbers_equal_their_definition():
     expected = [sum(1 / k for k in range(1, r + 1)) for r in range(9)]
     assert np.allclose(harmonic_numbers(9), expected, rtol=1e-15)
     assert harmonic_numbers(1).tolist() == [0]
 
 
-def test_first_violations_one_by_one():
+def test_first_violations_equal_an_explicit_search():
     rng = torch.Generator().manual_seed(0)
     scores = torch.randn(6, 50, generator=rng)
     rows = torch.randint(6, (300,), generator=rng)
     limits = torch.randn(300, generator=rng) + 1.5
     draws = torch.randint(50, (37, 300), generator=rng)
-    expected = [
-        next(
-            (d for d, j in enumerate(draws[:, k].tolist(), 1) if scores[rows[k], j] > limits[k]), 0
-        )
-        for k in range(300)
-    ]
-    assert (
-        first_violations(lambda rows, items: scores[rows, items], rows, limits, draws).tolist()
-        == expected
-    )
+    expected = []
+    for k in range(300):
+        violates = scores[rows[k], draws[:, k]] > limits[k]
+        expected.append(violates.tolist().index(True) + 1 if violates.any() else 0)
+    got = first_violations(lambda rows, items: scores[rows, items], rows, limits, draws)
+    assert got.tolist() == expected
     assert expected.count(0) > 10
     assert max(expected) > 31, "the case must reach the last round"
 
@@ -308,61 +538,64 @@ def test_rank_estimate_has_the_expectation_of_the_docstring():
         expected = (items - 1) * v / (items - v) * math.log(items / v)
         assert abs(estimate.mean() - expected) < 4 * estimate.std() / math.sqrt(n)
         assert expected > v
-        missed = (1 - v / items) ** 50  # the share that fifty draws leave without a violation
+        missed = (1 - v / items) ** 50  # the share of positives without a violation in 50 draws
         assert abs((needed > 50).double().mean() - missed) < 4 * math.sqrt(missed / n) + 1e-9
 
 
+# --- ALS ----------------------------------------------------------------------------------------
+
+
 def penalties(R):
-    """lambda_u and lambda_i of the models of ``fitted``."""
+    """Return lambda_u and lambda_i of the models of ``fitted``."""
     return (0.9 * np.maximum((R != 0).sum(axis), 1)[:, None] ** 0.4 for axis in (1, 0))
 
 
 def dense_objective(X, Y, R):
-    """The objective of ALS over all cells, as written."""
+    """Return the objective of ALS over all entries, as written."""
     C, p, (reg_u, reg_i) = 1 + 0.7 * np.abs(R), (R > 0).astype(float), penalties(R)
     return (C * (p - X @ Y.T) ** 2).sum() + (reg_u * X**2).sum() + (reg_i * Y**2).sum()
 
 
 @pytest.fixture
 def signed():
-    """Ratings and dislikes, an empty row and an empty column; 40 x 30."""
+    """Return ratings and dislikes, shape (40, 30); user 4 and item 6 have none."""
     dense = random_ratings(40, 30, 0.3, seed=2).toarray()
     dense[dense == 1] = -2
     dense[4], dense[:, 6] = 0, 0
     return dense
 
 
-def fitted(signed, **kw):
-    options = {
+def fitted(signed, **options):
+    """Return an ALS model after one iteration, and its factors."""
+    defaults = {
         "alpha": 0.7,
         "regularization": 0.9,
         "frequency_scaling": 0.4,
         "iterations": 1,
         "dtype": torch.float64,
     }
-    model = ALS(5, **options | kw).fit(sp.csr_matrix(signed))
+    model = ALS(5, **defaults | options).fit(sp.csr_matrix(signed))
     return model, model.user_factors.numpy(), model.item_factors.numpy()
 
 
-def start_of(signed):
-    """The factors that the models of ``fitted`` start from."""
+def initial_factors(signed):
+    """Return the factors from which the models of ``fitted`` start."""
     model = ALS(5, dtype=torch.float64)
     model.seed = 0
     model._initialise(sp.csr_matrix(signed), model.init_std)
     return model.user_factors.numpy(), model.item_factors.numpy()
 
 
-def test_als_loss_is_the_dense_objective(signed):
-    for use_cg in (True, False):
-        for dtype, rel in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
-            model, X, Y = fitted(signed, use_cg=use_cg, dtype=dtype)
-            assert model.history[-1]["loss"] == pytest.approx(
-                dense_objective(X, Y, signed), rel=rel
-            )
+@pytest.mark.parametrize("use_cg", [True, False])
+@pytest.mark.parametrize(("dtype", "rel"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_als_loss_is_the_dense_objective(signed, use_cg, dtype, rel):
+    model, X, Y = fitted(signed, use_cg=use_cg, dtype=dtype)
+    expected = dense_objective(X.astype(np.float64), Y.astype(np.float64), signed)
+    assert model.history[-1]["loss"] == pytest.approx(expected, rel=rel)
 
 
 def test_als_half_step_is_stationary(signed):
-    """After the items were solved, the gradient of the dense objective in Y is zero."""
+    """After the items are solved, the gradient of the dense objective in Y is zero."""
     _, X, Y = fitted(signed, use_cg=False)
     C, p = 1 + 0.7 * np.abs(signed), (signed > 0).astype(float)
     gradient = -2 * (C * (p - X @ Y.T)).T @ X + 2 * list(penalties(signed))[1] * Y
@@ -370,19 +603,24 @@ def test_als_half_step_is_stationary(signed):
     assert np.abs(X).max() > 0.1
 
 
-def test_als_rows_are_the_normal_equations(signed):
-    """Solved for the final items, x_u = (Y'C_u Y + lambda_u)^-1 Y'C_u p_u, row by row."""
+def solve_rows(Y, R, reg):
+    """Return the rows that minimise the objective given Y, by dense algebra."""
+    rows = []
+    for r, reg_u in zip(R, reg, strict=True):
+        C = np.diag(1 + 0.7 * np.abs(r))
+        rows.append(np.linalg.solve(Y.T @ C @ Y + reg_u * np.eye(Y.shape[1]), Y.T @ C @ (r > 0)))
+    return np.array(rows)
+
+
+def test_als_fold_in_solves_the_normal_equations(signed):
+    """Given the items, x_u = (Y'C_u Y + lambda_u)^-1 Y'C_u p_u for each row."""
     model, _, Y = fitted(signed, use_cg=False)
     folded = model._fold_in(sp.csr_matrix(signed), "user").numpy()
-    for row, x, reg in zip(signed, folded, next(penalties(signed)), strict=True):
-        C = np.diag(1 + 0.7 * np.abs(row))
-        assert np.allclose(
-            x, np.linalg.solve(Y.T @ C @ Y + reg * np.eye(5), Y.T @ C @ (row > 0)), atol=1e-12
-        )
+    assert np.allclose(folded, solve_rows(Y, signed, next(penalties(signed))), atol=1e-12)
 
 
 def conjugate_gradient_loop(X, Y, R, reg, steps):
-    """One row at a time, as in a textbook."""
+    """Return X after some steps of the textbook algorithm, one row at a time."""
     X = X.copy()
     for x, r_u, reg_u in zip(X, R, reg, strict=True):
         C = np.diag(1 + 0.7 * np.abs(r_u))
@@ -398,19 +636,18 @@ def conjugate_gradient_loop(X, Y, R, reg, steps):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_conjugate_gradients_are_the_loop(signed, steps):
-    """An iteration is that many steps for each user, then each item, from where they stand."""
+def test_conjugate_gradient_equals_the_textbook_loop(signed, steps):
+    """An iteration takes the steps for each user, then for each item, from the current factors."""
     _, X, Y = fitted(signed, cg_steps=steps)
-    X0, Y0 = start_of(signed)
+    X0, Y0 = initial_factors(signed)
     reg_u, reg_i = penalties(signed)
     expected = conjugate_gradient_loop(X0, Y0, signed, reg_u, steps)
     assert np.allclose(X, expected, rtol=1e-10, atol=1e-12)
-    assert np.allclose(
-        Y, conjugate_gradient_loop(Y0, expected, signed.T, reg_i, steps), rtol=1e-10, atol=1e-12
-    )
+    expected = conjugate_gradient_loop(Y0, expected, signed.T, reg_i, steps)
+    assert np.allclose(Y, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_enough_conjugate_gradient_steps_are_exact(signed):
+def test_conjugate_gradient_with_f_steps_is_exact(signed):
     """F steps solve a system of F unknowns."""
     exact, by_cg = fitted(signed, use_cg=False), fitted(signed, use_cg=True, cg_steps=5)
     assert np.allclose(by_cg[1], exact[1], atol=1e-8)
@@ -418,45 +655,49 @@ def test_enough_conjugate_gradient_steps_are_exact(signed):
     assert not np.allclose(fitted(signed, use_cg=True, cg_steps=2)[1], exact[1], atol=1e-3)
 
 
+def test_conjugate_gradient_leaves_a_solved_row(signed):
+    """Without a residual, the step lengths must not become 0 / 0."""
+    blocks = weighted_entries(sp.csr_matrix(signed), 0.7, torch.float64)
+    penalty = torch.ones(40, 1, dtype=torch.float64)
+    Y = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 5)))
+    X = torch.zeros(40, 5, dtype=torch.float64)
+    conjugate_gradient(X, Y, blocks, penalty, steps=3)
+    assert (X[4] == 0).all(), "a user without interactions"
+    assert X.isfinite().all()
+    assert X.any(1).sum() > 30, "the other users move"
+
+
 @pytest.mark.parametrize("options", [{"use_cg": False}, {}, {"cg_steps": 1}])
-def test_als_loss_never_rises(signed, options):
-    model = ALS(5, alpha=4.0, regularization=0.3, iterations=30, dtype=torch.float64, **options)
-    losses = [h["loss"] for h in model.fit(sp.csr_matrix(signed)).history]
+def test_als_loss_never_rises_without_extrapolation(signed, options):
+    defaults = {"alpha": 4.0, "regularization": 0.3, "iterations": 30, "extrapolation": 0.0}
+    model = ALS(5, dtype=torch.float64, **defaults | options).fit(sp.csr_matrix(signed))
+    losses = [entry["loss"] for entry in model.history]
     assert (np.diff(losses) <= 1e-12 * losses[0]).all()
     assert losses[-1] < 0.9 * losses[0]
 
 
-def exact(Y, R, reg):
-    """The rows that minimise the objective given Y, by dense algebra."""
-    rows = []
-    for r, reg_u in zip(R, reg, strict=True):
-        C = np.diag(1 + 0.7 * np.abs(r))
-        rows.append(np.linalg.solve(Y.T @ C @ Y + reg_u * np.eye(Y.shape[1]), Y.T @ C @ (r > 0)))
-    return np.array(rows)
-
-
-def test_als_extrapolation_is_the_loop(signed):
-    """Each iteration but the first starts from Y + .5 times what its last sweep has moved it."""
+def test_als_extrapolation_equals_the_textbook_loop(signed):
+    """Each iteration but the first starts from Y plus 0.3 times its last change."""
     reg_u, reg_i = penalties(signed)
-    _, Y = start_of(signed)
+    _, Y = initial_factors(signed)
     change = np.zeros_like(Y)
     for iterations in (1, 2, 3, 4):
-        start = Y + 0.5 * change
-        X = exact(start, signed, reg_u)
-        Y = exact(X, signed.T, reg_i)
+        start = Y + 0.3 * change
+        X = solve_rows(start, signed, reg_u)
+        Y = solve_rows(X, signed.T, reg_i)
         change = Y - start
-        got = fitted(signed, iterations=iterations, use_cg=False, extrapolation=0.5)
+        got = fitted(signed, iterations=iterations, use_cg=False, extrapolation=0.3)
         assert np.allclose(got[1], X, atol=1e-9), f"users after {iterations} iterations"
         assert np.allclose(got[2], Y, atol=1e-9), f"items after {iterations} iterations"
 
 
 @pytest.mark.parametrize("use_cg", [True, False])
 @pytest.mark.parametrize("width", [1, 7, 29])
-def test_als_blocks_do_not_matter(signed, monkeypatch, use_cg, width):
-    """The columns in blocks, the last of them smaller, and exact solves a few rows at a time."""
+def test_als_does_not_depend_on_the_size_of_blocks(signed, monkeypatch, use_cg, width):
+    """Blocks of columns, the last of them smaller, and blocks of a few systems."""
     whole = fitted(signed, use_cg=use_cg)
     monkeypatch.setattr("mflib.als.WIDTH", width)
-    monkeypatch.setattr("mflib.inputs.BLOCK", 11 * 5**2)
+    monkeypatch.setattr("mflib.sparse.BLOCK", 11 * 5**2)
     blocks = fitted(signed, use_cg=use_cg)
     assert np.allclose(blocks[1], whole[1], atol=1e-12)
     assert np.allclose(blocks[2], whole[2], atol=1e-12)
@@ -464,8 +705,8 @@ def test_als_blocks_do_not_matter(signed, monkeypatch, use_cg, width):
     assert blocks[0].history[-1]["loss"] == pytest.approx(loss, rel=1e-12)
 
 
-def test_exact_solves_hold_a_bounded_number_of_systems(signed, monkeypatch):
-    """Training, folding in and the sides of users and items: never rows x F^2 for all rows."""
+def test_cholesky_holds_a_bounded_number_of_systems(signed, monkeypatch):
+    """Neither training nor folding in may hold rows x F^2 numbers for all rows."""
     held = []
 
     def spy(X, Y, blocks, penalty):
@@ -473,7 +714,7 @@ def test_exact_solves_hold_a_bounded_number_of_systems(signed, monkeypatch):
         cholesky(X, Y, blocks, penalty)
 
     monkeypatch.setattr("mflib.als.cholesky", spy)
-    monkeypatch.setattr("mflib.inputs.BLOCK", 11 * 5**2)
+    monkeypatch.setattr("mflib.sparse.BLOCK", 11 * 5**2)
     model, *_ = fitted(signed, use_cg=False)
     assert sum(held) == 40 + 30
     assert max(held) <= 11
@@ -485,25 +726,22 @@ def test_exact_solves_hold_a_bounded_number_of_systems(signed, monkeypatch):
 
 
 def test_weighted_entries_are_the_confidences(signed, monkeypatch):
-    """c - 1 = alpha |r| and c p at the stored cells, block by block."""
+    """Each block holds c - 1 = alpha |r| and c p of its stored entries."""
     monkeypatch.setattr("mflib.als.WIDTH", 7)
     blocks = weighted_entries(sp.csr_matrix(signed), alpha=0.7, dtype=torch.float64)
     assert [block.columns.start for block in blocks] == [0, 7, 14, 21, 28]
     excess = torch.cat([block.excess.to_dense() for block in blocks], dim=1)
     assert np.allclose(excess, 0.7 * np.abs(signed))
-    for columns, excess, preference in blocks:
+    for columns, excess, weighted_preference in blocks:
         r = signed[:, columns]
-        cells = r[r != 0]
-        assert np.allclose(preference, (cells > 0) * (1 + 0.7 * np.abs(cells)))
-        assert excess.values().numel() == len(cells)
+        stored = r[r != 0]
+        assert np.allclose(weighted_preference, (stored > 0) * (1 + 0.7 * np.abs(stored)))
+        assert excess.values().numel() == len(stored)
 
 
-def test_a_row_that_is_solved_stays(signed):
-    """Where nothing is left to be done, conjugate gradients divide nothing by nothing."""
-    blocks = weighted_entries(sp.csr_matrix(signed), 0.7, torch.float64)
-    penalty = torch.ones(40, 1, dtype=torch.float64)
-    Y = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 5)))
-    X = torch.zeros(40, 5, dtype=torch.float64)
-    conjugate_gradient(X, Y, blocks, penalty, steps=3)
-    assert (X[4] == 0).all(), "a user without interactions"
-    assert X.isfinite().all()
+def test_weighted_entries_refuse_values_that_overflow():
+    matrix = sp.csr_matrix(np.array([[1.0, 1e30]]))
+    with pytest.raises(ValueError, match=r"expected finite confidences .* got alpha = 1e\+10"):
+        weighted_entries(matrix, alpha=1e10, dtype=torch.float32)
+    (block,) = weighted_entries(matrix, alpha=1e10, dtype=torch.float64)
+    assert block.excess.values().tolist() == [1e10, 1e40]
