@@ -206,7 +206,7 @@ def connection_errors() -> Iterator[None]:
         raise ConnectionError(f"another process has failed or was killed ({reason})") from error
 
 
-class _DistributedALS(ALS):
+class DistributedALS(ALS):
     """ALS in one of several processes: solves the rows it owns and receives the others."""
 
     def __init__(self, model: ALS, share: Share) -> None:
@@ -338,7 +338,7 @@ def fit(
         hint = "continue from it with --resume (resume=True), or delete it"
         raise FileExistsError(f"expected no checkpoint of an earlier run, got {checkpoint}; {hint}")
     share = read_share(source, model, process, dist.get_world_size())
-    worker = _DistributedALS(model, share)
+    worker = DistributedALS(model, share)
 
     def after_iteration(iteration: int, seconds: float, loss: float) -> bool:
         stop = torch.zeros(1, dtype=torch.uint8, device=model.device)

@@ -228,7 +228,7 @@ def available_device(name: str, value: Any) -> str:
     expected = f"expected an available device, such as 'cpu' or 'cuda', for {name}"
     try:
         device = torch.empty(0, device=value).device
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{expected}, got {value!r}: {reason}") from error
     if device.type == "meta":

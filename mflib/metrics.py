@@ -117,6 +117,8 @@ def _evaluate(
     """Return the metrics of B users, given their rows of both matrices, shape (B, I)."""
     n_rows, n_items = wanted.shape
     scores = model.scores(users).cpu().numpy()  # B x I
+    if np.isnan(scores).any():  # numpy sorts NaN last, which would look like a rank
+        raise ValueError("expected finite factors, got NaN: have they been changed since fit?")
     count = np.diff(wanted.indptr).astype(np.int64)  # B; int32 would not hold count * others
     rows = np.repeat(np.arange(n_rows), count)
     own = np.full((n_rows, count.max()), -np.inf, scores.dtype)  # scores of test items, padded

@@ -165,9 +165,10 @@ class FactorModel:
                     with torch_settings(self.device):
                         loss = next(training)
                         ensure_finite(self, loss, iteration)
-                    seconds = time.perf_counter() - since
-                    self.history.append({"iteration": iteration, "loss": loss, "seconds": seconds})
-                    finished = self._snapshot()
+                        seconds = time.perf_counter() - since
+                        done = {"iteration": iteration, "loss": loss, "seconds": seconds}
+                        self.history.append(done)
+                        finished = self._snapshot()
                     stop = callback(iteration, seconds, loss) if callback else False
                     if isinstance(stop, bool | np.bool_) and stop:
                         break

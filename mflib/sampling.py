@@ -157,8 +157,8 @@ class Unliked:
 
     Parameters
     ----------
-    likes : csr_matrix of bool, shape (U, I)
-        Indices are sorted.
+    likes : csr_matrix, shape (U, I)
+        Each stored entry is a like. Indices are sorted.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ class Unliked:
     """
 
     def __init__(self, likes: sp.csr_matrix):
-        self.likes, self.n_items = likes, likes.shape[1]
+        self.likes, self.n_items = likes.astype(bool), likes.shape[1]
         self.start = torch.from_numpy(likes.indptr).long()  # U + 1
         has = self.start.diff()  # U
         self.count = self.n_items - has

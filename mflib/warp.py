@@ -14,7 +14,7 @@ from mflib.sampling import TRAINING, generator
 from mflib.sparse import interactions
 from mflib.training import Batch, epochs
 
-LIKES_PER_ROW = 32  # a step sums over the likes of a row; a larger sum diverges
+LIKES_PER_ROW = 32  # a step adds up the gradients of a row; with more likes it would diverge
 WIDE = 20_000  # with more items than this, scoring only the drawn ones is faster than scoring all
 Scores = Callable[[Tensor, Tensor], Tensor]
 
@@ -203,11 +203,14 @@ def harmonic_numbers(n: int) -> Tensor:
 class Blocks:
     """The batches of WARP: blocks of rows of likes, cut once before training.
 
+    A step adds up the gradients of all likes of a row. Two rows of the same user are therefore
+    never in the same block: the sum would be too long a step.
+
     Parameters
     ----------
     likes : csr_matrix, shape (U, I)
     size : int
-        The number of rows in a block.
+        The largest number of rows in a block.
     max_draws : int
         D, the number of candidates for each like.
     rng : torch.Generator
@@ -231,10 +234,14 @@ class Blocks:
     ):
         self.likes, self.max_draws, self.device = likes, max_draws, device
         user_of, likes_by_row = cut_into_rows(likes, rng)
+        # Rows of one user, dealt out in turn, come into different blocks.
+        shuffled = torch.randperm(likes.shape[0], generator=rng, device="cpu").numpy()
+        by_user = np.argsort(shuffled[user_of], kind="stable")
+        count = max(-(-len(by_user) // size), int(np.bincount(user_of).max()))
         self.batches: list[Batch] = []
-        for part in torch.randperm(len(user_of), generator=rng, device="cpu").split(size):
-            rows, positives = interactions(likes_by_row[part.numpy()])
-            users = torch.from_numpy(user_of[part.numpy()])
+        for part in (by_user[first::count] for first in range(count)):
+            rows, positives = interactions(likes_by_row[part])
+            users = torch.from_numpy(user_of[part])
             self.batches.append({"users": users, "rows": rows, "positives": positives})
 
     def draw(self, batch: Batch, rng: torch.Generator) -> Batch:

@@ -47,8 +47,8 @@ MISTAKES = {
     ),
     "the rate not bounded": (
         "svd",
-        "rate_u, rate_i = row_rates(learning_rate, n_u, BOUND)",
-        "rate_u, rate_i = torch.full_like(n_u, learning_rate)",
+        "row_rates(learning_rate, entries.row_sums(load), BOUND)",
+        "torch.full_like(b_u, learning_rate)",
         "svd_step",
     ),
     "sigma(x) for sigma(-x)": ("bpr", "torch.sigmoid(-x)", "torch.sigmoid(x)", "bpr_step"),

@@ -13,6 +13,9 @@ CHOLESKY, BPR, FIRST, WARP = (
 )
 RATE_U, RATE_I = (f"row_rates(learning_rate, {n}, BOUND)" for n in ("n_u", "n_i"))
 OF_BATCH, OF_MATRIX = (RATE_I.replace("n_i", f"0 * n_i + {n}") for n in ("len(users)", "len(P)"))
+LOAD_U, LOAD_I = "entries.row_sums(load)", "entries.column_sums(load)"
+S_RATE_U, S_RATE_I = (f"row_rates(learning_rate, {load}, BOUND)" for load in (LOAD_U, LOAD_I))
+COUNT_U, COUNT_I = "regularization * entries.row_counts", "regularization * entries.column_counts"
 STEP_Q = "    step_Q = "  # the first line after the steps of all entries
 PAIRS = "(entries.matrix(torch.ones_like(ratings)).to_dense() > 0).sum(1).to(P.dtype)"
 MOVE_P = "P.mul_(keep_u[:, None]).addmm_(entries.matrix(step_u), Q)"
@@ -44,16 +47,20 @@ WRONG = [  # function, what is wrong, right, wrong
     (SVD, "no learning rate", STEPS, "pull, pull"),
     (SVD, "no learning rate in users' penalty", "keep_u = 1 - rate_u *", "keep_u = 1 -"),
     (SVD, "no learning rate in items' penalty", "keep_i = 1 - rate_i *", "keep_i = 1 -"),
-    (SVD, "users never bounded", RATE_U, "torch.full_like(n_u, learning_rate)"),
-    (SVD, "items never bounded", RATE_I, "torch.full_like(n_i, learning_rate)"),
-    (SVD, "users always bounded", RATE_U, "BOUND / n_u.clamp(min=1)"),
-    (SVD, "items always bounded", RATE_I, "BOUND / n_i.clamp(min=1)"),
-    (SVD, "the larger rate, not the smaller", RATE_U, "(BOUND / n_u).clamp(min=learning_rate)"),
-    (SVD, "the mean over a row, always", RATE_I, "learning_rate / n_i.clamp(min=1)"),
-    (SVD, "the bound of BPR", RATE_U, "row_rates(learning_rate, n_u, 4.0)"),
-    (SVD, "bounded by the batch, not by the item", RATE_I, OF_BATCH.replace("users", "entries")),
-    (SVD, "bounded by the whole matrix", RATE_I, OF_MATRIX),
-    (SVD, "a pair that occurs twice counts once", "rate_u, rate_i =", f"n_u = {PAIRS}\n    rate_u, rate_i ="),
+    (SVD, "users never bounded", S_RATE_U, "torch.full_like(b_u, learning_rate)"),
+    (SVD, "items never bounded", S_RATE_I, "torch.full_like(b_i, learning_rate)"),
+    (SVD, "users always bounded", S_RATE_U, f"BOUND / {LOAD_U}.clamp(min=1)"),
+    (SVD, "items always bounded", S_RATE_I, f"BOUND / {LOAD_I}.clamp(min=1)"),
+    (SVD, "the larger rate, not the smaller", S_RATE_U,
+     f"(BOUND / {LOAD_U}.clamp(min=1)).clamp(min=learning_rate)"),
+    (SVD, "the mean over a row, always", S_RATE_I, f"learning_rate / {LOAD_I}.clamp(min=1)"),
+    (SVD, "the bound of BPR", S_RATE_U, f"row_rates(learning_rate, {LOAD_U}, 4.0)"),
+    (SVD, "bounded by the batch, not by the item", LOAD_I, "torch.full_like(b_i, len(entries))"),
+    (SVD, "bounded by the whole matrix", LOAD_I, "torch.full_like(b_i, len(P))"),
+    (SVD, "bounded by the sum of the weights", "weights.clamp(min=1)", "weights"),
+    (SVD, "a pair that occurs twice counts once", f"keep_u = 1 - rate_u * {COUNT_U}",
+     f"n_u = {PAIRS}\n    rate_u = row_rates(learning_rate, n_u, BOUND)\n"
+     "    keep_u = 1 - rate_u * regularization * n_u"),
     (SVD, "the smaller of both rates for both", STEPS,
      "2 * (pull * torch.minimum(rate_u.index_select(0, users), rate_i.index_select(0, items)),)"),
     (SVD, "the rates exchanged", STEPS, f"({STEPS})[::-1]"),
@@ -62,8 +69,11 @@ WRONG = [  # function, what is wrong, right, wrong
      "b_u.mul_(keep_u).add_(entries.row_sums(pull), alpha=learning_rate)"),
     (SVD, "the penalty doubled", "keep_u = 1 - rate_u", "keep_u = 1 - 2 * rate_u"),
     (SVD, "the penalty ignored", "keep_i = 1 - rate_i", "keep_i = 1 - 0 * rate_i"),
-    (SVD, "users penalised once, not for each entry", "regularization * n_u", "regularization"),
-    (SVD, "items penalised once, not for each entry", "regularization * n_i", "regularization"),
+    (SVD, "users penalised once, not for each entry", COUNT_U, "regularization"),
+    (SVD, "items penalised once, not for each entry", COUNT_I, "regularization"),
+    (SVD, "the weights on the users' penalty, too", COUNT_U, "regularization * entries.row_sums(weights)"),
+    (SVD, "the weights on the items' penalty, too", COUNT_I,
+     "regularization * entries.column_sums(weights)"),
     (SVD, "the gradient doubled", STEP_Q, f"    step_u, step_i = 2 * step_u, 2 * step_i\n{STEP_Q}"),
     (SVD, "averaged over the batch", STEP_Q,
      f"    step_u, step_i = step_u / len(users), step_i / len(users)\n{STEP_Q}"),
@@ -186,7 +196,7 @@ WRONG = [  # function, what is wrong, right, wrong
     (BPR, "the bound of SVD", RATE_U, "row_rates(learning_rate, n_u, 1.0)"),
     (BPR, "bounded by the batch, not by the item", RATE_I, OF_BATCH),
     (BPR, "bounded by the whole matrix", RATE_I, OF_MATRIX),
-    (BPR, "the larger rate, not the smaller", RATE_U, "(BOUND / n_u).clamp(min=learning_rate)"),
+    (BPR, "the larger rate, not the smaller", RATE_U, "(BOUND / n_u.clamp(min=1)).clamp(min=learning_rate)"),
     (BPR, "the mean over a row, always", RATE_I, "learning_rate / n_i.clamp(min=1)"),
     (BPR, "bounded by the likes alone", RATE_I,
      "row_rates(learning_rate, likes.column_counts.to(P.dtype), BOUND)"),

@@ -15,6 +15,7 @@ from torch.utils._device import _device_constructors
 from mflib import ALS, BPR, SVD, WARP, Popularity, als, training, warp
 from mflib.metrics import catalogue, ranking_metrics
 from mflib.sampling import temporal_user_split, train_test_split
+from mflib.sparse import Entries
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 MODELS = {
@@ -37,15 +38,9 @@ PRODUCTS = ("matmul", "__matmul__", "mm", "addmm", "addmm_")  # in half precisio
 
 
 class SimulatedGPU(TorchFunctionMode):
-    """Compute on the CPU, but raise an error where a CUDA device would.
+    """Compute on the CPU; raise an error where a CUDA device would."""
 
-    Results are on the device of the operands. ``default`` is what the caller has passed to
-    ``torch.set_default_device``, if anything.
-    """
-
-    def __init__(self, default: torch.device | None):
-        super().__init__()
-        self.default = default
+    default: torch.device | None = None  # as set by torch.set_default_device
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -65,9 +60,9 @@ class SimulatedGPU(TorchFunctionMode):
         if generator is not None and generator.device.type != device.type:
             raise RuntimeError(f"Expected a {device.type!r} generator, found one on the CPU")
         result = func(*args, **kwargs)
-        known = tensors_in([args, kwargs])  # an operation in place returns one of these
+        operands = tensors_in([args, kwargs])  # an operation in place returns one of these
         for tensor in tensors_in(result):
-            if not any(tensor is operand for operand in known):
+            if not any(tensor is operand for operand in operands):
                 tensor.stands_for = str(device)
         return result
 
@@ -102,9 +97,8 @@ def moved(func: Callable, args: tuple, kwargs: dict) -> Tensor:
     args = ["cpu" if isinstance(value, str | torch.device) else value for value in args]
     kwargs = kwargs | ({"device": "cpu"} if "device" in kwargs else {})
     result = func(*args, **kwargs)
-    if device_of(args[0]) != device and result is args[0]:
+    if result is not args[0] or device_of(result) != device:
         result = result.clone()
-    if result is not args[0]:
         result.stands_for = str(device)
     return result
 
@@ -121,15 +115,15 @@ def common_device(func: Callable, args: tuple, kwargs: dict) -> torch.device:
     on_gpu = [tensor for tensor in operands if device_of(tensor) == GPU]
     bound = [tensor for tensor in operands if not any(tensor is other for other in free)]
     if on_gpu and not all(device_of(tensor) == GPU for tensor in bound):
-        message = f"Expected all tensors to be on the same device, found two in {func.__name__}"
-        raise RuntimeError(message)
+        raise RuntimeError(f"Expected all tensors to be on the same device in {func.__name__}")
     return GPU if on_gpu else CPU
 
 
 @pytest.fixture(params=[None, GPU], ids=["default-cpu", "default-gpu"])
 def gpu(request, monkeypatch) -> Iterator[SimulatedGPU]:
     """A mode in which "cuda" is available; the caller has turned on autocast for it."""
-    mode, load = SimulatedGPU(request.param), torch.load
+    mode, load = SimulatedGPU(), torch.load
+    mode.default = request.param
 
     class Pool(ThreadPoolExecutor):  # a mode holds for one thread
         def __init__(self, count, initializer, initargs):
@@ -206,8 +200,9 @@ def assert_equal_answers(model, expected: dict[str, object], *data) -> None:
             np.testing.assert_array_equal(computed, wanted, err_msg=name)
 
 
-def devices(model) -> set[torch.device]:
-    return {device_of(value) for value in vars(model).values() if isinstance(value, Tensor)}
+def devices(holder: object) -> set[torch.device]:
+    """Return the devices of all tensors among the attributes of an object."""
+    return {device_of(tensor) for tensor in tensors_in(vars(holder))}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -220,11 +215,8 @@ def test_model_on_gpu_equals_model_on_cpu(gpu, name, monkeypatch, tmp_path):
         train.data -= 2.5  # some are dislikes
     expected = answers(MODELS[name]().fit(train, show_progress=False), *data)
     with gpu:
-        on_gpu, on_cpu = (
-            MODELS[name](device=device).fit(train, show_progress=False)
-            for device in ("cuda", "cpu")
-        )
-        for model, device in ((on_gpu, GPU), (on_cpu, CPU)):
+        for device in (GPU, CPU):
+            model = MODELS[name](device=device).fit(train, show_progress=False)
             assert (model.device, devices(model)) == (str(device), {device})
             assert model.scores([0]).device == device
             assert_equal_answers(model, expected, *data)
@@ -247,3 +239,11 @@ def test_split_does_not_depend_on_default_device(gpu, split):
     with gpu:
         found = split(ratings)
     assert all((part != wanted).nnz == 0 for part, wanted in zip(found, expected, strict=True))
+
+
+def test_entries_stay_on_the_device_of_their_positions(gpu):
+    with gpu:
+        rows, columns = torch.tensor([[2, 0, 2], [1, 3, 0]], device=GPU)
+        entries = Entries.at(rows, columns, (3, 4))
+        assert devices(entries) == devices(entries.with_columns(columns)) == {GPU}
+        assert entries.matrix(torch.ones(3, device=GPU)).crow_indices().device == GPU

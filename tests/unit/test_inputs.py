@@ -328,7 +328,7 @@ def test_available_device_returns_the_name():
     assert available_device("device", torch.device("cpu")) == "cpu"
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5, ""])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "fpga", "hpu", 3.5, ""])
 def test_available_device_refuses_devices_that_do_not_exist(device):
     message = "expected an available device, such as 'cpu' or 'cuda', for device, got"
     with pytest.raises(ValueError, match=message) as caught:

@@ -153,7 +153,7 @@ def test_learning_curve_rejects_an_unfitted_model():
         (pd.DataFrame({"ndcg": {}}), ValueError, r"at least one row, got shape \(0, 1\)"),
         (pd.DataFrame(), ValueError, r"one column.*, got shape \(0, 0\)"),
         (pd.DataFrame({"a": [1], "b": [2]}, [1]), ValueError, r"got shape \(1, 2\)"),
-        (pd.DataFrame({"ndcg": [np.nan]}, [1]), ValueError, r"finite numbers .*, got \[nan\]"),
+        (pd.DataFrame({"ndcg": [1, np.nan]}, [1, 2]), ValueError, r"finite .*, got \[1.0, nan\]"),
         (pd.DataFrame({"ndcg": ["much"]}, [1]), ValueError, r"finite numbers .*, got \['much'\]"),
         (pd.DataFrame({"ndcg": [0.1, 0.2]}, [1, 4]), ValueError, "from 0 to 3,.* got 1 to 4; eval"),
         (pd.DataFrame({"ndcg": [0.1]}, [-1]), ValueError, "from 0 to 3,.* got -1 to -1"),

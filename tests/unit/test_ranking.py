@@ -236,6 +236,13 @@ def test_similarities_equal_their_definitions(draw):
     assert torch.allclose(similarities(X, Y, "l2"), torch.tensor(distance).double())
 
 
+def test_similarities_by_distance_are_exact_for_nearly_equal_vectors():
+    """By matrix products, |x|^2 - 2 x·y + |y|^2, these distances would be lost in rounding."""
+    W = 1000 + torch.arange(40.0)[:, None] * torch.tensor([2**-12, 0.0])
+    steps = torch.arange(40.0) * 2**-12
+    assert torch.equal(similarities(W, W, "l2"), -(steps[:, None] - steps).abs())
+
+
 def test_similarities_of_zero_tiny_and_huge_vectors():
     """The squares of 3e-30 and 3e30 are not representable in float32."""
     W = torch.tensor([[0.0, 0], [3, 4], [3e-30, 4e-30], [3e30, 4e30]])

@@ -1,0 +1,115 @@
+"""The defaults train on data of any shape, solve checkerboards and beat popularity.
+
+In data of MovieLens's shape, no row has many entries in a batch. Here one item is liked by all
+users, one user likes nearly all items, and a matrix may be 10 x 5,000 or 5,000 x 10.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from known_answers import checkerboard
+
+from mflib import ALS, BPR, SVD, WARP, Popularity
+from mflib.metrics import ranking_metrics
+from mflib.sampling import train_test_split
+
+MODELS = {
+    "ALS": ALS,
+    "BPR": BPR,
+    "SVD": SVD,
+    "SVD-zeros": lambda **kw: SVD(unobserved_weight=0.3, **kw),
+    "WARP": WARP,
+}
+KINDS = ("plain", "popular item", "heavy user", "both", "skewed")
+NAMED = [
+    (200, 100, 0.3, "both"),
+    (943, 300, 0.1, "both"),
+    (2000, 100, 0.3, "both"),
+    (5000, 50, 0.3, "both"),
+    (300, 5000, 0.005, "skewed"),
+    (10, 5000, 0.5, "plain"),
+]
+
+
+def shapes():
+    """Return (users, items, density, kind): all kinds in turn, with 8 to 15,000 ratings."""
+    sizes = itertools.product((10, 30, 150, 700, 5000), repeat=2)
+    grid = itertools.product(sizes, (0.005, 0.03, 0.15, 0.5))
+    small = [(u, i, d) for (u, i), d in grid if 8 <= u * i * d <= 15_000]
+    return NAMED + [(*shape, KINDS[k % 5]) for k, shape in enumerate(small)]
+
+
+def ratings_of(users: int, items: int, density: float, kind: str) -> sp.csr_matrix:
+    """Return ratings 1 … 5 at about density * users * items positions, of one of ``KINDS``."""
+    rng = np.random.default_rng(0)
+    n = int(users * items * density)
+    if kind == "skewed":
+        by_rank = [1 / np.arange(1, size + 1) ** power for size, power in ((users, 0.5), (items, 1))]
+        row, column = (rng.choice(len(p), n, p=p / p.sum()) for p in by_rank)
+    else:
+        row, column = rng.integers(users, size=n), rng.integers(items, size=n)
+    if kind in ("popular item", "both", "skewed"):
+        row, column = np.append(row, np.arange(users)), np.append(column, np.zeros(users, int))
+    if kind in ("heavy user", "both", "skewed"):
+        of_heavy_user = np.flatnonzero(np.arange(items) % 10 != 9)
+        row = np.append(row, np.full(len(of_heavy_user), users // 2))
+        column = np.append(column, of_heavy_user)
+    ratings = sp.csr_matrix((np.ones(len(row)), (row, column)), (users, items))
+    ratings.data[:] = rng.integers(1, 6, ratings.nnz)
+    return ratings
+
+
+def test_the_grid_has_sixty_shapes_of_all_kinds():
+    grid = shapes()
+    assert len(grid) >= 60
+    for users, items, density, kind in grid:
+        ratings = ratings_of(users, items, density, kind)
+        assert ratings.shape == (users, items)
+        if kind in ("popular item", "both", "skewed"):
+            assert ratings.getnnz(0).max() == users
+        if kind in ("heavy user", "both", "skewed"):
+            assert ratings[users // 2].nnz >= 0.9 * items
+    assert {kind for *_, kind in grid} == set(KINDS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("shape", shapes(), ids=lambda shape: "{}x{}-{}-{}".format(*shape))
+def test_defaults_train_on_data_of_any_shape(name, shape):
+    """All divergences known so far happened in the first iterations."""
+    model = MODELS[name](iterations=3 if name == "ALS" else 5).fit(ratings_of(*shape))
+    losses = [entry["loss"] for entry in model.history]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 3 * losses[0]
+
+
+@pytest.mark.parametrize("n", [50, 100, 200])
+@pytest.mark.parametrize("name", ["ALS", "BPR", "SVD-zeros", "WARP"])
+def test_defaults_solve_checkerboards(name, n):
+    """Each user lacks the item with their own number."""
+    users, board = np.arange(n), checkerboard(n)
+    ids, _ = MODELS[name]().fit(board).recommend(users, board, N=1)
+    assert ids[:, 0].tolist() == users.tolist()
+
+
+def planted(users: int = 300, items: int = 200, rank: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores of low rank, standardised for each user, and a random mask of 30 %."""
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(users, rank)) @ rng.normal(size=(rank, items))
+    scores = (scores - scores.mean(1, keepdims=True)) / scores.std(1, keepdims=True)
+    return scores, rng.random(scores.shape) < 0.3
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_defaults_beat_popularity_on_planted_factors(name):
+    """SVD learns from ratings at random positions, the others from likes alone."""
+    scores, known = planted()
+    values = np.clip(np.rint(3 + 1.3 * scores), 1, 5) if name == "SVD" else scores > 1
+    train, test = train_test_split(sp.csr_matrix(values * known))
+    test.data *= test.data >= (4 if name == "SVD" else 1)
+
+    def ndcg(model):
+        return ranking_metrics(model.fit(train), train, test)["ndcg"].mean()
+
+    assert ndcg(MODELS[name]()) > 1.2 * ndcg(Popularity())
