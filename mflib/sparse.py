@@ -36,6 +36,10 @@ def sampled_product(pattern: Tensor, X: Tensor, Y: Tensor) -> Tensor:
         Only the positions of its n entries count.
     X, Y : tensors, shapes (R, F) and (C, F)
     """
+    columns = pattern.col_indices()
+    if len(columns) > len(X) * len(Y):  # duplicates; torch refuses more entries than positions
+        rows = torch.repeat_interleave(pattern.crow_indices().diff())
+        return (X @ Y.T).view(-1).index_select(0, rows * len(Y) + columns)
     return torch.sparse.sampled_addmm(pattern, X, Y.T, beta=0).values()
 
 

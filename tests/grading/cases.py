@@ -67,7 +67,7 @@ class Kernels(Drawn):
 
     def svd_svd_step(self) -> list:
         model, users, items, ratings, *rates = self._ratings()
-        # In (0, 1], so that the number of entries bounds the rate just as the sum of max(w, 1) does.
+        # In (0, 1]: there the number of entries and the sum of max(w, 1) are the same bound.
         weights = 1 - torch.rand(len(users), generator=self.rng, dtype=torch.float64)
         return [*model, 3.1, self._entries(users, items), ratings, weights, *rates]
 

@@ -1,4 +1,4 @@
-"""The pins, the conda entry and the imports hold each other; so do the README and the Makefile."""
+"""Consistency of pins, installed packages, imports, conda entry, README and Makefile."""
 
 import ast
 import json
@@ -23,11 +23,11 @@ PINS = [
     if line and not line.startswith("#")
 ]
 PINNED = {canonicalize_name(pin.name): pin for pin in PINS}
-HERE = {name: pin for name, pin in PINNED.items() if not pin.marker or pin.marker.evaluate()}
+INSTALLED = {name: pin for name, pin in PINNED.items() if not pin.marker or pin.marker.evaluate()}
 
 
 def imports(source: str) -> set[str]:
-    """Top-level names that the Python source imports."""
+    """Return the top-level names that Python source imports."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -38,7 +38,7 @@ def imports(source: str) -> set[str]:
 
 
 def third_party(paths) -> set[str]:
-    """Distributions, by canonical name, behind what these modules and notebooks import."""
+    """Return the distributions (canonical names) that modules and notebooks import."""
     names = set()
     for path in paths:
         if path.suffix == ".ipynb":
@@ -48,14 +48,14 @@ def third_party(paths) -> set[str]:
             )
         else:
             names |= imports(path.read_text(encoding="utf-8"))
-    names -= {"implicit", "threadpoolctl"}  # a peer: its tests are skipped where it is absent
+    names -= {"implicit", "threadpoolctl"}  # tests that need them are skipped without them
     names -= {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"mflib"}
     names -= set(sys.stdlib_module_names)
     distributions = metadata.packages_distributions()
     return {canonicalize_name(distributions[name][0]) for name in names}
 
 
-def test_every_pin_is_exact():
+def test_pins_are_exact():
     assert len(PINNED) == len(PINS)
     for pin in PINS:
         (specifier,) = pin.specifier
@@ -64,20 +64,20 @@ def test_every_pin_is_exact():
         assert "*" not in specifier.version
 
 
-def test_no_cuda():
+def test_pins_contain_no_cuda():
     assert not [name for name in PINNED if name.startswith(("nvidia", "cuda", "triton"))]
 
 
-def test_the_installed_versions_are_the_pinned_ones():
-    for name, pin in HERE.items():
+def test_installed_versions_are_the_pinned_ones():
+    for name, pin in INSTALLED.items():
         assert Version(metadata.version(name)).public in pin.specifier, (
-            f"{pin} is not what is installed"
+            f"expected {pin}, got {name} {metadata.version(name)}"
         )
 
 
-def test_what_the_pins_need_is_pinned():
-    """Extras aside, and aside from what torch's build for CUDA needs."""
-    for name in HERE:
+def test_pins_include_all_dependencies():
+    """Except for extras and the packages of torch's CUDA build."""
+    for name in INSTALLED:
         for line in metadata.requires(name) or []:
             needed = Requirement(line)
             if needed.marker and not needed.marker.evaluate({"extra": ""}):
@@ -85,28 +85,28 @@ def test_what_the_pins_need_is_pinned():
             needed_name = canonicalize_name(needed.name)
             if name == "torch" and needed_name.startswith(("nvidia", "cuda", "triton")):
                 continue
-            assert needed_name in PINNED, f"{name} needs {needed.name}, which is not pinned"
+            assert needed_name in PINNED, f"{name} requires {needed.name}, which is not pinned"
 
 
-NOTEBOOKS = {"plots.py", "notebook.py"}  # the modules that only notebooks need, an extra
+NOTEBOOK_MODULES = {"plots.py", "notebook.py"}  # their dependencies are an extra
 
 
-def test_what_is_imported_is_pinned_and_declared():
+def test_imports_are_pinned_and_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     core, extra = project["dependencies"], project["optional-dependencies"]["notebooks"]
     declared, notebooks = (
         {canonicalize_name(Requirement(line).name) for line in lines} for lines in (core, extra)
     )
     modules = set((ROOT / "mflib").glob("*.py"))
-    for_notebooks = {module for module in modules if module.name in NOTEBOOKS}
+    for_notebooks = {module for module in modules if module.name in NOTEBOOK_MODULES}
     assert third_party(modules - for_notebooks) == declared
-    shown = third_party(for_notebooks) | {"tensorboard"}  # which torch.utils.tensorboard imports
-    assert shown - declared == notebooks
+    imported = third_party(for_notebooks) | {"tensorboard"}  # imported by torch.utils.tensorboard
+    assert imported - declared == notebooks
     assert third_party((ROOT / "notebooks").glob("*.ipynb")) <= declared | notebooks
     tests = [
         path
         for path in (ROOT / "tests").rglob("*.py")
-        if not (path.parent / "requirements.txt").exists()  # these rooms bring pins of their own
+        if not (path.parent / "requirements.txt").exists()  # these folders have their own pins
     ]
     assert third_party(tests) <= set(PINNED)
     for line in [*core, *extra]:
@@ -114,18 +114,17 @@ def test_what_is_imported_is_pinned_and_declared():
         assert Requirement(line).specifier.contains(pin.version), f"{pin} does not satisfy {line}"
 
 
-def test_the_models_need_nothing_of_the_notebooks():
-    """A user of the models has neither matplotlib nor IPython."""
+def test_models_can_be_imported_without_the_notebook_extra():
     code = (
         "import sys\n"
         "for name in ('matplotlib', 'IPython', 'ipywidgets', 'tensorboard'):\n"
         "    sys.modules[name] = None\n"
-        "import mflib, mflib.data, mflib.metrics, mflib.metrics"
+        "import mflib, mflib.data, mflib.distributed, mflib.metrics"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_conda_entry_repeats_nothing():
+def test_conda_entry_only_refers_to_the_pins():
     lines = [
         line.strip() for line in (ROOT / "environment.yml").read_text(encoding="utf-8").splitlines()
     ]
@@ -138,8 +137,8 @@ def test_conda_entry_repeats_nothing():
     ]
 
 
-def test_the_pins_resolve_on_all_systems_that_are_promised():
-    """As uv found them, for this very list; the README promises the same."""
+def test_pins_resolve_on_all_systems_of_the_readme():
+    """The stored resolution by uv is that of the current pins."""
     stored = json.loads(resolve.STORED.read_text(encoding="utf-8"))
     assert stored["pins"] == resolve.fingerprint(), "run: python tests/unit/resolve.py"
     assert list(stored["packages"]) == list(suite.PLATFORMS.values())
@@ -152,43 +151,43 @@ def test_the_pins_resolve_on_all_systems_that_are_promised():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     student = (ROOT / "tests" / "grading" / "student" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+) \| (3\.11 to 3\.14|none) \|", readme, re.MULTILINE)
-    promised = [system for system, pythons in rows if pythons != "none"]
-    assert promised == list(stored["packages"])
+    supported = [system for system, pythons in rows if pythons != "none"]
+    assert supported == list(stored["packages"])
     assert {system for system, pythons in rows if pythons == "none"} == set(stored["refused"])
     assert "resolves" not in stored["refused"].values()
     for text in (readme, student):
         assert "Python 3.11 to 3.14" in text
 
 
-def test_text_files_are_opened_in_a_named_encoding():
-    """Else Windows' own would be taken, or that of a container without any locale."""
+def test_text_files_are_opened_with_an_encoding():
+    """The default differs on Windows, and in a container without a locale."""
     found = [
         f"{file.relative_to(ROOT)}, line {call.lineno}"
-        for room in ("mflib", "tests")
-        for file in sorted((ROOT / room).rglob("*.py"))
+        for folder in ("mflib", "tests")
+        for file in sorted((ROOT / folder).rglob("*.py"))
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(call, ast.Call) and nameless(call)
+        if isinstance(call, ast.Call) and lacks_encoding(call)
     ]
     assert found == []
 
 
-NO_TEXT = ("os", "tarfile", "archive")  # whose open is for bytes
+BINARY = ("os", "tarfile", "archive")  # modules and objects whose open() is binary
 
 
-def nameless(call: ast.Call) -> bool:
-    """Whether a call reads or writes text without an encoding."""
+def lacks_encoding(call: ast.Call) -> bool:
+    """Return whether a call reads or writes text without an encoding."""
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     if any(keyword.arg == "encoding" for keyword in call.keywords):
         return False
     if name in ("read_text", "write_text"):
         return len(call.args) == (name == "write_text")
-    if name != "open" or getattr(getattr(call.func, "value", None), "id", "") in NO_TEXT:
+    if name != "open" or getattr(getattr(call.func, "value", None), "id", "") in BINARY:
         return False
     modes = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     return not any("b" in mode for mode in modes if set(mode) <= set("rwxab+t"))
 
 
-def test_other_starting_points_call_what_is_there():
+def test_devcontainer_and_workflow_call_existing_commands():
     files = [ROOT / ".devcontainer" / "devcontainer.json", ROOT / ".github/workflows/test.yml"]
     texts = [file.read_text(encoding="utf-8") for file in files]
     for text in texts:
@@ -201,7 +200,7 @@ def test_other_starting_points_call_what_is_there():
     assert [tuple(map(int, python.split("."))) for python in pythons] == list(suite.PYTHONS)
 
 
-def test_readme_and_makefile_name_the_same_targets():
+def test_readme_lists_the_targets_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z\d-]+):", makefile, re.MULTILINE))
     named = set(re.findall(r"`make ([a-z\d-]+)", (ROOT / "README.md").read_text(encoding="utf-8")))

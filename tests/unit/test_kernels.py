@@ -356,6 +356,13 @@ def test_bpr_step_is_given_the_hardest_candidate(ratings, monkeypatch):
     assert not torch.equal(*seen), "the last of three draws is not the only draw"
 
 
+@pytest.mark.parametrize("draws", [1, 4])
+def test_bpr_fits_a_matrix_smaller_than_its_candidates(draws):
+    """One batch has more candidates than the matrix has positions."""
+    model = BPR(2, iterations=60, batches=1, draws=draws).fit(sp.csr_matrix(np.eye(2)))
+    assert (model.scores([0, 1]).argmax(1) == torch.arange(2)).all()
+
+
 # --- WARP ---------------------------------------------------------------------------------------
 
 

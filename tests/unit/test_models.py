@@ -165,16 +165,17 @@ def test_history_holds_what_the_callback_receives(any_model, ratings):
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"Popularity"}))
 def test_longer_training_only_continues(ratings, name):
     """More iterations change no random number of the first ones."""
-    states = []
-    long = ALL[name](iterations=7)
-    long.fit(ratings, callback=lambda *_: states.append([getattr(long, n).clone() for n in LEARNED]))
+    states, long = [], ALL[name](iterations=7)
+
+    def keep(*_):
+        states.append([getattr(long, part).clone() for part in LEARNED])
+
+    long.fit(ratings, callback=keep)
     for iterations in (1, 3):
         short = ALL[name](iterations=iterations).fit(ratings)
         for part, expected in zip(LEARNED, states[iterations - 1], strict=True):
             assert torch.equal(getattr(short, part), expected), (iterations, part)
-        assert [h["loss"] for h in short.history] == [
-            h["loss"] for h in long.history[:iterations]
-        ]
+        assert [h["loss"] for h in short.history] == [h["loss"] for h in long.history[:iterations]]
 
 
 def test_fit_starts_from_scratch_at_each_call(any_model, ratings):
@@ -339,9 +340,9 @@ def test_recommend_ranks_only_given_items_and_leaves_out_filtered_ones(any_model
 def test_results_do_not_depend_on_the_size_of_blocks(any_model, ratings, monkeypatch):
     model, users = any_model().fit(ratings), np.arange(30)
     expected = model.recommend(users, ratings)[0], model.predict(users, users % 25)
-    blocks = []
+    blocks, scores = [], model._scores
     monkeypatch.setattr("mflib.sparse.BLOCK", 60)
-    monkeypatch.setattr(model, "_scores", lambda *P: blocks.append(P) or type(model)._scores(model, *P))
+    monkeypatch.setattr(model, "_scores", lambda *P: blocks.append(P) or scores(*P))
     assert np.array_equal(model.recommend(users, ratings)[0], expected[0])
     assert len(blocks) == 15
     assert np.array_equal(model.predict(users, users % 25), expected[1])
@@ -538,7 +539,10 @@ def test_fit_gives_a_user_with_one_like_the_exact_solution():
     likes[4, 2] = 5.0
     likes, before = likes.tocsr(), {}
     model = exact_als(iterations=2, extrapolation=0.0)
-    keep = lambda iteration, *_: before.setdefault(iteration, model.item_factors.clone())  # noqa: E731
+
+    def keep(iteration, seconds, loss):
+        before[iteration] = model.item_factors.clone()
+
     model.fit(likes, callback=keep)
     assert torch.allclose(model.user_factors[4], folded_in(before[0], likes[4]))
 

@@ -259,5 +259,5 @@ def test_load_refuses_unavailable_devices_by_name(ratings, tmp_path, device):
 def test_load_to_a_gpu_without_one_names_the_device(ratings, tmp_path):
     ALS(3).fit(ratings).save(tmp_path / "model.pt")
     for device in ("cuda", torch.device("cuda")):
-        with pytest.raises(ValueError, match="for device, got .*cuda"):
+        with pytest.raises(ValueError, match=r"for device, got .*cuda"):
             ALS.load(tmp_path / "model.pt", device=device)

@@ -46,8 +46,8 @@ def ratings_of(users: int, items: int, density: float, kind: str) -> sp.csr_matr
     rng = np.random.default_rng(0)
     n = int(users * items * density)
     if kind == "skewed":
-        by_rank = [1 / np.arange(1, size + 1) ** power for size, power in ((users, 0.5), (items, 1))]
-        row, column = (rng.choice(len(p), n, p=p / p.sum()) for p in by_rank)
+        weights = 1 / np.arange(1, users + 1) ** 0.5, 1 / np.arange(1, items + 1)
+        row, column = (rng.choice(len(w), n, p=w / w.sum()) for w in weights)
     else:
         row, column = rng.integers(users, size=n), rng.integers(items, size=n)
     if kind in ("popular item", "both", "skewed"):

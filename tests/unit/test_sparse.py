@@ -16,6 +16,7 @@ CASES = {  # shape, rows, columns
     "empty rows and columns": ((5, 6), [3, 1, 3], [4, 1, 1]),
     "one entry at the end": ((4, 3), [3], [2]),
     "no entries": ((4, 3), [], []),
+    "more entries than positions": ((2, 2), [0, 1, 1, 0, 0, 1], [0, 0, 1, 1, 0, 1]),
 }
 
 
