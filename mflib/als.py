@@ -185,7 +185,7 @@ def weighted_entries(
         if not excess.isfinite().all():
             got = f"alpha = {alpha:g} and values up to {abs(r.data).max():g}"
             raise ValueError(f"expected finite confidences 1 + alpha |r| in {dtype}, got {got}")
-        pointers, indices = (torch.from_numpy(ids).to(device) for ids in (r.indptr, r.indices))
+        pointers, indices = torch.from_numpy(r.indptr), torch.from_numpy(r.indices)
         E = csr_tensor(pointers, indices, excess, r.shape)
         blocks.append(Block(columns, E, liked * (1 + excess)))
     return blocks

@@ -138,7 +138,7 @@ class BPR(FactorModel):
     learning_rate: float = 0.3
     user_regularization: float = 0.1
     item_regularization: float = 0.008
-    draws: int = 6
+    draws: int = 4
     decay: float = 0.91
     iterations: int = 40
     batches: int = 32

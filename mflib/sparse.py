@@ -165,7 +165,6 @@ def partition(matrix: sp.csr_matrix, parts: int, rng: torch.Generator) -> list[n
         For each part the places of its entries in ``matrix.data``, ascending. Sizes differ by at
         most 1.
     """
-    parts = min(parts, matrix.nnz)
     part_of = torch.randperm(matrix.nnz, generator=rng, device="cpu").numpy() % parts
     return np.array_split(np.argsort(part_of, kind="stable"), np.cumsum(np.bincount(part_of))[:-1])
 

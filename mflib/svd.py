@@ -169,11 +169,10 @@ def with_zeros(batch: Batch, weight: float, rng: torch.Generator) -> Batch:
     )
     rows = torch.cat([known.rows.cpu().long(), rows])
     order = rows.argsort(stable=True)
-    columns = torch.cat([known.columns.cpu().long(), columns])[order]
+    columns = torch.cat([known.columns.cpu().long(), columns])
     ratings, weights = batch["ratings"], batch["weights"]
-    order = order.to(ratings.device)
     return {
-        "entries": Entries.at(rows[order.cpu()], columns, known.shape).to(ratings.device),
+        "entries": Entries.at(rows[order], columns[order], known.shape).to(ratings.device),
         "ratings": torch.cat([ratings, torch.zeros_like(ratings)])[order],
         "weights": torch.cat([weights, weight * weights])[order],
     }
