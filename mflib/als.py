@@ -26,7 +26,7 @@ from mflib.model import FactorModel, Side
 from mflib.sparse import csr_tensor, row_blocks, sampled_product
 from mflib.training import torch_settings, worker_threads
 
-WIDTH = 2**13  # columns of a block: their factors stay in the cache while all rows pass by
+WIDTH = 2**13  # columns per block, few enough for their factors to stay in the cache
 
 # Torch warns once per process that CSR support is in beta. Trigger the warning here, where no other
 # thread runs: warning filters are not thread-safe.
@@ -38,7 +38,7 @@ with warnings.catch_warnings():
 
 
 class Block(NamedTuple):
-    """The stored entries of a block of columns, for a number of rows."""
+    """The stored entries of several rows in a block of columns."""
 
     columns: slice
     excess: Tensor  # c - 1, sparse CSR, rows x columns
@@ -46,7 +46,7 @@ class Block(NamedTuple):
 
 
 class RowsToSolve(NamedTuple):
-    """The input for solving a number of users, or of items."""
+    """The input for solving several users or several items."""
 
     rows: slice
     blocks: list[Block]
@@ -156,7 +156,7 @@ def weighted_entries(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> list[Block]:
-    """Return the interactions in the form of the kernels: c - 1 = alpha |r| and c p.
+    """Return the interactions as the kernels need them: c - 1 = alpha |r| and c p.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def weighted_entries(
     Raises
     ------
     ValueError
-        A value of r or of c is not a finite number of ``dtype``, or r becomes 0 in it.
+        A value of r or c overflows ``dtype``, or a value of r underflows to 0.
     """
     by_column, blocks = user_items.tocsc(), []
     for start in range(0, user_items.shape[1], WIDTH):
@@ -214,13 +214,13 @@ def balanced(indptr: np.ndarray, parts: int) -> list[slice]:
 def number_of_parts(n_entries: int) -> int:
     """Return the number of parts to solve separately: 8 for MovieLens-1M, 16 for 32M, 64 for 10^9.
 
-    It limits how many threads and processes can share the work. Each part computes Y'Y again, which
-    on MovieLens costs one percent of a sweep.
+    The number of parts limits how many threads and processes can share the work. Each part computes
+    Y'Y again, which takes 1 % of the time of a sweep on MovieLens.
     """
     return 2 ** max(1, round(math.log2(n_entries) / 4 - 1.8))
 
 
-def squares(W: Tensor) -> Tensor:
+def gram_matrix(W: Tensor) -> Tensor:
     """Return W'W, shape (F, F), in float64, computed in blocks of rows."""
     total = W.new_zeros(W.shape[1], W.shape[1], dtype=torch.float64)
     for rows in row_blocks(len(W), 8 * W.shape[1]):
@@ -245,11 +245,12 @@ class ALS(FactorModel):
     moves Y by w times its last change, which saves iterations; if w is too large, the loss rises.
 
     lambda_u is ``regularization`` times n_u^v for the n_u stored entries of u and v =
-    ``frequency_scaling``; likewise lambda_i. v = 0 is the paper of 2008 and, for values of 1, the
-    library implicit with its alpha (c = alpha r) equal to this alpha + 1. A penalty that grows with
-    the row was proposed for implicit feedback by Rendle, Krichene, Zhang, Koren ("Revisiting the
-    Performance of iALS on Item Recommendation Benchmarks", RecSys 2022). Theirs is lambda (n_u +
-    alpha_0 I)^v, which also counts the empty entries with their weight alpha_0; ours does not.
+    ``frequency_scaling``; likewise lambda_i. v = 0 gives the penalty of the 2008 paper. If all
+    values are 1, the model then equals that of the library implicit (c = alpha r) with an alpha
+    larger by 1. Rendle, Krichene, Zhang, Koren ("Revisiting the Performance of iALS on Item
+    Recommendation Benchmarks", RecSys 2022) proposed a penalty that grows with the number of
+    entries: lambda (n_u + alpha_0 I)^v. Unlike ours, it also counts the empty entries, with their
+    weight alpha_0.
 
     Parameters
     ----------
@@ -260,7 +261,7 @@ class ALS(FactorModel):
     use_cg, cg_steps : bool, int
         Whether to solve by conjugate gradients, and in how many steps.
     extrapolation : float
-        w, how far the items move ahead.
+        w, the multiple of the items' last change that is added before each iteration.
     init_std : float
         The standard deviation of the initial factors.
     factors, iterations, random_state, dtype, device
@@ -285,7 +286,7 @@ class ALS(FactorModel):
         self.init_std = positive_float("init_std", self.init_std)
 
     def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
-        likes_of(user_items)  # at least one; dislikes are learned from, too
+        likes_of(user_items)  # raises if there is no like; training also uses dislikes
         self._initialise(user_items, self.init_std)
         users, items = (
             [self._rows_to_solve(part, rows[part]) for part in self._parts(rows.getnnz(1))]
@@ -303,13 +304,14 @@ class ALS(FactorModel):
         with worker_threads(threads) as pool:
             while True:
                 self.item_factors.add_(change, alpha=self.extrapolation)
-                change.copy_(self.item_factors)  # until the new ones are known
+                change.copy_(self.item_factors)  # the old factors until the subtraction below
                 self._solve("user", users, pool)
                 self._solve("item", items, pool)
                 torch.sub(self.item_factors, change, out=change)
                 losses = self._losses("user", users, pool), self._losses("item", items, pool)
                 # Over all entries, the sum of (x_u·y_i)^2 is the trace of X'X Y'Y.
-                of_all_entries = (squares(self.user_factors) * squares(self.item_factors)).sum()
+                gram_P, gram_Q = gram_matrix(self.user_factors), gram_matrix(self.item_factors)
+                of_all_entries = (gram_P * gram_Q).sum()
                 yield float(of_all_entries + losses[0].sum() + losses[1].sum())
 
     def _solve(self, side: Side, parts: list[RowsToSolve], pool: Executor) -> None:
@@ -345,8 +347,8 @@ class ALS(FactorModel):
             return total
 
         losses = X.new_zeros(len(X), dtype=torch.float64)
-        for part, found in zip(parts, pool.map(losses_of, parts), strict=True):
-            losses[part.rows] = found
+        for part, part_losses in zip(parts, pool.map(losses_of, parts), strict=True):
+            losses[part.rows] = part_losses
         return losses
 
     def _parts(self, counts: np.ndarray) -> list[slice]:
@@ -360,9 +362,9 @@ class ALS(FactorModel):
         if self.use_cg:
             return parts
         return [
-            slice(part.start + few.start, part.start + few.stop)
+            slice(part.start + block.start, part.start + block.stop)
             for part in parts
-            for few in row_blocks(part.stop - part.start, self.factors**2)
+            for block in row_blocks(part.stop - part.start, self.factors**2)
         ]
 
     def _rows_to_solve(self, part: slice, rows: sp.csr_matrix) -> RowsToSolve:
@@ -395,7 +397,7 @@ class ALS(FactorModel):
         Parameters
         ----------
         userid : int
-            Not used: only ``user_items`` counts. Kept for compatibility with implicit.
+            Ignored; only ``user_items`` matters. Present for compatibility with implicit.
         user_items : scipy sparse matrix, shape (1, I)
             The interactions of the user.
         itemid : int
@@ -412,7 +414,7 @@ class ALS(FactorModel):
         Raises
         ------
         TypeError, ValueError, IndexError
-            See ``recommend``; ``itemid`` is not a single id.
+            See ``recommend``. TypeError is also raised if ``itemid`` is not a single id.
         """
         N = positive_int("N", N)
         row, Y = self._checked_rows(user_items, 1, "user"), self.item_factors

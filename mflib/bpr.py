@@ -13,7 +13,7 @@ from mflib.sampling import TRAINING, Unliked, generator
 from mflib.sparse import Entries, csr_tensor, interactions, partition, sampled_product
 from mflib.training import Batch, epochs, row_rates
 
-BOUND = 4.0  # of a row's learning rate times its occurrences in a batch
+BOUND = 4.0  # upper limit of a row's learning rate times its occurrences in a batch
 
 
 def bpr_step(
@@ -121,10 +121,10 @@ class BPR(FactorModel):
     learning_rate : float
         The learning rate of the first iteration.
     user_regularization, item_regularization : float
-        lambda_U and lambda_I, the weights of the penalty. More draws need larger values; a search
-        with one draw found 0.05 and 0.003.
+        lambda_U and lambda_I, the weights of the penalty. More draws need larger values; with one
+        draw, a search selected 0.05 and 0.003.
     draws : int
-        The number of unliked items of which the highest-scoring becomes j; 1 as in the paper.
+        The number of unliked items to draw; the highest-scoring one becomes j. 1 as in the paper.
     decay : float
         The factor that multiplies the learning rate after each iteration.
     batches : int
@@ -170,8 +170,8 @@ class BPR(FactorModel):
             batches.append({"likes": entries.to(self.device)})
 
         def draw(batch: Batch, rng: torch.Generator) -> Batch:
-            of_likes = batch["likes"].rows.cpu().long().repeat_interleave(self.draws)
-            candidates = unliked.sample(of_likes, rng).view(-1, self.draws)
+            users = batch["likes"].rows.cpu().long().repeat_interleave(self.draws)
+            candidates = unliked.sample(users, rng).view(-1, self.draws)
             return batch | {"candidates": candidates.to(self.device)}
 
         return epochs(self, batches, rng, draw)

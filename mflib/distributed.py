@@ -7,8 +7,8 @@ Start it with torchrun, here with two processes:
 This fits an ``ALS``, whose parameters are options, and saves it for ``ALS.load``. On several
 machines, run the same command on each, with torchrun's rendezvous options.
 
-**Input.** A sparse matrix (users x items), as scipy.sparse.save_npz writes it, or a folder of
-shards: such files of consecutive users, in the order of their names. With shards, no process holds
+**Input.** A sparse matrix (users x items) written by scipy.sparse.save_npz, or a folder of such
+files (shards) with consecutive users in the order of the file names. With shards, no process holds
 all interactions.
 
 **Checkpoint.** After each iteration, ``likes.als.checkpoint`` is replaced. ``--resume`` continues
@@ -66,7 +66,7 @@ from mflib.model import LEARNED, Callback, Side, read_state, write_atomically
 
 
 class Share(NamedTuple):
-    """The interactions that one process needs, and who owns which rows."""
+    """The interactions that one process needs, and the rows that each process owns."""
 
     digest: str  # of all interactions
     counts: dict[Side, np.ndarray]  # the number of entries of each user and of each item
@@ -103,7 +103,7 @@ def read_share(source: Path, model: ALS, process: int, processes: int) -> Share:
 
     by_user: list[list[sp.csr_matrix]] = [[] for _ in parts["user"]]
     by_item: list[list[sp.csr_matrix]] = [[] for _ in parts["item"]]
-    first = 0  # user of the shard
+    first = 0  # the first user of the shard
     for shard in read_shards(source):
         for part, pieces in zip(parts["user"], by_user, strict=True):
             pieces.append(shard[max(0, part.start - first) : max(0, part.stop - first)])
@@ -119,7 +119,7 @@ def read_share(source: Path, model: ALS, process: int, processes: int) -> Share:
 
 
 def read_shards(source: Path) -> Iterator[sp.csr_matrix]:
-    """Yield the validated matrix of a file, or those of a folder in the order of their names.
+    """Yield the validated matrix of a file, or the matrices of a folder in the order of the names.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def count_entries(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
 def assign_parts(model: ALS, counts: np.ndarray, processes: int) -> list[list[slice]]:
     """Assign consecutive parts to each process, with about the same number of entries.
 
-    The parts are those of ``ALS``, whatever the number of processes. Some processes may get none.
+    The parts are those of ``ALS`` for any number of processes. Some processes may get none.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def assign_parts(model: ALS, counts: np.ndarray, processes: int) -> list[list[sl
 
 @contextmanager
 def connection_errors() -> Iterator[None]:
-    """Raise ConnectionError for what torch raises when another process has ended."""
+    """Raise ConnectionError where torch raises RuntimeError because another process ended."""
     try:
         yield
     except RuntimeError as error:
@@ -216,7 +216,7 @@ class DistributedALS(ALS):
         shape = (len(share.counts["item"]), self.factors)
         self.change = torch.zeros(shape, dtype=self.dtype, device=self.device)
         if not isinstance(self.random_state, int):
-            parameters["random_state"] = None  # a generator is shown with its address
+            parameters["random_state"] = None  # the repr of a generator contains its address
         settings = ", ".join(
             f"{name}={value!r}"
             for name, value in parameters.items()
@@ -296,10 +296,10 @@ def fit(
     show_progress: bool = True,
     callback: Callback | None = None,
 ) -> ALS:
-    """Fit a model in all processes of torch.distributed's default group, each of which calls this.
+    """Fit a model in all processes of torch.distributed's default group.
 
-    After any error or KeyboardInterrupt, the model is as it was before the call. The checkpoint
-    then holds the last finished iteration.
+    Every process must call this function. After any error or KeyboardInterrupt, the model is
+    unchanged, and the checkpoint holds the last finished iteration.
 
     Parameters
     ----------
@@ -322,7 +322,8 @@ def fit(
     Raises
     ------
     ValueError
-        A parameter or an interaction is invalid, or process 0 or the checkpoint has others.
+        The parameters or the interactions are invalid, or differ from those of process 0 or of the
+        checkpoint.
     FileExistsError
         There is a checkpoint, but ``resume`` is not set.
     ConnectionError
@@ -374,12 +375,12 @@ def add_options(parser: argparse.ArgumentParser, model: type) -> None:
     """Add an option for each parameter of ``model``, a dataclass: --cg_steps 3, --no-use_cg."""
     for field in fields(model):
         kind = type(field.default)
-        how: dict[str, Any] = {"type": kind if kind in (int, float) else str}
+        options: dict[str, Any] = {"type": kind if kind in (int, float) else str}
         if kind is bool:
-            how = {"action": argparse.BooleanOptionalAction}
-        shown = str(field.default).removeprefix("torch.")
+            options = {"action": argparse.BooleanOptionalAction}
+        default = str(field.default).removeprefix("torch.")
         parser.add_argument(
-            f"--{field.name}", default=field.default, help=f"default: {shown}", **how
+            f"--{field.name}", default=field.default, help=f"default: {default}", **options
         )
 
 

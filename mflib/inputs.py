@@ -66,7 +66,7 @@ def as_csr(user_items: UserItems) -> sp.csr_matrix:
 
 
 def _check_indices(matrix: UserItems) -> None:
-    """Raise ValueError for indices outside the shape: scipy does not check, torch would crash."""
+    """Raise ValueError for indices outside the shape, which would crash torch."""
     try:
         matrix.check_format(full_check=True)
     except ValueError as error:
@@ -114,7 +114,7 @@ def transposed_hint(
     ``got`` and ``expected`` are shapes of a matrix; ``fitted`` is the model's shape (U, I).
     """
     if got == expected[::-1] or (got[-1] == fitted[0] != fitted[1]):
-        return "; it looks transposed: rows are users and columns are items, also in fit"
+        return "; it looks transposed: rows must be users and columns must be items, also in fit"
     return ""
 
 
@@ -129,7 +129,7 @@ def as_ids(ids: Ids, kind: str, count: int | None = None) -> np.ndarray:
     ids : int, list, array or tensor
         One id or n ids.
     kind : {"user", "item"}
-        What the ids denote; used in error messages.
+        The kind of id, for error messages.
     count : int, optional
         The number of existing users or items. None accepts any integer.
 
@@ -140,7 +140,7 @@ def as_ids(ids: Ids, kind: str, count: int | None = None) -> np.ndarray:
     Raises
     ------
     TypeError
-        The ids are not integers in at most one dimension.
+        The ids are not integers, or have more than one dimension.
     IndexError
         An id is negative, or >= ``count``.
     """
@@ -249,7 +249,7 @@ def seed_of(random_state: Seed, name: str = "random_state") -> int:
     Raises
     ------
     ValueError
-        It is none of these, or an integer outside 0 … 2**62 - 1.
+        ``random_state`` has another type, or is an integer outside 0 … 2**62 - 1.
     """
     if random_state is None:
         random_state = np.random.default_rng()

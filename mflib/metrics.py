@@ -38,7 +38,7 @@ def mae(estimates: ArrayLike, ratings: ArrayLike) -> float:
 
 
 def _errors(estimates: ArrayLike, ratings: ArrayLike) -> np.ndarray:
-    """Return estimates - ratings; raise ValueError unless both have the same shape, not empty."""
+    """Return estimates - ratings; raise ValueError unless they have the same non-empty shape."""
     estimates, ratings = np.asarray(estimates, np.float64), np.asarray(ratings, np.float64)
     if estimates.shape != ratings.shape:  # numpy would broadcast
         got = f"shapes {estimates.shape} and {ratings.shape}"
@@ -51,7 +51,7 @@ def _errors(estimates: ArrayLike, ratings: ArrayLike) -> np.ndarray:
 def ranking_metrics(
     model: FactorModel, train: UserItems, test: UserItems, N: int = 10
 ) -> pd.DataFrame:
-    """Rank all items except those of ``train`` and score the positions of those of ``test``.
+    """Evaluate how high a model ranks the items of ``test`` among all items not in ``train``.
 
     Use ``.mean()`` of the result for the usual averages over users. Ties count against the model: a
     test item is ranked below all other items with the same score.
@@ -99,7 +99,7 @@ def ranking_metrics(
     def evaluate(block: np.ndarray) -> pd.DataFrame:
         return _evaluate(model, block, known[block], wanted[block], N)
 
-    with thread_pool() as threads:  # numpy releases the interpreter lock to sort
+    with thread_pool() as threads:  # numpy releases the interpreter lock while it sorts
         return pd.concat(threads.map(evaluate, blocks))
 
 
@@ -121,17 +121,17 @@ def _evaluate(
         raise ValueError("expected finite factors, got NaN: have they been changed since fit?")
     count = np.diff(wanted.indptr).astype(np.int64)  # B; int32 would not hold count * others
     rows = np.repeat(np.arange(n_rows), count)
-    own = np.full((n_rows, count.max()), -np.inf, scores.dtype)  # scores of test items, padded
-    own[rows, np.arange(len(rows)) - wanted.indptr[rows]] = scores[rows, wanted.indices]
-    own = -np.sort(-own, axis=1)
+    test_scores = np.full((n_rows, count.max()), -np.inf, scores.dtype)  # padded with -inf
+    test_scores[rows, np.arange(len(rows)) - wanted.indptr[rows]] = scores[rows, wanted.indices]
+    test_scores = -np.sort(-test_scores, axis=1)
     scores[rows, wanted.indices] = -np.inf
     scores[known.nonzero()] = -np.inf
     scores.sort(axis=1)
     # The number of items, neither in train nor in test, that score at least as high.
     ahead = np.stack(
-        [n_items - np.searchsorted(row, mine) for row, mine in zip(scores, own, strict=True)]
+        [n_items - np.searchsorted(*pair) for pair in zip(scores, test_scores, strict=True)]
     )
-    place = np.arange(1, own.shape[1] + 1)  # rank among the user's test items
+    place = np.arange(1, test_scores.shape[1] + 1)  # rank among the user's test items
     real = place <= count[:, None]
     rank = ahead + place
     hit = real & (rank <= N)
@@ -158,7 +158,7 @@ def bootstrap_interval(
     values : array, shape (n,)
         One value per user: a metric, or the difference of two models in a metric.
     confidence : float
-        The share of 1,000 resampled means between the two ends.
+        The share of 1,000 resampled means inside the interval.
     random_state : int, numpy generator or None
 
     Returns
@@ -207,14 +207,14 @@ def catalogue(model: FactorModel, train: UserItems, N: int = 10) -> dict[str, fl
     ids, _ = model.recommend(np.arange(known.shape[0]), known, N)
     shown = ids[ids >= 0]
     if not shown.size:
-        raise ValueError("expected users who lack at least one item, got nothing to recommend")
+        raise ValueError("expected an unknown item for at least one user, got nothing to recommend")
     count = np.bincount(known.indices, minlength=known.shape[1])
     coverage = len(np.unique(shown)) / known.shape[1]
     return {"coverage": coverage, "popularity": float(count[shown].mean())}
 
 
 def series_of(titles: pd.Series) -> np.ndarray:
-    """Return the film series that each title belongs to, found by comparing titles.
+    """Return the film series of each movie, inferred from the titles.
 
     A title is reduced to a stem: without parentheses (the year), its article, everything from the
     first colon on, and a number at the end (2, III, Part II). Movies whose stems are equal up to a
@@ -236,8 +236,8 @@ def series_of(titles: pd.Series) -> np.ndarray:
     singular = stem.str.removesuffix("s")
     stem = singular.where(singular.isin(stem), stem)
     shortened = stem.str.len() + 1 < whole.str.len()
-    found = stem.duplicated(keep=False) & shortened.groupby(stem).transform("any")
-    return np.where(found, pd.factorize(stem)[0], -1)
+    in_series = stem.duplicated(keep=False) & shortened.groupby(stem).transform("any")
+    return np.where(in_series, pd.factorize(stem)[0], -1)
 
 
 def similarity_quality(
@@ -283,15 +283,16 @@ def similarity_quality(
     genres = movies["genres"].str.get_dummies("|").to_numpy(bool)  # I x genres
     series = np.full(len(movies), -1)
     series[items] = series_of(movies["title"].iloc[items])
-    own, in_series = genres[items][:, None], series[items] >= 0
+    item_genres, in_series = genres[items][:, None], series[items] >= 0
     others_in_series = np.bincount(series[items][in_series])[series[items][in_series]] - 1
     quality = {}
     for metric in metrics:
         nearest, _ = model.similar_items(items, N + 1, items=items, metric=metric)
         nearest = nearest[:, 1:]  # without the movie itself, which comes first
-        both, either = own & genres[nearest], own | genres[nearest]  # n x N x genres
+        both = item_genres & genres[nearest]  # n x N x genres
+        either = item_genres | genres[nearest]
         hits = (series[nearest] == series[items][:, None]).sum(1)[in_series]
-        found = (hits / others_in_series).mean() if in_series.any() else np.nan
+        share_found = (hits / others_in_series).mean() if in_series.any() else np.nan
         quality[f"genres, {metric}"] = float((both.sum(2) / np.maximum(either.sum(2), 1)).mean())
-        quality[f"series, {metric}"] = float(found)
+        quality[f"series, {metric}"] = float(share_found)
     return quality

@@ -101,15 +101,15 @@ class FactorModel:
     ) -> Self:
         """Learn the factors from interactions, from scratch at each call.
 
-        If training is interrupted (KeyboardInterrupt) or stopped by the callback, the model is that
-        of the last finished iteration, and ``history`` has one entry for each of these. If no
-        iteration has finished, or after any other error, the model is as it was before the call.
+        If training is interrupted (KeyboardInterrupt) or stopped by the callback, the model keeps
+        the result of the last finished iteration, and ``history`` has one entry for each finished
+        iteration. If none has finished, or after any other error, the model is unchanged.
 
         Parameters
         ----------
         user_items : scipy sparse matrix, shape (U, I)
-            Finite values; a stored 0 is an empty entry. Values are ratings (SVD), confidences,
-            negative ones of dislikes (ALS), or likes where > 0 (BPR, WARP, Popularity).
+            Finite values; a stored 0 is an empty entry. In SVD, values are ratings. In ALS, they
+            are confidences, negative for dislikes. In the other models, values > 0 are likes.
         show_progress : bool
             Whether to show a progress bar.
         callback : callable, optional
@@ -145,14 +145,14 @@ class FactorModel:
         show_progress: bool,
         callback: Callback | None,
     ) -> Self:
-        """Run the loop of ``fit``.
+        """Run the training loop of ``fit``.
 
-        ``start(threads)`` is ``_start`` with its data. It may append iterations that an earlier run
-        has completed to ``history``.
+        ``start(threads)`` calls ``_start`` with the data. It may append iterations that an earlier
+        run has completed to ``history``.
         """
         threads = available_threads()
         with _exclusive(self):
-            kept = vars(self).copy()  # shallow: training creates new tensors
+            before = vars(self).copy()  # shallow: training creates new tensors
             finished: dict[str, Any] = {}
             try:
                 self.seed = seed_of(self.random_state)
@@ -175,7 +175,7 @@ class FactorModel:
             except BaseException as error:
                 interrupted = isinstance(error, KeyboardInterrupt) and finished
                 vars(self).clear()
-                vars(self).update(finished if interrupted else kept)
+                vars(self).update(finished if interrupted else before)
                 raise
         return self
 
@@ -189,19 +189,19 @@ class FactorModel:
     def _start(self, user_items: sp.csr_matrix, threads: int) -> Iterator[float]:
         """Check the data, initialise the factors and return an endless iterator.
 
-        Each ``next()`` runs one more iteration and yields its loss. Torch uses one thread
-        meanwhile; ``threads`` is the number of Python threads that may be used instead.
+        Each ``next()`` runs one more iteration and yields its loss. Torch is limited to one thread,
+        but up to ``threads`` Python threads may be used.
         """
         raise NotImplementedError
 
     def _initialise(self, user_items: sp.csr_matrix, std: float) -> None:
-        """Set normal factors, zero in rows of ``user_items`` without entries, and zero biases."""
+        """Draw normal factors, except for zero rows where there are no entries, and zero biases."""
         self._initialise_rows(user_items.getnnz(1), user_items.getnnz(0), std)
 
     def _initialise_rows(
         self, user_counts: np.ndarray, item_counts: np.ndarray, std: float
     ) -> None:
-        """Do the same, given the number of entries of each user and of each item."""
+        """Initialise the model, given the number of entries of each user and of each item."""
         rng = generator(self.seed, INIT)
         factors, biases = [], []
         for counts in (user_counts, item_counts):
@@ -261,14 +261,14 @@ class FactorModel:
         if len(users) != len(items):
             got = f"{len(users)} and {len(items)}"
             raise ValueError(f"expected as many users as items, got {got}")
-        found = []
+        scores = []
         with torch_settings(users.device):
             for block in row_blocks(len(users), numbers_per_row=3 * self.item_factors.shape[1]):
                 u, i = users[block], items[block]
                 p, q = self.user_factors.index_select(0, u), self.item_factors.index_select(0, i)
                 biases = self.user_biases.index_select(0, u) + self.item_biases.index_select(0, i)
-                found.append(self.global_bias + biases + (p * q).sum(1))
-        return torch.cat(found).cpu().numpy()
+                scores.append(self.global_bias + biases + (p * q).sum(1))
+        return torch.cat(scores).cpu().numpy()
 
     # --- recommendations and neighbours ---------------------------------------------------------
 
@@ -411,11 +411,11 @@ class FactorModel:
         def similarities_of(block: slice) -> Tensor:
             if rows is not None:
                 return similarities(self._fold_in(rows[block], side), factors, metric)
-            own = ids[block]
-            found = similarities(factors.index_select(0, own), factors, metric)
+            queries = ids[block]
+            values = similarities(factors.index_select(0, queries), factors, metric)
             # The query comes first, even if rounding puts another item closer than itself.
-            found[torch.arange(len(own), device=own.device), own] = torch.inf
-            return found
+            values[torch.arange(len(queries), device=queries.device), queries] = torch.inf
+            return values
 
         mask = admitted(len(factors), side, excluded, only).to(ids.device)
         ranked, values = best(similarities_of, len(ids), N, mask)
@@ -429,7 +429,8 @@ class FactorModel:
         """Return the factors of users (or items) with the interactions ``rows``."""
         option = f"recalculate_{side}"
         raise NotImplementedError(
-            f"{self!r} cannot compute factors of new {side}s: expected {option}=False, or ALS"
+            f"expected {option}=False or an ALS model, got {self!r}, which cannot compute "
+            f"factors of new {side}s"
         )
 
     def _factors(self, side: Side) -> Tensor:
@@ -464,12 +465,12 @@ class FactorModel:
         RuntimeError
             The model is not fitted.
         TypeError
-            The model has attributes other than its own.
+            The model has attributes that its class does not define.
         OSError
             The file cannot be written.
         """
         self._factors("item")
-        self._validate()  # parameters set since the fit: numpy numbers could not be read again
+        self._validate()  # converts numpy numbers set since fit, which ``load`` would refuse
         if unknown := vars(self).keys() - self._attributes():
             got = f"also {sorted(unknown)}"
             raise TypeError(f"expected only attributes of {type(self).__name__}, got {got}")
@@ -483,23 +484,23 @@ class FactorModel:
 
     @classmethod
     def _attributes(cls) -> set[str]:
-        """Return the attributes of a fitted model: parameters and what is learned."""
+        """Return the names of the attributes of a fitted model: parameters and learned values."""
         return {field.name for field in fields(cls)} | {*LEARNED, "history", "seed"}
 
     @classmethod
     def load(cls, file: File, device: str | torch.device = "cpu") -> Self:
-        """Read a model that ``save`` wrote; nothing in the file is executed.
+        """Read a model that ``save`` wrote, without executing code from the file.
 
         Parameters
         ----------
         file : path or binary file object
         device : str
-            Where to put the factors, wherever they were when the model was saved.
+            Where to put the factors, regardless of the device they were saved from.
 
         Raises
         ------
         ValueError
-            The file holds another model, an incomplete one or none, or the device is not available.
+            The file does not hold a complete model of this class, or the device is not available.
         """
         device = available_device("device", device)
         expected = f"expected a saved {cls.__name__} in {file}"
@@ -507,7 +508,7 @@ class FactorModel:
         if (saved := state.pop("class")) != cls.__name__:
             raise ValueError(f"{expected}, got {saved}: read it with {saved}.load")
         if difference := state.keys() ^ cls._attributes():
-            raise ValueError(f"{expected}, got one with other attributes: {sorted(difference)}")
+            raise ValueError(f"{expected}, got missing or unknown attributes: {sorted(difference)}")
         model = cls.__new__(cls)
         vars(model).update(state | {"device": device})
         try:

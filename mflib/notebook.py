@@ -154,7 +154,7 @@ def nearest_movies(
     TypeError
         ``titles`` is a single title.
     KeyError, ValueError
-        See ``similar_movies``; there are no titles.
+        See ``similar_movies``. ValueError is also raised if there are no titles.
     """
     if isinstance(titles, str):
         raise TypeError(f"expected a sequence of titles, got {titles!r}; pass [{titles!r}]")
@@ -344,7 +344,7 @@ def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathL
 def _replace(target: Path, new: Path, old: Path) -> None:
     """Rename the folder ``new`` to ``target``, after renaming an existing ``target`` to ``old``.
 
-    If that fails, ``target`` is as it was before.
+    If that fails, ``target`` is restored.
     """
     replacing = target.exists()
     if replacing:

@@ -153,7 +153,7 @@ def _check_curve(curve: pd.DataFrame, n_finished: int) -> None:
         raise ValueError(f"expected finite numbers in the curve, got {got}")
     if not curve.index.isin(range(n_finished + 1)).all():
         got = f"{curve.index.min()} to {curve.index.max()}"
-        hint = "evaluate this fit of the model, and start with an empty curve"
+        hint = "start with an empty curve and fill it in the callback of this fit"
         raise ValueError(
             f"expected iterations from 0 to {n_finished}, the last finished one, as the index of "
             f"the curve, got {got}; {hint}"

@@ -13,9 +13,9 @@ from mflib.model import FactorModel
 
 @dataclass(eq=False, kw_only=True)
 class Popularity(FactorModel):
-    """Recommend to every user the items with the most likes: the number of values above 0.
+    """Recommend to every user the items with the most likes (values above 0).
 
-    The score is a bias of the item; the single factor is zero. One iteration is enough.
+    The score is the bias of the item; the single factor is zero. One iteration is enough.
     """
 
     factors: int = field(default=1, init=False)

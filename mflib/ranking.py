@@ -79,8 +79,8 @@ def best(scores: Callable[[slice], Tensor], queries: int, N: int, mask: Tensor) 
 
     with thread_pool(mask.device) as threads:
         blocks = row_blocks(queries, numbers_per_row=max(1, len(mask)))
-        found = list(threads.map(best_of_block, blocks))
-    ids, values = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+        rankings = list(threads.map(best_of_block, blocks))
+    ids, values = (torch.cat(parts).cpu().numpy() for parts in zip(*rankings, strict=True))
     if np.isnan(values).any():  # torch ranks NaN first
         raise ValueError("expected finite factors, got NaN: have they been changed since fit?")
     ids[np.isneginf(values)] = -1
@@ -102,7 +102,7 @@ def top(scores: Tensor, N: int) -> tuple[Tensor, Tensor]:
     """
     N = min(N, scores.shape[1])
     values, ids = scores.topk(N)
-    # Of several equal scores topk returns any. Rows where that changes the set are sorted instead.
+    # topk returns any of several equal scores. Rows where this changes the set are sorted instead.
     tied = ((scores >= values[:, -1:]).sum(1) > N).nonzero()[:, 0]
     ids[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :N]
     ids = ids.sort(1).values  # by id, so that the stable sort keeps ties in this order
@@ -123,7 +123,7 @@ def similarities(vectors: Tensor, factors: Tensor, metric: Metric) -> Tensor:
     ----------
     vectors, factors : tensors, shapes (B, F) and (I, F)
     metric : {"cosine", "l2"}
-        The cosine, 0 where one of the two is zero, or the negative Euclidean distance.
+        The cosine (0 where either vector is zero), or the negative Euclidean distance.
 
     Returns
     -------
@@ -137,13 +137,13 @@ def similarities(vectors: Tensor, factors: Tensor, metric: Metric) -> Tensor:
     if metric == "cosine":
         return unit_rows(vectors) @ unit_rows(factors).T
     if metric == "l2":
-        # Computed by matrix products, the distance of an item to itself would not be 0.
+        # With matrix products, rounding would make the distance of an item to itself nonzero.
         return 0 - torch.cdist(vectors, factors, compute_mode="donot_use_mm_for_euclid_dist")
     raise ValueError(f"expected the metric 'cosine' or 'l2', got {metric!r}")
 
 
 def unit_rows(W: Tensor) -> Tensor:
     """Return the rows of W scaled to length 1; zero rows stay zero."""
-    # Scaled first by the largest element: squares of tiny numbers would underflow.
+    # Scale by the largest element first, because squares of tiny numbers would underflow.
     largest = W.abs().amax(1, keepdim=True).clamp_min(torch.finfo(W.dtype).tiny)
     return torch.nn.functional.normalize(W / largest)

@@ -1,4 +1,4 @@
-"""Seeds and random streams, train/test splits, negative samples.
+"""Seeds and random streams, train/test splits, negative sampling.
 
 Integers drawn on the CPU are the same on every machine.
 """
@@ -31,7 +31,7 @@ def train_test_split(
     Parameters
     ----------
     user_items : sparse matrix, shape (U, I)
-        As in ``fit``, a stored 0 is no interaction. The order of the entries does not matter.
+        As in ``fit``, stored zeros are not interactions. The order of the entries does not matter.
     train_percentage : float
         The share of the n interactions to keep for training, between 0 and 1.
     random_state : int, numpy generator or None
@@ -64,9 +64,9 @@ def temporal_user_split(
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """Hold out the last interactions of each user.
 
-    No user's own future is used for training, but other users' is: one user may have left before
-    another arrived (Meng, McCreadie, Macdonald, Ounis, "Exploring Data Splitting Strategies for the
-    Evaluation of Recommendation Models", RecSys 2020).
+    No user's own later interactions are used for training. Later interactions of other users are,
+    because one user may have left before another arrived (Meng, McCreadie, Macdonald, Ounis,
+    "Exploring Data Splitting Strategies for the Evaluation of Recommendation Models", RecSys 2020).
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def temporal_user_split(
 def temporal_global_split(
     user_items: UserItems, times: UserItems, train_percentage: float = 0.8
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """Hold out everything from one date on, so that no training data is later than test data.
+    """Hold out all interactions from one date on, so that no training data is later than test data.
 
     ``train_percentage`` is the share of all interactions that happened before the date. Users
     without earlier interactions are dropped from the test set, because no model here can score
@@ -151,9 +151,9 @@ def _select(entries: sp.coo_matrix, chosen: np.ndarray) -> sp.csr_matrix:
 class Unliked:
     """Draw uniformly from the items that a user does *not* like.
 
-    Most draws from all items are unliked already. So ``sample`` draws from all items and replaces
-    the few liked ones by ``sample_exactly``. A hash table tells almost all unliked items apart from
-    the liked ones at the cost of one look-up; only where it is set the likes are searched.
+    Most items are unliked, so ``sample`` draws from all items and replaces the few liked ones by
+    ``sample_exactly``. A hash table identifies almost all unliked items with a single look-up. Only
+    if the slot of an item is set are the user's likes searched.
 
     Parameters
     ----------
@@ -169,8 +169,7 @@ class Unliked:
     def __init__(self, likes: sp.csr_matrix):
         self.likes, self.n_items = likes.astype(bool), likes.shape[1]
         self.start = torch.from_numpy(likes.indptr).long()  # U + 1
-        has = self.start.diff()  # U
-        self.count = self.n_items - has
+        self.count = self.n_items - self.start.diff()  # U
         users, items = interactions(likes)  # n
         place = torch.arange(len(users), device="cpu") - self.start.index_select(0, users)
         self.keys = users * (self.n_items + 1) + items - place  # n, ascending
@@ -206,13 +205,13 @@ class Unliked:
         return items.index_copy_(0, replaced, self.sample_exactly(users[replaced], rng))
 
     def sample_exactly(self, users: Tensor, rng: torch.Generator) -> Tensor:
-        """Return the same as ``sample``, by a search for each draw.
+        """Return unliked items as ``sample`` does, but with a search for each draw.
 
         Let k_j be the j-th liked item of a user, from j = 0. It is preceded by k_j - j unliked
         items. So the r-th unliked item is r + |{j: k_j - j <= r}|, found by one binary search over
         the keys of all users.
         """
-        # For so large a range, the remainder is uniform up to one part in 2**40.
+        # With a range this large, the remainder is uniform up to one part in 2**40.
         r = torch.randint(2**62, users.shape, generator=rng, device="cpu")
         r %= self.count.index_select(0, users)
         keys = users * (self.n_items + 1) + r

@@ -1,12 +1,12 @@
-"""Sparse patterns and the two products on which all kernels rest; blocks that bound memory.
+"""Sparse patterns, the two products that the kernels use, and row blocks that bound memory.
 
 For a sparse matrix E (users x items) that is known only at some entries, the kernels need
 
 - the *sampled product*: p_u·q_i at these entries, and nowhere else;
 - the *sparse product*: E Q, which adds e_ui q_i to user u, and its counterpart E'P for the items.
 
-Both cost O(F) per entry, and neither holds users x items densely. They replace gathering a row of P
-and of Q for each entry and scattering the gradients back.
+Both cost O(F) per entry, and neither stores a dense users x items matrix. They replace gathering a
+row of P and of Q for each entry and scattering the gradients back.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ BLOCK = 2**22  # numbers that a block of rows may hold at a time
 
 
 def csr_tensor(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return a sparse CSR tensor of indices that are known to be valid."""
+    """Return a sparse CSR tensor without checking its indices."""
     return torch.sparse_csr_tensor(
         pointers, columns, values, shape, check_invariants=False, device=values.device
     )
@@ -33,7 +33,7 @@ def sampled_product(pattern: Tensor, X: Tensor, Y: Tensor) -> Tensor:
     Parameters
     ----------
     pattern : sparse CSR tensor, shape (R, C)
-        Only the positions of its n entries count.
+        Only the positions of its n entries matter.
     X, Y : tensors, shapes (R, F) and (C, F)
     """
     columns = pattern.col_indices()
@@ -131,7 +131,7 @@ class Entries:
         return sampled_product(self.matrix(P.new_zeros(len(self))), P, Q)
 
     def matrix(self, values: Tensor) -> Tensor:
-        """Return the sparse CSR tensor E, shape (R, C), with ``values`` (shape (n,)) here."""
+        """Return the sparse CSR tensor E, shape (R, C), with ``values``, shape (n,)."""
         return csr_tensor(self.row_pointers, self.columns, values, self.shape)
 
     def transposed(self, values: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def partition(matrix: sp.csr_matrix, parts: int, rng: torch.Generator) -> list[n
     Returns
     -------
     list of int64 arrays
-        For each part the places of its entries in ``matrix.data``, ascending. Sizes differ by at
+        For each part, the indices of its entries in ``matrix.data``, ascending. Sizes differ by at
         most 1.
     """
     part_of = torch.randperm(matrix.nnz, generator=rng, device="cpu").numpy() % parts

@@ -13,7 +13,7 @@ from mflib.sampling import TRAINING, generator
 from mflib.sparse import Entries, interactions, partition
 from mflib.training import Batch, epochs, row_rates
 
-BOUND = 1.0  # of a row's learning rate times its entries in a batch
+BOUND = 1.0  # upper limit of a row's learning rate times its entries in a batch
 
 
 def svd_step(
@@ -87,9 +87,10 @@ class SVD(FactorModel):
     mini-batch SGD (Funk 2006; Koren, Bell, Volinsky, "Matrix Factorization Techniques for
     Recommender Systems", IEEE Computer 2009).
 
-    With ``unobserved_weight`` w > 0, each of the n ratings is joined by an entry drawn uniformly
-    from all U x I, with target 0 and weight w U I / n. In expectation every entry then counts as a
-    zero of weight w. mu is 0, the ranking improves, the error grows.
+    With ``unobserved_weight`` w > 0, each batch also has one random entry for each of its ratings,
+    drawn uniformly from all U x I, with target 0 and weight w U I / n for n ratings in all. In
+    expectation every entry of the matrix then counts as a zero of weight w, and mu is 0. The
+    ranking improves, but the rating error grows.
 
     A stored 0 counts as unknown; shift a rating scale that includes 0.
 
@@ -100,7 +101,7 @@ class SVD(FactorModel):
     regularization : float
         lambda, the weight of the penalty.
     unobserved_weight : float
-        w, the weight of each of the U I entries as a zero.
+        w, the expected weight of each of the U I entries as a zero.
     decay : float
         The factor that multiplies the learning rate after each iteration.
     batches : int
@@ -162,7 +163,7 @@ class SVD(FactorModel):
 
 
 def with_zeros(batch: Batch, weight: float, rng: torch.Generator) -> Batch:
-    """Return a batch joined by as many entries drawn from the whole matrix, as weighted zeros."""
+    """Return a batch extended by as many random entries of the matrix, as weighted zeros."""
     known: Entries = batch["entries"]
     rows, columns = (
         torch.randint(size, (len(known),), generator=rng, device="cpu") for size in known.shape

@@ -12,9 +12,9 @@ How a batch flows through an SGD-trained model, for readers who want to write th
 The batches are fixed when training starts: a random partition of the interactions. Each epoch
 visits them in a new order.
 
-Torch's own threads wait actively for each other. If one of them loses its processor, the others
-spin, and a busy machine becomes ten to fifty times slower. All computation here therefore uses one
-torch thread per Python thread. Where more processors pay off, several Python threads are used:
+Torch's own threads busy-wait for each other. If one of them loses its processor, the others spin,
+and training on a busy machine becomes 10 to 50 times slower. All computation here therefore uses
+one torch thread per Python thread. Where more processors help, several Python threads are used;
 torch releases the interpreter lock while it computes.
 """
 
@@ -32,7 +32,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 Batch = dict[str, Any]  # arguments of a kernel, by name
-DIVERGED = 1000  # times the first loss; successful runs never exceeded 4 times
+DIVERGED = 1000  # multiple of the first loss; no successful run exceeded 4
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -64,7 +64,7 @@ def epochs(
     batches : sequence of dicts
         The fixed part of each batch.
     rng : torch.Generator
-        Advanced by the order of the batches and by the draws, in the order of the batches.
+        In each epoch, determines the order of the batches and then the draws of each batch.
     draw : callable, optional
         Returns a batch together with its random draws.
 
@@ -85,7 +85,7 @@ def epochs(
             loss = joined.sum(dtype=torch.float64).item() / len(joined)
             if iteration == 0:
                 first = losses[0].mean().item()
-            if loss > DIVERGED * (1 + first):  # float64 would survive many such iterations
+            if loss > DIVERGED * (1 + first):  # in float64 it would stay finite for many iterations
                 raise diverged(model, loss, iteration)
             yield loss
 
@@ -118,8 +118,8 @@ def row_rates(learning_rate: float, load: Tensor, bound: float) -> Tensor:
     ----------
     learning_rate : float
     load : floating-point tensor, shape (R,)
-        The number of entries of each row in the batch, or the sum of their weights if these exceed
-        1.
+        The number of entries of each row in the batch, or the sum of their weights, where weights
+        below 1 count as 1.
     bound : float
 
     Returns
@@ -175,8 +175,9 @@ def torch_settings(device: str | torch.device = "cpu") -> Iterator[None]:
 def worker_threads(count: int) -> ThreadPoolExecutor:
     """Return a pool of ``count`` threads, each limited to one torch thread from the start.
 
-    Without the initializer, a new thread starts with MKL's own number of threads until an operation
-    of torch asks for the setting. A matrix product does not ask, and rounds differently.
+    Without the initializer, a new thread uses MKL's default number of threads until some torch
+    operation applies torch's setting. A matrix product does not apply it, and then rounds
+    differently.
     """
     return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
@@ -198,7 +199,7 @@ def available_threads() -> int:
 
 
 def available_processors() -> int:
-    """Return the number of processors this process may use, by its affinity and cgroup quota."""
+    """Return the number of processors this process may use (affinity and cgroup quota)."""
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
     number = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, int(min(number, _cgroup_quota() + 0.5)))

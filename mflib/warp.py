@@ -14,7 +14,7 @@ from mflib.sampling import TRAINING, generator
 from mflib.sparse import interactions
 from mflib.training import Batch, epochs
 
-LIKES_PER_ROW = 32  # a step adds up the gradients of a row; with more likes it would diverge
+LIKES_PER_ROW = 32  # a step sums the gradients of a row; with more likes training would diverge
 WIDE = 20_000  # with more items than this, scoring only the drawn ones is faster than scoring all
 Scores = Callable[[Tensor, Tensor], Tensor]
 
@@ -175,7 +175,7 @@ def cut_into_rows(
     ----------
     likes : csr_matrix, shape (U, I)
     rng : torch.Generator
-        Draws the order of each user's likes.
+        Used to shuffle each user's likes.
     length : int
 
     Returns
@@ -189,7 +189,7 @@ def cut_into_rows(
     order = torch.randperm(likes.nnz, generator=rng, device="cpu")
     by_user = order[users[order].argsort(stable=True)]
     place = torch.arange(likes.nnz, device="cpu") - torch.from_numpy(likes.indptr)[users]
-    first = (place % length == 0).nonzero()[:, 0]  # like of each row
+    first = (place % length == 0).nonzero()[:, 0]  # the first like of each row
     entries = (likes.data, items[by_user].numpy(), np.append(first, likes.nnz))
     return users[first].numpy(), sp.csr_matrix(entries, (len(first), likes.shape[1]))
 
@@ -203,8 +203,8 @@ def harmonic_numbers(n: int) -> Tensor:
 class Blocks:
     """The batches of WARP: blocks of rows of likes, cut once before training.
 
-    A step adds up the gradients of all likes of a row. Two rows of the same user are therefore
-    never in the same block: the sum would be too long a step.
+    A step sums the gradients of all likes of a row. Two rows of the same user are never in the same
+    block, because the sum of their gradients would make the step too long.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ class Blocks:
     max_draws : int
         D, the number of candidates for each like.
     rng : torch.Generator
-        Draws how the likes are cut and grouped.
+        Used to cut the likes into rows and to group the rows.
     device : str
         Where ``draw`` puts the tensors.
 
@@ -234,7 +234,7 @@ class Blocks:
     ):
         self.likes, self.max_draws, self.device = likes, max_draws, device
         user_of, likes_by_row = cut_into_rows(likes, rng)
-        # Rows of one user, dealt out in turn, come into different blocks.
+        # Dealing the rows out in turn puts rows of the same user into different blocks.
         shuffled = torch.randperm(likes.shape[0], generator=rng, device="cpu").numpy()
         by_user = np.argsort(shuffled[user_of], kind="stable")
         count = max(-(-len(by_user) // size), int(np.bincount(user_of).max()))
@@ -259,11 +259,11 @@ class WARP(FactorModel):
     """Learn scores p_u·q_i that put liked items at the top of the list.
 
     Minimises the sum over the liked items of L(rank). The rank counts the items that are not liked
-    and score within ``margin`` of the liked one or above it; L(r) = 1 + 1/2 + ... + 1/r grows ever
-    more slowly. ``warp_step`` estimates the rank from at most ``max_draws`` draws. An iteration
-    visits all likes in random blocks of ``batch_size`` rows, each with up to 32 likes of one user
-    (Weston, Bengio, Usunier, "WSABIE: Scaling Up to Large Vocabulary Image Annotation", IJCAI
-    2011). Values above 0 are likes; all others are not.
+    and score within ``margin`` of the liked one or above it; L(r) = 1 + 1/2 + ... + 1/r, so
+    errors near the top of the list matter most. ``warp_step`` estimates the rank from at most
+    ``max_draws`` draws. An iteration visits all likes in random blocks of ``batch_size`` rows, each
+    with up to 32 likes of one user (Weston, Bengio, Usunier, "WSABIE: Scaling Up to Large
+    Vocabulary Image Annotation", IJCAI 2011). Values above 0 are likes; all others are not.
 
     Parameters
     ----------

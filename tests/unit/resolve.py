@@ -1,10 +1,11 @@
-"""Can the pins be installed on every promised system? Asks the registry; stored in resolved.json.
+"""Check that the pins can be installed on every supported system, and write resolved.json.
 
     pip install uv && python tests/unit/resolve.py
 
-uv resolves the pins as if it ran on another system, with wheels alone: markers, wheels and the
-Pythons that each pin needs are judged, nothing is installed. Where one does not resolve, its words
-are shown and nothing is stored. To be run after every change of the pins; a test says so.
+uv resolves the pins as if it ran on each system, using wheels only. It asks the package registry
+and checks markers, available wheels and supported Python versions; nothing is installed. If a
+resolution fails, its error is shown and nothing is written. Run this after every change of the
+pins; a unit test fails until then.
 """
 
 import datetime
@@ -21,13 +22,13 @@ HERE = Path(__file__).resolve().parent
 PINS = HERE.parents[1] / "requirements.txt"
 STORED = HERE / "resolved.json"
 PYTHONS = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
-PROMISED = {
+SUPPORTED = {
     "Linux on x86-64": "x86_64-manylinux_2_28",
     "Linux on ARM64": "aarch64-manylinux_2_28",
     "macOS 14 or newer on Apple silicon": "aarch64-apple-darwin",
     "64-bit Windows on x86-64": "x86_64-pc-windows-msvc",
 }
-NOT_PROMISED = {
+UNSUPPORTED = {
     "macOS on Intel": "x86_64-apple-darwin",
     "Windows on ARM": "aarch64-pc-windows-msvc",
     "Linux with musl": "x86_64-unknown-linux-musl",
@@ -35,7 +36,7 @@ NOT_PROMISED = {
 
 
 def pins() -> list[str]:
-    """The pins, in canonical letters, without their markers."""
+    """Return the pins with canonical names and without markers."""
     lines = PINS.read_text(encoding="utf-8").splitlines()
     return [canonical(line) for line in lines if line and not line.startswith("#")]
 
@@ -45,10 +46,10 @@ def canonical(line: str) -> str:
 
 
 def fingerprint() -> str:
-    """Of the list of pins, markers included; comments and ends of lines aside."""
+    """Return a SHA-256 of the pins and their markers, ignoring order, comments and line ends."""
     lines = PINS.read_text(encoding="utf-8").splitlines()
-    kept = sorted(line for line in lines if line and not line.startswith("#"))
-    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
+    pinned = sorted(line for line in lines if line and not line.startswith("#"))
+    return hashlib.sha256("\n".join(pinned).encode()).hexdigest()
 
 
 def resolve(platform: str, python: str) -> subprocess.CompletedProcess:
@@ -61,27 +62,27 @@ def resolve(platform: str, python: str) -> subprocess.CompletedProcess:
 
 def main() -> None:
     if shutil.which("uv") is None:
-        sys.exit("expected the program uv on the path: pip install uv")
-    pinned, found, beyond = set(pins()), {}, set()
-    for system, platform in PROMISED.items():
+        sys.exit("expected uv on the path, got none; run: pip install uv")
+    pinned, packages, unpinned = set(pins()), {}, set()
+    for system, platform in SUPPORTED.items():
         for python in PYTHONS:
             done = resolve(platform, python)
             if done.returncode:
                 sys.exit(f"{system}, Python {python}:\n{done.stderr}")
             lines = {canonical(line) for line in done.stdout.splitlines()}
-            found.setdefault(system, {})[python] = len(lines)
-            beyond |= {line.partition("==")[0] for line in lines - pinned}
+            packages.setdefault(system, {})[python] = len(lines)
+            unpinned |= {line.partition("==")[0] for line in lines - pinned}
             print(f"{system}, Python {python}: {len(lines)} packages")
     refused = {}
-    for system, platform in NOT_PROMISED.items():
+    for system, platform in UNSUPPORTED.items():
         done = resolve(platform, PYTHONS[1])
         why = re.search(r"Because (.*?)(?: and you require|, we can)", done.stderr, re.DOTALL)
         refused[system] = " ".join(why[1].split()) if done.returncode and why else "resolves"
         print(f"{system}: {refused[system]}")
     version = subprocess.run(["uv", "--version"], capture_output=True, text=True, check=True)
     how = f"{' '.join(version.stdout.split()[:2])}, {datetime.date.today()}"
-    stored = {"how": how, "pins": fingerprint(), "packages": found}
-    stored |= {"not pinned": sorted(beyond), "refused": refused}
+    stored = {"how": how, "pins": fingerprint(), "packages": packages}
+    stored |= {"not pinned": sorted(unpinned), "refused": refused}
     STORED.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
 

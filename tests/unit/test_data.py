@@ -35,7 +35,7 @@ MOVIES = [  # id, title, year, genres; nobody has rated the last movie
     (40, "None", "unknown", ["unknown"]),
     (100, '"X', "1999", ["War"]),
 ]
-HEADERS = {  # of the ratings and of the movies
+HEADERS = {  # header lines of the ratings file and of the movies file
     "ml-1m": ("", ""),
     "ml-100k": (
         "user_id:token\titem_id:token\trating:float\ttimestamp:float\n",
@@ -257,7 +257,7 @@ def test_load_ignores_times_of_dislikes(name, stars):
 
 
 @pytest.mark.parametrize("stars", [4, 5])
-def test_load_refuses_other_times_of_likes(name, stars):
+def test_load_refuses_modified_times_of_likes(name, stars):
     place(name, ratings_text(name, with_another_time(stars)))
     expected = hash_error(files_of(name)[0], SOURCES[name].ratings_sha256, 6)
     assert load_error(name).startswith(expected)
@@ -302,10 +302,12 @@ def test_load_reports_a_line_with_too_many_columns(name):
         ),
         pytest.param([(3, 30, 5, 9001), *RATINGS[1:]], id="another user"),
         pytest.param([(2, 20, 5, 9001), *RATINGS[1:]], id="another movie"),
-        pytest.param([(*row[:3], 1, row[3]) for row in RATINGS], id="a column in every line"),
+        pytest.param(
+            [(*row[:3], 1, row[3]) for row in RATINGS], id="an extra column in every line"
+        ),
     ],
 )
-def test_load_refuses_other_ratings(name, rows):
+def test_load_refuses_modified_ratings(name, rows):
     place(name, ratings_text(name, rows))
     expected = hash_error(files_of(name)[0], SOURCES[name].ratings_sha256, len(rows))
     assert load_error(name).startswith(expected)
@@ -355,19 +357,19 @@ def test_load_reports_a_missing_file(name, file):
         pytest.param([*MOVIES[:2], (30, "Alien 3", "1992", ["War"]), *MOVIES[3:]], id="genre"),
     ],
 )
-def test_load_refuses_other_movies(name, rows):
+def test_load_refuses_modified_movies(name, rows):
     place(name, movies=movies_text(name, rows))
     expected = hash_error(files_of(name)[1], SOURCES[name].movies_sha256, len(rows))
     assert load_error(name).startswith(expected)
 
 
-def test_load_refuses_latin_1_read_as_utf_8(small_sources):
+def test_load_refuses_latin_1_where_utf_8_is_expected(small_sources):
     place("ml-100k", encoding="latin-1")
     expected = f"{files_of('ml-100k')[1]}: expected text in utf-8, got: "
     assert load_error("ml-100k").startswith(expected)
 
 
-def test_load_refuses_utf_8_read_as_latin_1(small_sources):
+def test_load_refuses_utf_8_where_latin_1_is_expected(small_sources):
     place("ml-1m", encoding="utf-8")
     message = load_error("ml-1m")
     expected = hash_error(files_of("ml-1m")[1], SOURCES["ml-1m"].movies_sha256, 5)
@@ -379,7 +381,7 @@ def test_load_refuses_utf_8_read_as_latin_1(small_sources):
     ("dataset", "shape", "count"),
     [("ml-100k", (943, 1682), 100_000), ("ml-1m", (6040, 3706), 1_000_209)],
 )
-def test_published_data_set(dataset, shape, count):
+def test_published_data_sets_have_their_known_content(dataset, shape, count):
     if not (data_dir() / dataset).exists():
         pytest.skip(f"no {data_dir() / dataset}; run: python -m mflib.data {dataset}")
     data = load_movielens(dataset)
@@ -548,7 +550,7 @@ def test_obtain_keeps_a_damaged_data_set(name, tmp_path, monkeypatch):
     assert files_of(name)[0].read_text(encoding="utf-8") == text
 
 
-def test_obtain_twice_at_the_same_time(name, tmp_path, monkeypatch):
+def test_obtain_works_in_two_threads_at_once(name, tmp_path, monkeypatch):
     both = Barrier(2, timeout=30)
 
     def wait_for_the_other(content):
@@ -601,7 +603,7 @@ def test_obtain_refuses_a_damaged_archive(name, tmp_path, monkeypatch, change):
     assert list(data_dir().iterdir()) == []
 
 
-def test_obtain_refuses_an_archive_with_other_ratings(name, tmp_path, monkeypatch):
+def test_obtain_refuses_an_archive_with_modified_ratings(name, tmp_path, monkeypatch):
     serve(monkeypatch, tmp_path)
     monkeypatch.setitem(SOURCES, name, dataclasses.replace(SOURCES[name], ratings_sha256="0"))
     with pytest.raises(DataError, match="expected content hash 0, got 6 rows with"):

@@ -87,7 +87,7 @@ def tensors_in(value: object) -> list[Tensor]:
 
 
 def moved(func: Callable, args: tuple, kwargs: dict) -> Tensor:
-    """Return a tensor on the device that the arguments of ``to`` name, a copy if it is another."""
+    """Return the tensor on the device given to ``to``; a copy if the device changes."""
     device = CPU if func == Tensor.cpu else device_of(args[0])
     for value in (*args[1:], *kwargs.values()):
         if isinstance(value, str | torch.device):
@@ -121,11 +121,11 @@ def common_device(func: Callable, args: tuple, kwargs: dict) -> torch.device:
 
 @pytest.fixture(params=[None, GPU], ids=["default-cpu", "default-gpu"])
 def gpu(request, monkeypatch) -> Iterator[SimulatedGPU]:
-    """A mode in which "cuda" is available; the caller has turned on autocast for it."""
+    """Return a mode in which "cuda" is available; autocast for it is on."""
     mode, load = SimulatedGPU(), torch.load
     mode.default = request.param
 
-    class Pool(ThreadPoolExecutor):  # a mode holds for one thread
+    class Pool(ThreadPoolExecutor):  # a mode is active in one thread only
         def __init__(self, count, initializer, initargs):
             super().__init__(count, initializer=lambda: (initializer(*initargs), mode.__enter__()))
 
@@ -146,7 +146,7 @@ def test_simulated_gpu_raises_errors_where_cuda_does(gpu):
     with gpu:
         here, there = torch.ones(3, device="cpu"), torch.ones(3, device="cuda")
         ids = torch.tensor([0, 2], device="cpu")
-        assert (there * here.sum())[ids].device == GPU  # a scalar, and ids to index with
+        assert (there * here.sum())[ids].device == GPU  # CPU scalars and CPU indices are allowed
         assert there.cpu().numpy().sum() == 3
         assert torch.empty(1).device == (gpu.default or CPU)
         for forbidden in (
@@ -168,10 +168,10 @@ def test_simulated_gpu_raises_errors_where_cuda_does(gpu):
 
 
 def answers(model, train, test) -> dict[str, object]:
-    """Return what a fitted model computes, by name."""
+    """Return the results of all methods of a fitted model, by name."""
     users, some = np.arange(len(model.user_factors)), np.array([0, 4, 9])
     ids = torch.tensor([4, 9], device=model.item_factors.device)
-    found = {
+    results = {
         "loss": [step["loss"] for step in model.history],
         "factors": [W.cpu().numpy() for W in (model.user_factors, model.item_factors)],
         "scores": model.scores(users).cpu().numpy(),
@@ -184,14 +184,14 @@ def answers(model, train, test) -> dict[str, object]:
         "catalogue": list(catalogue(model, train).values()),
     }
     for metric in ("cosine", "l2"):
-        found[metric] = model.similar_items(ids, 4, items=some, metric=metric)
-        found[f"{metric}, users"] = model.similar_users(9, metric=metric)
+        results[metric] = model.similar_items(ids, 4, items=some, metric=metric)
+        results[f"{metric}, users"] = model.similar_users(9, metric=metric)
     if isinstance(model, ALS):
         rows = train.T.tocsr()[some]
-        found["new users"] = model.recommend(some, train[some], recalculate_user=True)
-        found["new items"] = model.similar_items(some, recalculate_item=True, item_users=rows)
-        found["explain"] = model.explain(9, train[9], itemid=4)
-    return found
+        results["new users"] = model.recommend(some, train[some], recalculate_user=True)
+        results["new items"] = model.similar_items(some, recalculate_item=True, item_users=rows)
+        results["explain"] = model.explain(9, train[9], itemid=4)
+    return results
 
 
 def assert_equal_answers(model, expected: dict[str, object], *data) -> None:
@@ -212,7 +212,7 @@ def test_model_on_gpu_equals_model_on_cpu(gpu, name, monkeypatch, tmp_path):
         monkeypatch.setattr(warp, "WIDE", 0)
     data = train, _ = train_test_split(random_ratings(30, 25, 0.3))
     if name.startswith("ALS"):
-        train.data -= 2.5  # some are dislikes
+        train.data -= 2.5  # some values become dislikes
     expected = answers(MODELS[name]().fit(train, show_progress=False), *data)
     with gpu:
         for device in (GPU, CPU):

@@ -33,7 +33,7 @@ needs_gloo = pytest.mark.skipif(
 
 @pytest.fixture
 def ratings() -> sp.csr_matrix:
-    """Return ratings of shape (203, 150); an eighth of the users have half of the entries."""
+    """Return ratings of shape (203, 150); 25 of the users have half of the entries."""
     dense = random_ratings(203, 150, 0.1).toarray()
     dense[20:45] = random_ratings(25, 150, 0.6).toarray()
     return sp.csr_matrix(dense)
@@ -64,8 +64,8 @@ def many_parts(monkeypatch):
 class Group:
     """Stand in for torch.distributed, with a thread for each process.
 
-    As with torch, receiving from a process that has ended raises RuntimeError. So does receiving
-    for a minute, because nothing will be sent then.
+    As in torch, receiving from a process that has ended raises RuntimeError. Waiting longer than a
+    minute raises it, too.
     """
 
     def __init__(self, processes: int) -> None:
@@ -187,7 +187,7 @@ def test_read_share_divides_the_rows_evenly(processes, use_cg, ratings, folder):
 @pytest.mark.parametrize("use_cg", [True, False])
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 7, 40])
 def test_read_share_uses_the_parts_of_a_single_process(processes, use_cg, ratings, folder):
-    """In other parts, the rounding of a row could differ."""
+    """With other parts, the rounding of a row could differ."""
     model = ALS(16, use_cg=use_cg)
     shares = [read_share(folder, model, process, processes) for process in range(processes)]
     for side, matrix in zip(SIDES, (ratings, ratings.T.tocsr()), strict=True):
@@ -220,7 +220,7 @@ def test_read_share_rejects_files_without_interactions(tmp_path):
         read_share(file, ALS(), 0, 1)
 
 
-def test_read_shards_follows_the_names_and_validates(tmp_path):
+def test_read_shards_reads_files_in_name_order_and_validates_them(tmp_path):
     for name, value in (("1", 3.0), ("0", 2.0)):
         duplicates = sp.coo_array(([value, value], ([0, 0], [1, 1])), (1, 2))
         sp.save_npz(tmp_path / f"{name}.npz", duplicates)
@@ -274,7 +274,7 @@ def test_fit_is_bit_identical_for_any_number_of_processes(
         checkpoint.unlink()
 
 
-def test_fit_takes_the_seed_of_process_0(ratings, folder, run, checkpoint):
+def test_fit_uses_the_seed_of_process_0(ratings, folder, run, checkpoint):
     models = run(2, lambda _: fit(ALS(8, iterations=1, random_state=None), folder, checkpoint))
     expected = ALS(8, iterations=1, random_state=models[0].seed).fit(ratings)
     for model in models:
@@ -318,10 +318,10 @@ def test_fit_resumes_from_a_checkpoint(extrapolation, processes, ratings, folder
     expected = ALS(8, iterations=4, extrapolation=extrapolation).fit(ratings)
     for model in models:
         assert_same(model, expected)
-    assert [(iteration, loss) for iteration, _, loss in steps] == [  # of process 0 alone
+    assert [(iteration, loss) for iteration, _, loss in steps] == [  # only process 0 appends
         (iteration, expected.history[iteration]["loss"]) for iteration in (2, 3)
     ]
-    # There is nothing left to do.
+    # All iterations are done, so resuming again changes nothing.
     for model in run(2, lambda rank: fit_4(rank, 4, resume=True)):
         assert_same(model, expected)
 
@@ -408,7 +408,7 @@ def test_fit_lets_the_callback_read_the_model(ratings, folder, run, checkpoint):
     assert len(factors) == 3
 
 
-def test_fit_holds_the_factors_once(folder, run, checkpoint):
+def test_fit_keeps_one_copy_of_the_factors(folder, run, checkpoint):
     counts = []
 
     def count(*_):
@@ -417,7 +417,7 @@ def test_fit_holds_the_factors_once(folder, run, checkpoint):
         counts.append((shapes.count((203, 11)), shapes.count((150, 11))))
 
     run(1, lambda _: fit(ALS(11, iterations=2), folder, checkpoint, callback=count))
-    assert counts == [(1, 2), (1, 2)]  # of the items, also their last change
+    assert counts == [(1, 2), (1, 2)]  # for the items, also their last change
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
@@ -492,7 +492,9 @@ def test_add_options_covers_every_parameter():
         (True, "missing/model", "in an existing folder"),
     ],
 )
-def test_main_explains_how_to_start_it(launched, file, message, tmp_path, monkeypatch, capsys):
+def test_main_explains_how_to_start_the_command(
+    launched, file, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(dist, "is_torchelastic_launched", lambda: launched)
     monkeypatch.setattr(sys, "argv", ["distributed", "likes.npz", str(tmp_path / file)])
     with pytest.raises(SystemExit, match="2"):

@@ -64,7 +64,7 @@ def test_pins_are_exact():
         assert "*" not in specifier.version
 
 
-def test_pins_contain_no_cuda():
+def test_pins_contain_no_cuda_packages():
     assert not [name for name in PINNED if name.startswith(("nvidia", "cuda", "triton"))]
 
 
@@ -76,7 +76,7 @@ def test_installed_versions_are_the_pinned_ones():
 
 
 def test_pins_include_all_dependencies():
-    """Except for extras and the packages of torch's CUDA build."""
+    """Extras and the packages of torch's CUDA build need no pin."""
     for name in INSTALLED:
         for line in metadata.requires(name) or []:
             needed = Requirement(line)
@@ -124,7 +124,7 @@ def test_models_can_be_imported_without_the_notebook_extra():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_conda_entry_only_refers_to_the_pins():
+def test_environment_yml_only_refers_to_the_pins():
     lines = [
         line.strip() for line in (ROOT / "environment.yml").read_text(encoding="utf-8").splitlines()
     ]
@@ -138,7 +138,7 @@ def test_conda_entry_only_refers_to_the_pins():
 
 
 def test_pins_resolve_on_all_systems_of_the_readme():
-    """The stored resolution by uv is that of the current pins."""
+    """uv must have resolved the current pins; resolved.json stores the result."""
     stored = json.loads(resolve.STORED.read_text(encoding="utf-8"))
     assert stored["pins"] == resolve.fingerprint(), "run: python tests/unit/resolve.py"
     assert list(stored["packages"]) == list(suite.PLATFORMS.values())
@@ -160,7 +160,7 @@ def test_pins_resolve_on_all_systems_of_the_readme():
 
 
 def test_text_files_are_opened_with_an_encoding():
-    """The default differs on Windows, and in a container without a locale."""
+    """The default encoding differs on Windows, and in a container without a locale."""
     found = [
         f"{file.relative_to(ROOT)}, line {call.lineno}"
         for folder in ("mflib", "tests")

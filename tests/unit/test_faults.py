@@ -52,7 +52,7 @@ def assert_same_training(model, expected):
 
 @contextmanager
 def raising(monkeypatch, kernel, error, call):
-    """Make a kernel raise at its ``call``-th call, after it has done its work."""
+    """Make a kernel raise at its ``call``-th call, after it has updated the factors."""
     module, _, name = kernel.rpartition(".")
     original, calls = getattr(__import__(module, fromlist=[name]), name), []
 
@@ -139,7 +139,7 @@ def test_an_interrupt_before_training_leaves_the_model_unchanged(ratings, name, 
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, SystemExit])
 @pytest.mark.parametrize("name", TRAINED)
 def test_other_errors_leave_the_model_unchanged(ratings, name, error, where, monkeypatch):
-    """Also after several finished iterations."""
+    """This also holds after several finished iterations."""
 
     def fail(iteration, seconds, loss):
         if where == "callback" and iteration == 2:
@@ -153,8 +153,8 @@ def test_other_errors_leave_the_model_unchanged(ratings, name, error, where, mon
     assert_unchanged(model, before)
 
 
-def test_an_interrupted_model_does_not_share_its_history_with_the_callback(ratings):
-    """The kept factors are copies: what the callback changes afterwards does not reach them."""
+def test_an_interrupted_model_shares_no_state_with_the_callback(ratings):
+    """The callback cannot change the kept factors, because they are copies."""
     kept = []
 
     def spoil(iteration, seconds, loss):
@@ -183,7 +183,7 @@ def test_a_callback_that_returns_true_stops_training(ratings, name, true):
 
 @pytest.mark.parametrize("result", [1, 1.0, -3, [1], "stop", np.ones(1), np.False_, False, None])
 def test_a_callback_that_returns_anything_else_does_not_stop_training(ratings, result):
-    """As ``lambda i, s, loss: losses.append(loss) or loss`` does by accident."""
+    """``lambda i, s, loss: losses.append(loss) or loss`` returns a number by accident."""
     model = SVD(4, iterations=3).fit(ratings, callback=lambda *_: result)
     assert len(model.history) == 3
 
@@ -220,7 +220,7 @@ def test_a_second_fit_in_the_callback_is_refused(any_model, ratings):
     assert_same_training(model, any_model().fit(ratings))
 
 
-def test_fits_of_different_models_do_not_exclude_each_other(ratings):
+def test_different_models_can_be_fitted_at_the_same_time(ratings):
     inner = []
     model = SVD(4, iterations=2)
     model.fit(ratings, callback=lambda *_: inner.append(ALS(3).fit(ratings)))
@@ -246,7 +246,7 @@ def test_a_model_can_be_fitted_again_after_a_failed_fit(any_model, ratings, erro
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["SVD", "SVD-zeros", "BPR", "WARP"])
-def test_divergence_advises_to_lower_the_learning_rate(ratings, name, dtype):
+def test_divergence_message_suggests_a_lower_learning_rate(ratings, name, dtype):
     """In float64 the factors may still be finite when the loss is 10**85."""
     model = ALL[name](iterations=2, dtype=dtype).fit(ratings)
     model.learning_rate, model.init_std, model.iterations = 1e6, 1e4, 30
@@ -265,7 +265,7 @@ def test_divergence_advises_to_lower_the_learning_rate(ratings, name, dtype):
         (WARP, "regularization"),
     ],
 )
-def test_divergence_by_a_large_penalty_does_not_advise_to_raise_it(ratings, model, penalty):
+def test_divergence_message_does_not_suggest_a_larger_penalty(ratings, model, penalty):
     with pytest.raises(FloatingPointError, match="a large regularization needs a lower one") as e:
         model(4, **{penalty: 1e4}).fit(ratings)
     assert "raise" not in str(e.value)
@@ -275,13 +275,13 @@ def test_divergence_by_a_large_penalty_does_not_advise_to_raise_it(ratings, mode
     "options",
     [{"extrapolation": 3.0, "iterations": 200}, {"alpha": 1e30}, {"regularization": 1e38}],
 )
-def test_divergence_of_als_names_every_possible_cause(ratings, options):
+def test_divergence_message_of_als_names_every_possible_cause(ratings, options):
     message = "lower alpha, the extrapolation or the regularization"
     with pytest.raises(FloatingPointError, match=message):
         ALS(4, **options).fit(ratings)
 
 
-def test_singular_systems_of_als_advise_to_raise_the_regularization(ratings):
+def test_singular_system_message_suggests_a_larger_regularization(ratings):
     message = "expected systems of full rank, got a singular one; raise the regularization"
     with pytest.raises(FloatingPointError, match=message):
         ALS(40, regularization=0.0, use_cg=False).fit(ratings)
@@ -341,7 +341,7 @@ MODES = {
 def results_of(model, likes, train, test):
     """Return what every method of a fitted model returns, as a flat list of arrays."""
     users = np.arange(likes.shape[0])
-    found = [
+    results = [
         *model.recommend(users, likes),
         *model.recommend(3, likes[3], filter_items=[4], items=[2, 4, 5, 9, 11]),
         *model.similar_items(np.arange(likes.shape[1])),
@@ -353,11 +353,11 @@ def results_of(model, likes, train, test):
     ]
     if isinstance(model, ALS):
         columns = sp.csr_matrix(likes.T)
-        found += model.recommend(users, likes, recalculate_user=True)
-        found += model.similar_items([1, 2], recalculate_item=True, item_users=columns[[1, 2]])
+        results += model.recommend(users, likes, recalculate_user=True)
+        results += model.similar_items([1, 2], recalculate_item=True, item_users=columns[[1, 2]])
         score, contributions = model.explain(3, likes[3], 5)
-        found += [np.array([score]), np.array(contributions)]
-    return found
+        results += [np.array([score]), np.array(contributions)]
+    return results
 
 
 def assert_equal_bits(got, expected):
@@ -367,8 +367,8 @@ def assert_equal_bits(got, expected):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_settings_of_torch_change_no_bit_of_training(any_model, mode, monkeypatch):
-    """Also in the worker threads of ALS."""
+def test_torch_settings_do_not_change_training(any_model, mode, monkeypatch):
+    """This includes training in the worker threads of ALS."""
     monkeypatch.setattr("mflib.model.available_threads", lambda: 3)
     likes = random_ratings(60, 40, 0.2)
     expected = any_model().fit(likes)
@@ -385,7 +385,7 @@ def test_settings_of_torch_change_no_bit_of_training(any_model, mode, monkeypatc
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_settings_of_torch_change_no_bit_of_results(any_model, mode):
+def test_torch_settings_do_not_change_results(any_model, mode):
     likes = random_ratings(60, 40, 0.2)
     train, test = train_test_split(likes)
     model = any_model().fit(likes)
@@ -396,7 +396,7 @@ def test_settings_of_torch_change_no_bit_of_results(any_model, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_settings_of_torch_do_not_matter_to_save_and_load(any_model, ratings, mode, tmp_path):
+def test_torch_settings_do_not_affect_save_and_load(any_model, ratings, mode, tmp_path):
     expected = any_model().fit(ratings)
     with MODES[mode]():
         model = any_model().fit(ratings)
@@ -407,8 +407,8 @@ def test_settings_of_torch_do_not_matter_to_save_and_load(any_model, ratings, mo
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_settings_of_torch_do_not_matter_to_an_interrupted_fit(any_model, ratings, mode):
-    """The factors that are kept are plain tensors, as after a whole fit."""
+def test_torch_settings_do_not_affect_an_interrupted_fit(any_model, ratings, mode):
+    """The kept factors are ordinary tensors, as after a complete fit."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -440,7 +440,7 @@ def test_callbacks_run_with_the_settings_of_the_caller(ratings, mode):
 
 
 @pytest.mark.parametrize("device", ["meta", "cuda:99", "xpu"])
-def test_results_do_not_depend_on_the_attribute_device(any_model, device):
+def test_results_do_not_depend_on_the_device_attribute(any_model, device):
     """The factors stay where they are until the next fit."""
     likes = random_ratings(60, 40, 0.2)
     train, test = train_test_split(likes)
@@ -455,7 +455,7 @@ def test_results_do_not_depend_on_the_attribute_device(any_model, device):
 
 @pytest.mark.parametrize("device", ["meta", torch.device("meta"), "meta:0"])
 @pytest.mark.parametrize("model", [ALS, BPR, SVD, WARP])
-def test_the_meta_device_is_refused_by_name(model, device):
+def test_the_meta_device_is_refused(model, device):
     with pytest.raises(
         ValueError, match=r"for device, got .*meta.*: tensors on 'meta' hold no data"
     ):
@@ -463,7 +463,7 @@ def test_the_meta_device_is_refused_by_name(model, device):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is available")
-def test_a_gpu_that_is_not_there_is_refused_by_name():
+def test_an_unavailable_gpu_is_refused():
     with pytest.raises(ValueError, match="for device, got 'cuda'"):
         ALS(device="cuda")
 
@@ -474,7 +474,7 @@ def test_a_gpu_that_is_not_there_is_refused_by_name():
 @pytest.mark.parametrize("value", [1e-50, 5e-324, 1e39, 1.7e308])
 @pytest.mark.parametrize("name", ["BPR", "WARP", "Popularity"])
 def test_any_value_above_zero_is_a_like(ratings, name, value):
-    """In float32 it would be 0 or infinity."""
+    """In float32 the value would be 0 or infinity."""
     likes = (ratings > 0).astype(np.float64)
     extreme = likes * value
     assert (extreme.data == value).all()
@@ -503,7 +503,7 @@ def test_values_that_float32_cannot_hold_are_refused_when_folding_in(ratings):
 
 
 @pytest.mark.parametrize("name", ["ALS", "SVD", "SVD-zeros"])
-def test_tiny_values_are_learned_from_in_float64(ratings, name):
+def test_float64_models_learn_from_tiny_values(ratings, name):
     tiny = ratings.copy()
     tiny.data[5] = 1e-50
     model = ALL[name](iterations=2, dtype=torch.float64).fit(tiny)
@@ -512,7 +512,7 @@ def test_tiny_values_are_learned_from_in_float64(ratings, name):
 
 @pytest.mark.parametrize("value", [10**400, -(10**400)])
 @pytest.mark.parametrize("name", ["alpha", "regularization", "init_std", "factors", "iterations"])
-def test_integers_beyond_floats_are_refused(name, value):
+def test_integers_too_large_for_floats_are_refused(name, value):
     with pytest.raises(ValueError, match=f"for {name}, got -?10"):
         ALS(**{name: value})
 

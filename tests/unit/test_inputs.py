@@ -68,14 +68,14 @@ def test_as_csr_chooses_a_type_that_holds_every_value(dtype, expected):
 
 
 @pytest.mark.parametrize("value", [0.1, 2**24 + 1, -(2**31)])
-def test_as_csr_keeps_all_digits(value):
+def test_as_csr_keeps_full_precision(value):
     assert as_csr(sp.csr_matrix(np.array([[value]]))).data.tolist() == [value]
 
 
 def test_as_csr_drops_zeros():
     matrix = sp.csr_matrix((np.array([0.0, 1, -1, 5]), [0, 1, 1, 2], [0, 4]), (1, 3))
     got = as_csr(matrix)
-    assert got.nnz == 1, "stored zeros and sums of zero are no entries"
+    assert got.nnz == 1, "stored zeros and sums of zero are not entries"
     assert got.toarray().tolist() == [[0, 0, 5]]
 
 
@@ -100,7 +100,7 @@ def test_as_csr_sorts_the_columns():
     assert matrix.indices.tolist() == [2, 0, 1], "the input must not be changed"
 
 
-def test_as_csr_treats_a_row_of_a_sparse_array_as_a_row():
+def test_as_csr_accepts_a_row_of_a_sparse_array():
     array = sp.csr_array(np.array([[1.0, 0, 2], [0, 3, 0]]))
     assert as_csr(array[0]).toarray().tolist() == [[1, 0, 2]]
 
@@ -118,7 +118,7 @@ def test_as_csr_treats_a_row_of_a_sparse_array_as_a_row():
         (sp.csr_matrix(np.array([[1.0, -np.inf]], np.float32)), ValueError, "NaN or infinity"),
     ],
 )
-def test_as_csr_refuses_other_matrices(bad, error, message):
+def test_as_csr_refuses_invalid_matrices(bad, error, message):
     with pytest.raises(error, match=message):
         as_csr(bad)
 
@@ -133,7 +133,7 @@ def test_as_csr_refuses_indices_outside_the_shape(shift, form):
         as_csr(bad)
 
 
-def test_likes_of_are_the_values_above_zero():
+def test_likes_of_returns_the_values_above_zero():
     likes = likes_of(sp.csr_matrix(np.array([[1.0, -1, 0], [0.5, 0, 0]])))
     assert likes.toarray().tolist() == [[True, False, False], [True, False, False]]
     assert likes.nnz == 2, "dislikes must not be stored"
@@ -142,7 +142,7 @@ def test_likes_of_are_the_values_above_zero():
 
 
 def test_transposed_hint_is_given_only_where_the_matrix_looks_transposed():
-    hint = "; it looks transposed: rows are users and columns are items, also in fit"
+    hint = "; it looks transposed: rows must be users and columns must be items, also in fit"
     assert transposed_hint((25, 30), (30, 25), (30, 25)) == hint
     assert transposed_hint((1, 30), (1, 25), (30, 25)) == hint
     assert transposed_hint((5, 25), (30, 25), (30, 25)) == ""
@@ -209,12 +209,12 @@ def test_as_ids_accepts_integers_of_any_type(ids):
         (torch.tensor([1.5]), TypeError, "got float32"),
     ],
 )
-def test_as_ids_refuses_other_ids(ids, error, message):
+def test_as_ids_refuses_invalid_ids(ids, error, message):
     with pytest.raises(error, match=message):
         as_ids(ids, "item", 4)
 
 
-def test_as_ids_accepts_no_ids_and_an_unknown_count():
+def test_as_ids_accepts_an_empty_list_and_an_unknown_count():
     assert as_ids([], "item", 4).tolist() == []
     assert as_ids([], "item", 4).dtype == np.int64
     assert as_ids([10**9, -1], "item").tolist() == [10**9, -1]
@@ -233,14 +233,14 @@ NOT_NUMBERS = ["3", b"3", "", True, np.True_, None, 1j, [3, 4], float("nan"), np
 
 @pytest.mark.parametrize("number", [positive_int, positive_float, nonnegative_float, share])
 @pytest.mark.parametrize("value", NOT_NUMBERS)
-def test_numbers_refuse_other_types(number, value):
+def test_number_checks_refuse_other_types(number, value):
     with pytest.raises(ValueError, match=r"expected .* number .* for alpha, got "):
         number("alpha", value)
 
 
 @pytest.mark.parametrize("number", [positive_int, positive_float, nonnegative_float, share])
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), -1, 10**400, -(10**400)])
-def test_numbers_refuse_negative_and_infinite_values(number, value):
+def test_number_checks_refuse_negative_and_infinite_values(number, value):
     """10**400 overflows a float, which must not surface as an OverflowError."""
     with pytest.raises(ValueError, match=r"expected .* number .* for alpha, got "):
         number("alpha", value)
@@ -268,13 +268,13 @@ def test_positive_int_refuses_zero_and_fractions(value):
 
 @pytest.mark.parametrize("number", [positive_float, nonnegative_float])
 @pytest.mark.parametrize("value", [3, np.float32(3), np.int8(3), torch.tensor(3.0)])
-def test_floats_become_plain_floats(number, value):
+def test_float_checks_return_plain_floats(number, value):
     got = number("alpha", value)
     assert got == 3
     assert type(got) is float
 
 
-def test_floats_differ_in_whether_they_accept_zero():
+def test_only_nonnegative_float_accepts_zero():
     assert nonnegative_float("alpha", 0) == 0
     assert nonnegative_float("alpha", 5e-324) == positive_float("alpha", 5e-324) == 5e-324
     with pytest.raises(ValueError, match="expected a finite number > 0 for alpha, got 0"):
@@ -282,7 +282,7 @@ def test_floats_differ_in_whether_they_accept_zero():
 
 
 @pytest.mark.parametrize("value", [0, 1, 1.5, 80])
-def test_share_refuses_values_outside_its_open_interval(value):
+def test_share_refuses_values_outside_the_open_interval(value):
     with pytest.raises(ValueError, match="a number between 0 and 1 for alpha, got"):
         share("alpha", value)
     assert share("alpha", np.float64(0.25)) == 0.25
@@ -333,7 +333,7 @@ def test_available_device_refuses_devices_that_do_not_exist(device):
     message = "expected an available device, such as 'cpu' or 'cuda', for device, got"
     with pytest.raises(ValueError, match=message) as caught:
         available_device("device", device)
-    assert "\n" not in str(caught.value), "the messages of torch have many lines"
+    assert "\n" not in str(caught.value), "the message must have one line; those of torch have many"
 
 
 @pytest.mark.parametrize("device", ["meta", torch.device("meta")])
@@ -342,8 +342,8 @@ def test_available_device_refuses_the_meta_device(device):
         available_device("device", device)
 
 
-def test_seed_or_generator_keeps_generators_for_later():
-    """A seed that was drawn now would be the same in every fit."""
+def test_seed_or_generator_returns_generators_unchanged():
+    """A seed drawn in the constructor would be the same in every fit."""
     for value in (None, np.random.default_rng(1), np.random.RandomState(1)):
         assert seed_or_generator("random_state", value) is value
     assert type(seed_or_generator("random_state", np.int32(5))) is int

@@ -74,7 +74,7 @@ def assert_bounded(rates, learning_rate, rows):
 
 @pytest.fixture
 def svd_case(draw, ids):
-    """Factors and biases, mu, and a batch; the last user and the last item have no entries."""
+    """Return parameters, mu and a batch; the last user and the last item have no entries."""
     params = (draw(N_USERS, F), draw(N_ITEMS, F), draw(N_USERS), draw(N_ITEMS))
     entries = Entries.at(ids(N_USERS - 1), ids(N_ITEMS - 1), (N_USERS, N_ITEMS))
     pairs = set(zip(entries.rows.tolist(), entries.columns.tolist(), strict=True))
@@ -232,7 +232,7 @@ REG_U, REG_I = 0.2, 0.07
 
 @pytest.fixture
 def bpr_case(draw, ids):
-    """Factors and biases, and a batch; the last user and the last item have no triples."""
+    """Return parameters and a batch; the last user and the last item have no triples."""
     likes = Entries.at(ids(N_USERS - 1), ids(N_ITEMS - 1), (N_USERS, N_ITEMS))
     negatives = ids(N_ITEMS - 1)
     triples = list(
@@ -293,7 +293,7 @@ def test_bpr_step_descends_the_stated_objective(bpr_case):
 
 @pytest.mark.parametrize("draws", [1, 2, 5])
 def test_hardest_equals_an_explicit_search(draw, ids, draws):
-    """Factors and biases are rounded so that scores tie; the first of them must be returned."""
+    """Parameters are rounded so that scores tie; the first tied candidate must be returned."""
     n_users, n_items = 20, 30
     P, Q, b = (draw(*shape).round() for shape in ((n_users, 2), (n_items, 2), (n_items,)))
     likes = Entries.at(ids(n_users), ids(n_items), (n_users, n_items))
@@ -308,7 +308,7 @@ def test_hardest_equals_an_explicit_search(draw, ids, draws):
 
 
 def test_bpr_visits_each_like_once_per_iteration_with_unliked_candidates(ratings, monkeypatch):
-    """User 5 of the ratings likes everything but one item; here they like that one, too."""
+    """User 5, who likes all items but one in ``ratings``, likes all items here."""
     dense = ratings.toarray()
     dense[5] = 1
     batches = []
@@ -321,7 +321,7 @@ def test_bpr_visits_each_like_once_per_iteration_with_unliked_candidates(ratings
     BPR(3, iterations=2, batches=4, draws=5).fit(sp.csr_matrix(dense))
     liked = dense > 0
     trainable = liked.copy()
-    trainable[5] = False  # without an unliked item there is no pair
+    trainable[5] = False  # a user without unliked items has no pairs
     for epoch in (batches[:4], batches[4:]):
         rows, columns, candidates = (torch.cat(parts) for parts in zip(*epoch, strict=True))
         visits = np.zeros(dense.shape)
@@ -334,7 +334,7 @@ def test_bpr_visits_each_like_once_per_iteration_with_unliked_candidates(ratings
     assert not torch.equal(first, second), "each iteration draws new candidates"
 
 
-def test_bpr_step_is_given_the_hardest_candidate(ratings, monkeypatch):
+def test_bpr_step_receives_the_hardest_candidate(ratings, monkeypatch):
     """The parameter ``draws`` and both penalties must reach the kernel."""
     calls = []
 
@@ -353,7 +353,7 @@ def test_bpr_step_is_given_the_hardest_candidate(ratings, monkeypatch):
         assert penalties == [0.3, 0.4]
         seen.append(negatives)
     assert len(seen[0]) == len(seen[1]) == ratings.nnz
-    assert not torch.equal(*seen), "the last of three draws is not the only draw"
+    assert not torch.equal(*seen), "the number of draws must reach the sampler"
 
 
 @pytest.mark.parametrize("draws", [1, 4])
@@ -368,7 +368,7 @@ def test_bpr_fits_a_matrix_smaller_than_its_candidates(draws):
 
 @pytest.fixture
 def warp_case(draw, ids):
-    """Four rows of users, one user twice; each row has some positives with fifteen draws each."""
+    """Return factors and a block of four rows, two of one user, with 15 draws per positive."""
     users = torch.tensor([5, 0, 3, 0])
     liked = [[0, 4, 8], [2, 4], [1, 2, 3, 5, 6], [2, 4]]
     known = torch.tensor([row * N_ITEMS + i for row, items in enumerate(liked) for i in items])
@@ -420,7 +420,7 @@ def test_warp_step_equals_the_textbook_loop(warp_case, margin, wide, monkeypatch
         params, users, liked, *batch[1:], weights, margin
     )
     assert max(expected_draws) > 0
-    assert margin > 0 or 0 in expected_draws, "the case needs a positive without violation, too"
+    assert margin > 0 or 0 in expected_draws, "the case also needs a positive without a violation"
     assert needed.tolist() == expected_draws
     assert_equal(got, expected)
     assert_equal([losses], [torch.tensor(expected_losses, dtype=torch.float64)])
@@ -448,7 +448,7 @@ def test_warp_step_descends_the_stated_objective(warp_case):
 
 @pytest.mark.parametrize("wide", [0, 1000])
 def test_scorer_equals_the_dense_product_without_known_items(warp_case, wide, monkeypatch):
-    """All rows and items are scored, including those behind the last like of the last row."""
+    """All rows and items are scored, including those after the last like of the last row."""
     monkeypatch.setattr("mflib.warp.WIDE", wide)
     (P, Q), users, liked, (known, *_), _ = warp_case
     rows = torch.arange(len(users)).repeat_interleave(N_ITEMS)
@@ -471,8 +471,8 @@ def test_warp_fit_does_not_depend_on_how_items_are_scored(monkeypatch):
     assert torch.allclose(wide.item_factors, narrow.item_factors, rtol=1e-9, atol=1e-12)
 
 
-def test_warp_batches_visit_each_like_once_and_know_all_likes(monkeypatch):
-    """Users have more likes than a row holds, so a row alone does not know all of them."""
+def test_warp_batches_visit_each_like_once_and_contain_all_known_likes(monkeypatch):
+    """Users have more likes than fit in a row, but ``known`` must hold all of them."""
     likes = sp.csr_matrix(random_ratings(12, 70, 0.8))
     assert (likes.getnnz(1) > 32).all()
     batches = []
@@ -564,7 +564,7 @@ def penalties(R):
 
 
 def dense_objective(X, Y, R):
-    """Return the objective of ALS over all entries, as written."""
+    """Return the objective of ALS, computed directly over all entries."""
     C, p, (reg_u, reg_i) = 1 + 0.7 * np.abs(R), (R > 0).astype(float), penalties(R)
     return (C * (p - X @ Y.T) ** 2).sum() + (reg_u * X**2).sum() + (reg_i * Y**2).sum()
 
@@ -633,7 +633,7 @@ def test_als_fold_in_solves_the_normal_equations(signed):
 
 
 def conjugate_gradient_loop(X, Y, R, reg, steps):
-    """Return X after some steps of the textbook algorithm, one row at a time."""
+    """Return X after ``steps`` steps of the textbook algorithm, one row at a time."""
     X = X.copy()
     for x, r_u, reg_u in zip(X, R, reg, strict=True):
         C = np.diag(1 + 0.7 * np.abs(r_u))
@@ -650,7 +650,7 @@ def conjugate_gradient_loop(X, Y, R, reg, steps):
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_conjugate_gradient_equals_the_textbook_loop(signed, steps):
-    """An iteration takes the steps for each user, then for each item, from the current factors."""
+    """An iteration updates each user, then each item, starting from the current factors."""
     _, X, Y = fitted(signed, cg_steps=steps)
     X0, Y0 = initial_factors(signed)
     reg_u, reg_i = penalties(signed)
@@ -668,8 +668,8 @@ def test_conjugate_gradient_with_f_steps_is_exact(signed):
     assert not np.allclose(fitted(signed, use_cg=True, cg_steps=2)[1], exact[1], atol=1e-3)
 
 
-def test_conjugate_gradient_leaves_a_solved_row(signed):
-    """Without a residual, the step lengths must not become 0 / 0."""
+def test_conjugate_gradient_leaves_a_solved_row_unchanged(signed):
+    """If the residual is zero, the step length must not become 0 / 0."""
     blocks = weighted_entries(sp.csr_matrix(signed), 0.7, torch.float64)
     penalty = torch.ones(40, 1, dtype=torch.float64)
     Y = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 5)))
@@ -707,7 +707,7 @@ def test_als_extrapolation_equals_the_textbook_loop(signed):
 @pytest.mark.parametrize("use_cg", [True, False])
 @pytest.mark.parametrize("width", [1, 7, 29])
 def test_als_does_not_depend_on_the_size_of_blocks(signed, monkeypatch, use_cg, width):
-    """Blocks of columns, the last of them smaller, and blocks of a few systems."""
+    """The last block of columns is smaller, and each block of rows has few systems."""
     whole = fitted(signed, use_cg=use_cg)
     monkeypatch.setattr("mflib.als.WIDTH", width)
     monkeypatch.setattr("mflib.sparse.BLOCK", 11 * 5**2)
@@ -738,7 +738,7 @@ def test_cholesky_holds_a_bounded_number_of_systems(signed, monkeypatch):
     assert max(held) <= 11
 
 
-def test_weighted_entries_are_the_confidences(signed, monkeypatch):
+def test_weighted_entries_hold_the_confidences(signed, monkeypatch):
     """Each block holds c - 1 = alpha |r| and c p of its stored entries."""
     monkeypatch.setattr("mflib.als.WIDTH", 7)
     blocks = weighted_entries(sp.csr_matrix(signed), alpha=0.7, dtype=torch.float64)

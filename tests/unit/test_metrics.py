@@ -1,4 +1,4 @@
-"""Metrics compared with loops over one user and one item at a time; examples by hand."""
+"""Metrics compared with loops over users and items, and with worked examples."""
 
 import numpy as np
 import pandas as pd
@@ -111,13 +111,13 @@ def test_ranking_metrics_refuse_a_test_part_without_likes(ratings):
 
 
 @pytest.mark.parametrize("N", [0, 2.5, "3"])
-def test_ranking_metrics_refuse_other_lengths(ratings, N):
+def test_ranking_metrics_refuse_invalid_lengths(ratings, N):
     train, test = train_test_split(ratings)
     with pytest.raises(ValueError, match="expected a whole number >= 1 for N, got"):
         ranking_metrics(ALL["ALS"](iterations=1).fit(train), train, test, N=N)
 
 
-def test_ranking_metrics_refuse_other_shapes(ratings):
+def test_ranking_metrics_refuse_matrices_of_another_shape(ratings):
     model = ALL["ALS"]().fit(ratings)
     with pytest.raises(ValueError, match=r"train of the model's shape \(30, 25\), got \(5, 25\)$"):
         ranking_metrics(model, ratings[:5], ratings[:5])
@@ -184,13 +184,13 @@ def test_bootstrap_interval_of_constant_values_is_a_point():
 
 
 @pytest.mark.parametrize("values", [[], [1.0, np.nan], [[1.0, 2.0]], 0.5])
-def test_bootstrap_interval_refuses_other_values(values):
+def test_bootstrap_interval_refuses_invalid_values(values):
     with pytest.raises(ValueError, match="a 1-D array with one value per user, got shape"):
         bootstrap_interval(values)
 
 
 @pytest.mark.parametrize("confidence", [95, 0, 1, "0.9"])
-def test_bootstrap_interval_refuses_other_confidences(confidence):
+def test_bootstrap_interval_refuses_invalid_confidences(confidence):
     with pytest.raises(ValueError, match="a number between 0 and 1 for confidence, got"):
         bootstrap_interval([1.0], confidence=confidence)
 
@@ -213,12 +213,12 @@ def test_catalogue_ignores_padding():
     assert catalogue(Fixed(SCORES), TRAIN, N=4) == expected
 
 
-def test_catalogue_refuses_users_who_know_everything():
+def test_catalogue_refuses_users_who_know_all_items():
     with pytest.raises(ValueError, match="got nothing to recommend"):
         catalogue(Fixed(SCORES), sp.csr_matrix(np.ones((3, 4))), N=1)
 
 
-def test_catalogue_refuses_other_shapes():
+def test_catalogue_refuses_a_matrix_of_another_shape():
     with pytest.raises(ValueError, match=r"train of the model's shape \(3, 4\), got \(2, 4\)"):
         catalogue(Fixed(SCORES), TRAIN[:2], N=1)
 
@@ -235,7 +235,7 @@ SERIES = {  # title: series, or "" for none
     "Godfather: Part II, The (1974)": "Godfather",
     "Toy Story (1995)": "Toy Story",
     "Toy Story 2 (1999)": "Toy Story",
-    "Sabrina (1954)": "",  # a remake, no series
+    "Sabrina (1954)": "",  # a remake is not a series
     "Sabrina (1995)": "",
     "Ocean's 11 (1960)": "",
     "Heat (1995)": "",
@@ -264,21 +264,21 @@ def movies():
 
 @pytest.fixture
 def model():
-    """Of the first four movies, 0 and 1 are nearest neighbours, and 2 and 3; by l2, 0 and 2 are."""
+    """Return a model in which each movie's nearest neighbour differs between cosine and l2."""
     vectors = [[1, 0], [10, 1], [0, 1], [0.1, 10], [-1, -1]]
     model = Fixed(np.zeros((1, 5)))
     model.item_factors = torch.tensor(vectors, dtype=torch.float64)
     return model
 
 
-def test_similarity_quality_equals_an_example_by_hand(movies, model):
-    """Big, the fifth movie, is not among the candidates."""
+def test_similarity_quality_matches_a_worked_example(movies, model):
+    """The fifth movie, Big, is not a candidate."""
     got = similarity_quality(model, movies, np.array([0, 1, 2, 3]), N=1)
     assert list(got) == ["genres, cosine", "series, cosine", "genres, l2", "series, l2"]
-    # Cosine: 0 -> 1, 1 -> 0, 2 -> 3, 3 -> 2.
+    # Nearest by cosine: 0 -> 1, 1 -> 0, 2 -> 3, 3 -> 2.
     assert got["genres, cosine"] == pytest.approx((1 + 1 + 1 / 2 + 1 / 2) / 4)
     assert got["series, cosine"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
-    # Distance: 0 -> 2, 1 -> 0, 2 -> 0, 3 -> 2.
+    # Nearest by l2: 0 -> 2, 1 -> 0, 2 -> 0, 3 -> 2.
     assert got["genres, l2"] == pytest.approx((1 / 2 + 1 + 1 / 2 + 1 / 2) / 4)
     assert got["series, l2"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 2) / 3)
 
@@ -288,24 +288,26 @@ def test_similarity_quality_of_all_neighbours_finds_each_series(movies, model):
     everything = similarity_quality(model, movies, items, N=3)
     assert everything["series, cosine"] == everything["series, l2"] == 1
     assert similarity_quality(model, movies, items) == everything, "only three others exist"
-    assert similarity_quality(model, movies, [2, 1, 0, 3, 3, 0]) == everything, "each movie once"
+    assert similarity_quality(model, movies, [2, 1, 0, 3, 3, 0]) == everything, (
+        "duplicates are ignored"
+    )
 
 
 def test_similarity_quality_looks_for_series_among_the_given_movies_only(movies, model):
-    """Of the series only Jaws is given, so there is no series left."""
+    """Only one movie of the series is given, so no series remains."""
     got = similarity_quality(model, movies, [0, 3, 4], metrics=["cosine"])
     assert np.isnan(got["series, cosine"])
     assert list(got) == ["genres, cosine", "series, cosine"]
 
 
-def test_similarity_quality_without_genres_or_series():
+def test_similarity_quality_accepts_movies_without_genres_or_series():
     movies = pd.DataFrame({"title": ["Heat (1995)", "Big (1988)"], "genres": ["", ""]})
     got = similarity_quality(Fixed(np.eye(2)), movies, np.arange(2))
     assert got["genres, cosine"] == 0
     assert np.isnan(got["series, cosine"])
 
 
-def test_similarity_quality_refuses_other_items(movies, model):
+def test_similarity_quality_refuses_invalid_items(movies, model):
     with pytest.raises(ValueError, match="expected at least two movies to compare, got 1"):
         similarity_quality(model, movies, [0, 0])
     with pytest.raises(IndexError, match="item ids from 0 to 4"):

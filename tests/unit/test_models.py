@@ -28,7 +28,7 @@ def assert_same_factors(one, other):
 def test_recommend_finds_the_withheld_item_of_a_checkerboard(implicit_model, seed):
     board = checkerboard()
     ids, _ = implicit_model(random_state=seed).fit(board).recommend(np.arange(20), board, N=1)
-    assert ids[:, 0].tolist() == list(range(20)), "each user lacks the item with their own number"
+    assert ids[:, 0].tolist() == list(range(20)), "only item u is withheld from user u"
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
@@ -50,8 +50,8 @@ def test_similar_items_have_the_same_colour_on_a_checkerboard(implicit_model, me
 def test_als_with_weak_regularization_solves_a_checkerboard(options, seed):
     """Folding a user in finds the same item as the factors from training.
 
-    With a regularization of 0.01, 32 factors almost memorise the board: the score of the withheld
-    item is 0.04. Ten iterations are not enough for exact ranks then.
+    With a regularization of 0.01, 32 factors almost memorise the board, and the score of the
+    withheld item is only 0.04. Ten iterations are then not enough for exact ranks.
     """
     n, users = 50, np.arange(50)
     board = checkerboard(n)
@@ -69,7 +69,7 @@ def test_popularity_ranks_by_count(ratings):
 
 
 def test_svd_without_regularization_reaches_the_eckart_young_optimum():
-    """Rows and columns sum to zero: the least error is the tail of the singular values."""
+    """Rows and columns sum to zero, so the smallest error is the tail of the singular values."""
     rng = np.random.default_rng(0)
     full = rng.normal(size=(12, 3)) @ rng.normal(size=(3, 10)) + 0.1 * rng.normal(size=(12, 10))
     full = full - full.mean(0) - full.mean(1, keepdims=True) + full.mean()
@@ -81,7 +81,7 @@ def test_svd_without_regularization_reaches_the_eckart_young_optimum():
     assert 0.999999 * optimum < error < 1.0001 * optimum
 
 
-# --- what fit accepts ---------------------------------------------------------------------------
+# --- input of fit -------------------------------------------------------------------------------
 
 
 def test_fit_accepts_any_sparse_format_and_leaves_it_unchanged(any_model, ratings):
@@ -108,7 +108,7 @@ def test_fit_accepts_any_sparse_format_and_leaves_it_unchanged(any_model, rating
         (sp.csr_matrix(np.array([[1.0, np.inf]])), ValueError, "got NaN or infinity"),
     ],
 )
-def test_fit_refuses_other_matrices(any_model, bad, error, message):
+def test_fit_refuses_invalid_matrices(any_model, bad, error, message):
     with pytest.raises(error, match=message):
         any_model().fit(bad)
 
@@ -152,7 +152,7 @@ def test_fit_returns_the_factors_that_the_last_callback_saw(any_model, ratings):
         assert torch.equal(seen[name], getattr(model, name)), name
 
 
-def test_history_holds_what_the_callback_receives(any_model, ratings):
+def test_history_matches_the_arguments_of_the_callback(any_model, ratings):
     seen = []
     model = any_model().fit(ratings, callback=lambda *args: seen.append(args))
     assert [entry["iteration"] for entry in model.history] == list(range(model.iterations))
@@ -163,8 +163,8 @@ def test_history_holds_what_the_callback_receives(any_model, ratings):
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"Popularity"}))
-def test_longer_training_only_continues(ratings, name):
-    """More iterations change no random number of the first ones."""
+def test_longer_training_has_the_same_first_iterations(ratings, name):
+    """The number of iterations does not change the random numbers of the first ones."""
     states, long = [], ALL[name](iterations=7)
 
     def keep(*_):
@@ -301,7 +301,7 @@ def test_recommend_leaves_out_dislikes():
     assert 1 not in ids
 
 
-def test_recommend_gives_one_user_and_many_the_same_items(any_model, ratings):
+def test_recommend_returns_the_same_items_for_one_user_and_for_many(any_model, ratings):
     model, users = any_model().fit(ratings), [4, 5, 3, 4]
     ids, scores = model.recommend(users, ratings[users], N=20)
     assert ids.shape == scores.shape == (4, 20)
@@ -378,7 +378,7 @@ def test_recommend_refuses_ids_that_do_not_exist(any_model, ratings):
 
 
 @pytest.mark.parametrize("N", [0, -1, 2.5, True, None, "3", float("inf"), 10**400])
-def test_lists_of_another_length_are_refused(ratings, N):
+def test_invalid_list_lengths_are_refused(ratings, N):
     model = ALL["ALS"]().fit(ratings)
     for call in (
         lambda: model.recommend(3, ratings[3], N=N),
@@ -436,7 +436,7 @@ def test_ids_are_returned_as_int32(any_model, ratings):
 
 
 def similarities(W, query, metric):
-    """Return the similarities of a row of W to all rows, by the plain formula."""
+    """Return the similarities of a row of W to all rows, computed from the definition."""
     if metric == "l2":
         return -np.sqrt(((W[query] - W) ** 2).sum(1))
     norms = np.linalg.norm(W[query]) * np.linalg.norm(W, axis=1)
@@ -444,7 +444,7 @@ def similarities(W, query, metric):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_similar_items_and_users_follow_the_plain_formula(any_model, ratings, metric):
+def test_similar_items_and_users_match_the_definition(any_model, ratings, metric):
     model = any_model(dtype=torch.float64).fit(ratings)
     sides = ((model.item_factors, model.similar_items), (model.user_factors, model.similar_users))
     for factors, similar in sides:
@@ -459,7 +459,7 @@ def test_similar_items_and_users_follow_the_plain_formula(any_model, ratings, me
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_similar_items_puts_the_query_before_its_equals(ratings, metric):
+def test_similar_items_puts_the_query_before_equal_items(ratings, metric):
     """Rounding would rank some of the equal or proportional items above the query."""
     model = ALS(5).fit(ratings)
     model.item_factors[:] = model.item_factors[0]
@@ -469,8 +469,8 @@ def test_similar_items_puts_the_query_before_its_equals(ratings, metric):
     assert np.isfinite(values).all()
 
 
-def test_similar_items_compares_tiny_factors(any_model, ratings):
-    """In float32 their squares are zero."""
+def test_similar_items_handles_tiny_factors(any_model, ratings):
+    """In float32 the squares of tiny factors underflow to zero."""
     model = any_model().fit(ratings)
     ids, values = model.similar_items(np.arange(25))
     model.item_factors *= 2.0**-90
@@ -479,7 +479,7 @@ def test_similar_items_compares_tiny_factors(any_model, ratings):
     assert (tiny_values == values).all()
 
 
-def test_similar_items_filters(any_model, ratings):
+def test_similar_items_and_users_apply_filters(any_model, ratings):
     model = any_model().fit(ratings)
     assert 4 not in model.similar_items(4, N=25, filter_items=[4])[0]
     assert sorted(model.similar_items(4, items=[4, 8])[0]) == [4, 8]
@@ -533,7 +533,7 @@ def test_recommend_folds_in_a_user(ratings, liked):
 
 
 def test_fit_gives_a_user_with_one_like_the_exact_solution():
-    """The users were solved before the items changed, so the items of the last step are kept."""
+    """The last iteration solves the user with the items of the iteration before."""
     likes = random_ratings(20, 15, 0.3).tolil()
     likes[4] = 0
     likes[4, 2] = 5.0
@@ -580,9 +580,11 @@ def test_similar_items_refuses_matrices_of_another_shape(ratings):
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"ALS", "ALS-exact"}))
 def test_only_als_folds_in(ratings, name):
     model = ALL[name]().fit(ratings)
-    with pytest.raises(NotImplementedError, match="recalculate_user=False, or ALS"):
+    with pytest.raises(
+        NotImplementedError, match="expected recalculate_user=False or an ALS model"
+    ):
         model.recommend(6, ratings[6], recalculate_user=True)
-    with pytest.raises(NotImplementedError, match="new items: expected recalculate_item=False"):
+    with pytest.raises(NotImplementedError, match="cannot compute factors of new items"):
         model.similar_items(6, 3, True, sp.csr_matrix(ratings.T)[6])
 
 
@@ -604,7 +606,7 @@ def test_explain_splits_the_score_into_the_likes(ratings):
         assert shares == sorted(shares, reverse=True)
         assert model.explain(6, row, item, N=3)[1] == contributions[:3]
         negative += sum(share < 0 for share in shares)
-    assert negative, "a like may lower the score of another item, and is listed"
+    assert negative, "likes that lower the score must be listed, too"
 
 
 @pytest.mark.parametrize("item", [[5, 7], np.array([5]), torch.tensor([5, 7]), (), "5", 5.0, None])
@@ -614,7 +616,7 @@ def test_explain_refuses_anything_but_one_item(ratings, item):
         model.explain(6, ratings[6], item)
 
 
-def test_explain_refuses_other_items_and_matrices(ratings):
+def test_explain_refuses_invalid_items_and_matrices(ratings):
     model = exact_als().fit(ratings)
     for item in (25, -1):
         with pytest.raises(IndexError, match="item ids from 0 to 24"):

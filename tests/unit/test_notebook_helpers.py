@@ -34,7 +34,7 @@ TITLES = ["Toy Story (1995)", "Toy Story 2 (1999)", "Alien (1979)", "Heat <b> (1
 
 @pytest.fixture
 def data():
-    """Forty users with the original ids 10, 11, … and five movies."""
+    """Return a data set of 40 users with the original ids 10, 11, … and five movies."""
     genres = ["Animation", "Animation", "Sci-Fi", "Crime", "Comedy"]
     return MovieLens(
         name="toy",
@@ -53,7 +53,7 @@ def model(data):
 
 @pytest.fixture
 def other_model():
-    """A model of another data set, with six items."""
+    """Return a model of another data set, with six items."""
     return ALS(3).fit(random_ratings(40, 6, 0.6), show_progress=False)
 
 
@@ -98,7 +98,7 @@ def test_source_shows_the_code_of_all_functions():
 # --- tables -------------------------------------------------------------------------------------
 
 
-def test_similar_movies_lists_those_of_the_model(data, model):
+def test_similar_movies_lists_the_similar_items_of_the_model(data, model):
     table = similar_movies(model, data, "Alien", N=3)
     assert table.columns.tolist() == ["by cosine", "cosine", "by l2", "l2"]
     assert table.index.tolist() == [1, 2, 3]
@@ -125,7 +125,7 @@ def test_similar_movies_shows_no_negative_zero(data, model):
     assert not np.signbit(distance)
 
 
-def test_nearest_movies_has_the_similar_movies_in_rows(data, model):
+def test_nearest_movies_lists_similar_movies_in_rows(data, model):
     titles = ["Big", "Alien"]
     rows = nearest_movies(model, data, titles, N=2, items=[0, 1, 2, 4])
     assert rows.index.tolist() == [(title, m) for title in titles for m in ("cosine", "l2")]
@@ -211,7 +211,7 @@ def test_liked_movies_lists_the_best_rated_first(data):
 
 
 def test_liked_movies_breaks_ties_by_lowest_id(data):
-    """Also if the ids of a row are not sorted, and in any sparse format."""
+    """The ids of a row may be unsorted, and the matrix may have any sparse format."""
     n = 50  # enough for an unstable sort to change the order
     stars = sp.csr_matrix(np.tile(np.float32([4, 5]), n // 2)[None])
     titles = [f"Movie {i}" for i in range(n)]
@@ -238,7 +238,7 @@ def test_liked_movies_of_a_user_without_likes_is_empty(data):
     assert table.empty
 
 
-def test_recommended_movies_lists_those_of_the_model(data, model):
+def test_recommended_movies_lists_the_recommendations_of_the_model(data, model):
     likes = data.likes()
     table = recommended_movies(model, data, likes, 2, N=2)
     ids, scores = model.recommend(2, likes[2], 2)
@@ -524,7 +524,7 @@ def test_be_the_user_accepts_all_slider_positions(as_user):
     as_user(movie_1="Alien")
     for alpha in (0.0, 40.0):
         for regularization in (0.1, 1000.0):
-            # Another value comes first, because an unchanged control shows nothing.
+            # Set another value first, because an unchanged control produces no output.
             as_user(α=1.0, λ=2.0)
             assert "because you like" in as_user(α=alpha, λ=regularization)
 
@@ -545,7 +545,7 @@ def test_be_the_user_reports_a_movie_without_factors(as_user, model):
     assert "because you like" in as_user(movie_4="Big")
 
 
-def test_be_the_user_of_somebody_who_likes_all_movies_is_empty(data, capsys):
+def test_be_the_user_shows_no_movies_to_a_user_who_likes_all(data, capsys):
     few = dataclasses.replace(
         data, ratings=data.ratings[:, :4], movies=data.movies[:4], movie_ids=data.movie_ids[:4]
     )

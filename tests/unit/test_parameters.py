@@ -1,4 +1,4 @@
-"""The constructors' parameters: each is validated, in the constructor and again in ``fit``."""
+"""Validation of each model parameter in the constructor, in ``fit`` and in ``save``."""
 
 from dataclasses import fields
 
@@ -48,7 +48,7 @@ def test_every_parameter_is_validated_again_in_save(model, name, ratings, tmp_pa
 
 @pytest.mark.parametrize(("model", "name"), NUMBERS, ids=ids_of)
 def test_zero_is_refused_where_nothing_could_be_learned(model, name):
-    """Counts, the decay, and the initial factors of models without biases."""
+    """Counts, the decay, and the initial factors of some models must be positive."""
     if name in COUNTS:
         with pytest.raises(ValueError, match=f"a whole number >= 1 for {name}, got 0"):
             model(**{name: 0})
@@ -60,7 +60,7 @@ def test_zero_is_refused_where_nothing_could_be_learned(model, name):
 
 
 @pytest.mark.parametrize(("model", "name"), NUMBERS, ids=ids_of)
-def test_numpy_and_torch_numbers_become_plain_ones(model, name):
+def test_numpy_and_torch_numbers_become_python_numbers(model, name):
     for value in (np.float32(7), np.int64(7), torch.tensor(7)):
         got = getattr(model(**{name: value}), name)
         assert got == 7
@@ -107,7 +107,7 @@ def test_use_cg_refuses_anything_but_booleans(flag):
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"Popularity"}))
 def test_random_state_accepts_seeds_generators_and_none(ratings, name):
-    """A numpy generator draws the seed, None is a new one each time; ``seed`` keeps it."""
+    """A numpy generator draws the seed; None draws a new one in each fit. ``seed`` stores it."""
 
     def fitted(random_state):
         return ALL[name](iterations=2, random_state=random_state).fit(ratings)
@@ -125,6 +125,6 @@ def test_random_state_accepts_seeds_generators_and_none(ratings, name):
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "1", 2**62, 10**400])
-def test_random_state_refuses_other_seeds(seed):
+def test_random_state_refuses_invalid_seeds(seed):
     with pytest.raises(ValueError, match="None or a numpy generator for random_state, got"):
         ALS(random_state=seed)

@@ -50,7 +50,7 @@ def test_one_exact_iteration_of_als_agrees_with_implicit(likes):
 
 
 def test_ranking_metrics_agree_with_implicit(likes):
-    """The precision of implicit divides by the number of possible hits."""
+    """In implicit, precision is divided by the number of possible hits."""
     from implicit.evaluation import ranking_metrics_at_k
 
     train, test = train_test_split(likes, 0.7)

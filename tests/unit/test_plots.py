@@ -20,7 +20,7 @@ class Mine(FactorModel):
 
 
 @pytest.fixture(autouse=True)
-def _close():
+def close_figures():
     yield
     plt.close("all")
 
@@ -89,7 +89,7 @@ def test_learning_curve_shows_which_direction_is_better(metric, better):
     assert right.get_ylabel() == f"{metric} ({better} is better)"
 
 
-def test_learning_curve_of_a_subclass_has_the_style_of_its_base_and_its_own_name():
+def test_learning_curve_of_a_subclass_uses_the_style_of_its_base_class():
     curve = pd.DataFrame({"ndcg": [0.2, 0.3]}, index=[1, 2])
     left, right = learning_curve(with_history(MyALS(), 2.0, 1.0), curve, 0.1, "popularity").axes
     assert left.get_title() == "MyALS on the training data"
@@ -98,13 +98,13 @@ def test_learning_curve_of_a_subclass_has_the_style_of_its_base_and_its_own_name
     assert right.lines[0].get_marker() == STYLES["ALS"]["marker"]
 
 
-def test_style_of_a_model_is_that_of_the_nearest_class():
+def test_style_of_returns_the_style_of_the_nearest_base_class():
     student_bpr = type("BPR", (ALS,), {})  # both names have a style
     assert style_of(student_bpr()) == STYLES["BPR"]
     assert style_of(type("Mine", (student_bpr,), {})()) == STYLES["BPR"]
 
 
-def test_learning_curve_plots_a_model_without_a_style_of_its_own():
+def test_learning_curve_plots_a_model_without_a_style():
     curve = pd.DataFrame({"ndcg": [0.2, 0.3]}, index=[1, 2])
     left, right = learning_curve(with_history(Mine(), 2.0, 1.0), curve, 0.1, "popularity").axes
     assert left.get_title() == "Mine on the training data"
@@ -112,7 +112,7 @@ def test_learning_curve_plots_a_model_without_a_style_of_its_own():
 
 
 @pytest.mark.parametrize("iterations", [1, 2])
-def test_learning_curve_plots_a_model_that_its_callback_stopped(iterations):
+def test_learning_curve_plots_a_model_stopped_by_its_callback(iterations):
     curve = {0: 0.05}  # before training
 
     def stop(iteration, seconds, loss):
@@ -155,12 +155,16 @@ def test_learning_curve_rejects_an_unfitted_model():
         (pd.DataFrame({"a": [1], "b": [2]}, [1]), ValueError, r"got shape \(1, 2\)"),
         (pd.DataFrame({"ndcg": [1, np.nan]}, [1, 2]), ValueError, r"finite .*, got \[1.0, nan\]"),
         (pd.DataFrame({"ndcg": ["much"]}, [1]), ValueError, r"finite numbers .*, got \['much'\]"),
-        (pd.DataFrame({"ndcg": [0.1, 0.2]}, [1, 4]), ValueError, "from 0 to 3,.* got 1 to 4; eval"),
+        (
+            pd.DataFrame({"ndcg": [0.1, 0.2]}, [1, 4]),
+            ValueError,
+            "from 0 to 3,.* got 1 to 4; start",
+        ),
         (pd.DataFrame({"ndcg": [0.1]}, [-1]), ValueError, "from 0 to 3,.* got -1 to -1"),
         (pd.DataFrame({"ndcg": [0.1]}, [1.5]), ValueError, "from 0 to 3,.* got 1.5 to 1.5"),
     ],
 )
-def test_learning_curve_rejects_a_curve_that_is_not_of_the_model(curve, error, message):
+def test_learning_curve_rejects_an_invalid_curve(curve, error, message):
     with pytest.raises(error, match=message):
         learning_curve(with_history(ALS(), 3.0, 2.0, 1.0), curve, 0.1, "popularity")
     assert not plt.get_fignums(), "no empty figure remains"

@@ -75,7 +75,7 @@ def test_best_without_queries_is_empty():
 
 
 @pytest.mark.parametrize("N", [0, -1, 1.5, "3", None, True, 10**400, float("nan")])
-def test_best_refuses_other_lengths(N):
+def test_best_refuses_invalid_lengths(N):
     with pytest.raises(ValueError, match="expected a whole number >= 1 for N, got"):
         best(lambda rows: torch.ones(1, 3), 1, N, everything(3))
 
@@ -85,9 +85,8 @@ def test_best_refuses_nan():
     scores = torch.tensor([[1.0, 2, 3], [1, torch.nan, 3]])
     with pytest.raises(ValueError, match="expected finite factors, got NaN"):
         best(lambda rows: scores[rows].clone(), 2, 1, everything(3))
-    ids, _ = best(
-        lambda rows: scores[rows].clone(), 2, 1, torch.tensor([True, False, True])
-    )  # a column that is not ranked does not matter
+    # NaN in a column that is not ranked does not matter.
+    ids, _ = best(lambda rows: scores[rows].clone(), 2, 1, torch.tensor([True, False, True]))
     assert ids.tolist() == [[2], [2]]
 
 
@@ -130,7 +129,7 @@ def test_recommend_breaks_ties_by_lowest_id():
     assert scores.tolist() == [[3, 2, 2], [5, 5, 5]]
 
 
-def test_recommend_leaves_out_stored_entries_also_dislikes():
+def test_recommend_leaves_out_stored_entries_including_dislikes():
     ids, _ = Fixed(SCORES).recommend([0, 1], LIKES, N=3)
     assert ids.tolist() == [[1, 2, 5], [1, 3, 4]]
 
@@ -194,7 +193,7 @@ def test_similar_items_of_identical_vectors_put_the_query_first():
         assert ids.tolist() == [[0, 1, 2, 3], [1, 0, 2, 3], [2, 0, 1, 3], [3, 0, 1, 2]]
 
 
-def test_similar_items_apply_both_filters_also_to_the_query():
+def test_similar_items_filters_apply_to_the_query():
     model = with_item_factors(torch.tensor([[1.0, 0], [1, 0.1], [1, 0.2], [0, 1]]))
     assert model.similar_items(0)[0].tolist() == [0, 1, 2, 3]
     assert model.similar_items(0, filter_items=[0])[0].tolist() == [1, 2, 3]
@@ -203,8 +202,8 @@ def test_similar_items_apply_both_filters_also_to_the_query():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_similar_items_of_zero_vectors(metric):
-    """The cosine with a zero vector is 0, also its cosine with itself."""
+def test_similar_items_handles_zero_vectors(metric):
+    """The cosine of a zero vector with any vector, including itself, is 0."""
     model = with_item_factors(torch.tensor([[0.0, 0], [3, 4], [0, 0], [-3, -4]]))
     ids, values = model.similar_items([0, 1, 2], N=4, metric=metric)
     if metric == "cosine":
@@ -243,7 +242,7 @@ def test_similarities_by_distance_are_exact_for_nearly_equal_vectors():
     assert torch.equal(similarities(W, W, "l2"), -(steps[:, None] - steps).abs())
 
 
-def test_similarities_of_zero_tiny_and_huge_vectors():
+def test_similarities_handle_zero_tiny_and_huge_vectors():
     """The squares of 3e-30 and 3e30 are not representable in float32."""
     W = torch.tensor([[0.0, 0], [3, 4], [3e-30, 4e-30], [3e30, 4e30]])
     expected = torch.tensor([[0.0, 0, 0, 0]] + [[0, 1, 1, 1]] * 3)
@@ -252,6 +251,6 @@ def test_similarities_of_zero_tiny_and_huge_vectors():
     assert torch.allclose(unit_rows(W), torch.tensor([[0.0, 0]] + [[0.6, 0.8]] * 3))
 
 
-def test_similarities_refuse_other_metrics():
+def test_similarities_refuse_unknown_metrics():
     with pytest.raises(ValueError, match="expected the metric 'cosine' or 'l2', got 'dot'"):
         similarities(torch.eye(2), torch.eye(2), "dot")

@@ -1,4 +1,4 @@
-"""Seeds, random streams, train/test splits, the order of batches, negative samples."""
+"""Seeds, random streams, train/test splits, order of batches, negative sampling."""
 
 import itertools
 
@@ -47,7 +47,7 @@ def test_random_split_depends_on_the_seed_only(ratings):
 
 
 def test_random_split_holds_out_each_entry_equally_often():
-    """A split that keeps the first entries, or whole rows, would hold out some of them always."""
+    """A split that always keeps the first entries, or whole rows, would fail."""
     matrix = sp.csr_matrix(np.ones((4, 5)))
     held_out = sum(train_test_split(matrix, 0.5, seed)[1].toarray() for seed in range(400))
     assert chisquare(held_out.ravel()).pvalue > 1e-4
@@ -87,7 +87,7 @@ def test_random_split_ignores_stored_zeros():
 
 @pytest.fixture
 def times(ratings):
-    """Return the times of all entries: distinct, but user 0 rated everything at one time."""
+    """Return distinct times of all entries, except that all times of user 0 are equal."""
     numbers = np.random.default_rng(5).permutation(np.prod(ratings.shape)) + 1
     times = numbers.reshape(ratings.shape)
     times[0] = times[0, 0]
@@ -130,7 +130,7 @@ def test_temporal_splits_refuse_interactions_without_a_time(ratings, times, temp
         temporal_split(ratings, some)
 
 
-def test_temporal_splits_refuse_times_of_another_form(ratings, times, temporal_split):
+def test_temporal_splits_refuse_dense_times_and_other_shapes(ratings, times, temporal_split):
     with pytest.raises(
         ValueError, match=r"times as a sparse matrix of shape \(30, 25\), got shape"
     ):
@@ -154,17 +154,17 @@ def test_temporal_splits_refuse_times_that_are_not_real(ratings, times, temporal
 
 
 def test_temporal_splits_ignore_times_without_an_interaction(ratings, times, temporal_split):
-    own = times.multiply(ratings != 0).tocsr()
-    assert own.nnz < times.nnz
+    needed = times.multiply(ratings != 0).tocsr()
+    assert needed.nnz < times.nnz
     for part, expected in zip(
-        temporal_split(ratings, times, 0.6), temporal_split(ratings, own, 0.6), strict=True
+        temporal_split(ratings, times, 0.6), temporal_split(ratings, needed, 0.6), strict=True
     ):
         assert (part != expected).nnz == 0
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_temporal_splits_use_the_latest_of_several_times(temporal_split, order):
-    """Item 0 was played last, at 9, but item 1 more often, and its first time is later."""
+    """Item 0 has the latest time, 9; item 1 has the later first time and more times."""
     items, played = np.array([0, 0, 1, 1, 1])[::order], np.array([1, 9, 5, 6, 5])[::order]
     times = sp.coo_matrix((played, (np.zeros(5, int), items)), (1, 2))
     train, test = temporal_split(sp.csr_matrix(np.ones((1, 2))), times, 0.5)
@@ -172,7 +172,7 @@ def test_temporal_splits_use_the_latest_of_several_times(temporal_split, order):
     assert test.toarray().tolist() == [[1, 0]]
 
 
-def test_user_split_tells_nanoseconds_apart():
+def test_user_split_distinguishes_nanoseconds():
     """float64 cannot hold these times."""
     times = 2**60 + np.array([[3, 1, 0, 2]], dtype=np.int64)
     train, _ = temporal_user_split(sp.csr_matrix(np.ones((1, 4))), sp.csr_matrix(times), 0.5)
@@ -190,7 +190,7 @@ def test_user_split_holds_out_the_last_interactions_of_each_user(ratings, times)
             assert when[user, kept].max() <= when[user, held_out].min()
 
 
-def test_user_split_draws_only_among_interactions_at_one_time(ratings, times):
+def test_user_split_shuffles_only_simultaneous_interactions(ratings, times):
     train, _ = temporal_user_split(ratings, times, 0.6, random_state=3)
     again, _ = temporal_user_split(sp.csc_matrix(ratings), times, 0.6, random_state=3)
     other, _ = temporal_user_split(ratings, times, 0.6, random_state=4)
@@ -224,7 +224,8 @@ def test_global_split_divides_all_users_at_one_date(ratings, times):
 def test_global_split_drops_users_without_earlier_interactions():
     likes = sp.csr_matrix(np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]]))
     when = sp.csr_matrix(np.array([[1, 8, 0], [0, 2, 9], [7, 0, 8]]))
-    train, test = temporal_global_split(likes, when, 0.4)  # of 1, 2, 7, 8, 8, 9 two are before
+    # The date is 7; only the times 1 and 2 are earlier.
+    train, test = temporal_global_split(likes, when, 0.4)
     assert train.toarray().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
     assert test.toarray().tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
 
@@ -274,7 +275,7 @@ def test_random_split_accepts_numpy_generators_and_none(ratings):
 
 @pytest.mark.parametrize("numpy_generator", [np.random.default_rng, np.random.RandomState])
 def test_fit_draws_a_new_seed_from_a_numpy_generator(ratings, numpy_generator):
-    """A model must not replace its generator by one seed when it is constructed."""
+    """The constructor must not replace a generator by a seed."""
     model = ALL["ALS"](iterations=1, random_state=numpy_generator(5))
     first, first_factors = model.fit(ratings).seed, model.item_factors.clone()
     second = model.fit(ratings).seed
@@ -345,7 +346,7 @@ def test_epochs_draw_in_the_order_of_the_batches():
 # --- negatives ----------------------------------------------------------------------------------
 
 N_ITEMS = 40
-LIKED = {  # of each user
+LIKED = {  # the liked items of each user
     "nothing": [],
     "few": [0, 17],
     "first half": [*range(20)],
@@ -389,7 +390,7 @@ def test_negatives_are_uniform_over_unliked_items(liked, method):
 
 
 @pytest.mark.parametrize("collisions", ["all slots", "every other slot"])
-def test_negatives_are_uniform_whatever_collides_in_the_hash_table(liked, collisions):
+def test_negatives_are_uniform_despite_collisions_in_the_hash_table(liked, collisions):
     """A set slot only means that an item may be liked; unliked items must not be replaced."""
     unliked = Unliked(sp.csr_matrix(liked))
     assert not unliked.perhaps_liked.all(), "otherwise the test would change nothing"
@@ -398,7 +399,7 @@ def test_negatives_are_uniform_whatever_collides_in_the_hash_table(liked, collis
 
 
 def test_negatives_do_not_depend_on_collisions(liked):
-    """The drawn liked items are replaced, and no others."""
+    """Only draws of liked items are replaced."""
     users = torch.arange(4).repeat_interleave(500)
     unliked = Unliked(sp.csr_matrix(liked))
     expected = unliked.sample(users, generator(0, TRAINING))
@@ -406,7 +407,7 @@ def test_negatives_do_not_depend_on_collisions(liked):
     assert torch.equal(unliked.sample(users, generator(0, TRAINING)), expected)
 
 
-def test_negatives_are_drawn_in_any_order_of_users(liked):
+def test_negatives_accept_users_in_any_order(liked):
     unliked = Unliked(sp.csr_matrix(liked))
     users = torch.tensor([4, 3, 4, 0, 3]).repeat(200)
     drawn = unliked.sample(users, generator(0, TRAINING))
@@ -441,7 +442,7 @@ def test_negatives_of_many_users_and_items_are_never_liked():
 
 
 @pytest.mark.parametrize("method", ["sample", "sample_exactly"])
-def test_negatives_of_the_first_last_and_only_items(method):
+def test_negatives_include_the_first_last_and_only_unliked_items(method):
     likes = sp.csr_matrix(np.array([[1, 0, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]], dtype=bool))
     counts = count_draws(Unliked(likes), method, 200)
     drawn = [np.flatnonzero(row).tolist() for row in counts]

@@ -57,12 +57,12 @@ def test_load_of_a_missing_file_is_an_os_error(tmp_path):
         ALS.load(tmp_path / "model.pt")
 
 
-# --- files that hold something else -------------------------------------------------------------
+# --- invalid files ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["item_factors", "class", "history"])
 def test_load_executes_nothing(ratings, tmp_path, place):
-    """The payload would create a file."""
+    """The payload would create a folder."""
     file, trace = tmp_path / "model.pt", tmp_path / "trace"
 
     class Payload:
@@ -96,7 +96,7 @@ def saved_bytes(file):
         (lambda file: torch.save({"class": None}, file), "got None"),
     ],
 )
-def test_load_refuses_files_that_hold_no_model(tmp_path, write, message):
+def test_load_refuses_files_without_a_model(tmp_path, write, message):
     file = tmp_path / "model.pt"
     write(file)
     with pytest.raises(ValueError, match=f"expected a saved ALS in .*model.pt, {message}"):
@@ -110,17 +110,17 @@ def test_load_refuses_files_without_an_attribute(ratings, tmp_path, missing):
     state = state_in(file)
     del state[missing]
     torch.save(state, file)
-    with pytest.raises(ValueError, match=rf"got one with other attributes: \['{missing}'\]"):
+    with pytest.raises(ValueError, match=rf"got missing or unknown attributes: \['{missing}'\]"):
         ALS.load(file)
 
 
 @pytest.mark.parametrize("other", ["fit", "recommend", "titles", "batch_size"])
-def test_load_refuses_files_with_another_attribute(ratings, tmp_path, other):
-    """An attribute named as a method would replace it."""
+def test_load_refuses_files_with_an_unknown_attribute(ratings, tmp_path, other):
+    """An attribute with the name of a method would replace it."""
     file = tmp_path / "model.pt"
     ALS(3).fit(ratings).save(file)
     torch.save(state_in(file) | {other: 3}, file)
-    with pytest.raises(ValueError, match=rf"got one with other attributes: \['{other}'\]"):
+    with pytest.raises(ValueError, match=rf"got missing or unknown attributes: \['{other}'\]"):
         ALS.load(file)
 
 
@@ -135,7 +135,7 @@ def test_load_refuses_invalid_parameters(ratings, tmp_path, name, value):
         ALS.load(file)
 
 
-# --- what is saved ------------------------------------------------------------------------------
+# --- saved content ------------------------------------------------------------------------------
 
 
 def test_save_keeps_parameters_that_were_set_after_fit(ratings, tmp_path):
@@ -147,7 +147,7 @@ def test_save_keeps_parameters_that_were_set_after_fit(ratings, tmp_path):
     assert ALS.load(file).dtype is torch.float32
 
 
-def test_save_refuses_attributes_that_it_would_lose(ratings, tmp_path):
+def test_save_refuses_unknown_attributes(ratings, tmp_path):
     model = ALS(4).fit(ratings)
     model.titles = np.array(["Heat"])
     with pytest.raises(TypeError, match=r"only attributes of ALS, got also \['titles'\]"):
@@ -171,7 +171,7 @@ def test_save_accepts_numpy_parameters(ratings, tmp_path):
         assert ALS.load(file).regularization == regularization
 
 
-# --- where it is saved --------------------------------------------------------------------------
+# --- paths and permissions ----------------------------------------------------------------------
 
 
 def test_save_keeps_the_old_file_if_the_disk_is_full(ratings, tmp_path, monkeypatch):
@@ -215,7 +215,7 @@ def test_save_into_a_missing_folder_is_an_os_error(ratings, tmp_path):
 
 
 def test_saved_files_get_the_permissions_of_new_files(ratings, tmp_path):
-    """A temporary file is readable by its owner only."""
+    """Files made by ``tempfile`` are readable by their owner only."""
     ALS(3).fit(ratings).save(tmp_path / "model.pt")
     (tmp_path / "other").write_bytes(b"")
     modes = [(tmp_path / name).stat().st_mode for name in ("model.pt", "other")]
@@ -225,7 +225,7 @@ def test_saved_files_get_the_permissions_of_new_files(ratings, tmp_path):
 # --- devices ------------------------------------------------------------------------------------
 
 
-def test_load_reads_a_model_of_a_gpu_without_one(ratings, tmp_path):
+def test_load_reads_a_model_saved_on_a_gpu_without_a_gpu(ratings, tmp_path):
     """The file is edited to look as if the factors had been saved from a GPU."""
     file, moved = tmp_path / "model.pt", tmp_path / "moved.pt"
     model = ALS(3).fit(ratings)
@@ -248,7 +248,7 @@ def test_load_reads_a_model_of_a_gpu_without_one(ratings, tmp_path):
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "meta", "gpu", torch.device("meta"), 3.5])
-def test_load_refuses_unavailable_devices_by_name(ratings, tmp_path, device):
+def test_load_names_unavailable_devices(ratings, tmp_path, device):
     ALS(3).fit(ratings).save(tmp_path / "model.pt")
     message = f"expected an available device, such as 'cpu' or 'cuda', for device, got .*{device}"
     with pytest.raises(ValueError, match=str(message).replace("(", ".").replace(")", ".")):
@@ -256,7 +256,7 @@ def test_load_refuses_unavailable_devices_by_name(ratings, tmp_path, device):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is available")
-def test_load_to_a_gpu_without_one_names_the_device(ratings, tmp_path):
+def test_load_to_an_unavailable_gpu_names_the_device(ratings, tmp_path):
     ALS(3).fit(ratings).save(tmp_path / "model.pt")
     for device in ("cuda", torch.device("cuda")):
         with pytest.raises(ValueError, match=r"for device, got .*cuda"):

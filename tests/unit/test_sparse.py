@@ -22,7 +22,7 @@ CASES = {  # shape, rows, columns
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
 def case(request):
-    """Shape, rows and columns of some entries, in the order in which they are passed."""
+    """Return the shape, rows and columns of some entries, in the order of the arguments."""
     shape, rows, columns = request.param
     return shape, torch.tensor(rows, dtype=torch.int64), torch.tensor(columns, dtype=torch.int64)
 
@@ -152,7 +152,7 @@ def test_partition_is_random_and_depends_on_the_generator_only():
     first, again, other = (partition(matrix, 4, generator(seed, TRAINING)) for seed in (0, 0, 1))
     assert [part.tolist() for part in first] == [part.tolist() for part in again]
     assert [part.tolist() for part in first] != [part.tolist() for part in other]
-    # A part that takes every fourth entry, or a run of them, would have one or few gap lengths.
+    # A part with every fourth entry, or with consecutive entries, would have equal gaps.
     assert len(set(np.diff(first[0]).tolist())) > 4
 
 

@@ -1,4 +1,4 @@
-"""The commands without make: what is said and done before, and where, there is no environment."""
+"""The commands of tests/suite.py: creation of the environment, messages, steps of a command."""
 
 import ast
 import os
@@ -17,9 +17,9 @@ SOURCE = Path(suite.__file__).read_text(encoding="utf-8")
 
 @pytest.fixture
 def calls(tmp_path, monkeypatch):
-    """A project in a folder with a difficult name, and the commands that would have been run.
+    """Return a project in a folder with a non-ASCII name, and the commands that it records.
 
-    ``fails``: words; a command that has one of them ends with code 1.
+    Nothing is executed. A command that contains one of the words in ``fails`` returns 1.
     """
     root = tmp_path / "мой проект"
     root.mkdir()
@@ -53,7 +53,7 @@ def make(calls):
     suite.make_environment(calls.root / ".venv", calls.root / "requirements.txt")
 
 
-def test_it_is_read_by_old_pythons_and_needs_and_prints_nothing_special():
+def test_suite_parses_in_old_pythons_and_uses_only_the_standard_library_and_ascii():
     tree = ast.parse(SOURCE, feature_version=(3, 8))
     modules = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     modules |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
@@ -61,7 +61,7 @@ def test_it_is_read_by_old_pythons_and_needs_and_prints_nothing_special():
     assert SOURCE.isascii()
 
 
-def test_an_environment_is_made_once(calls, capsys):
+def test_environment_is_created_once_and_updated_after_changes(calls, capsys):
     make(calls)
     venv, torch, pins, package = calls.found
     assert "venv --clear" in venv
@@ -69,17 +69,17 @@ def test_an_environment_is_made_once(calls, capsys):
     assert f"--no-deps --index-url {suite.CPU_INDEX} " in torch
     assert "-r" in pins
     assert "--no-deps -e" in package
-    assert "1.6 GB" in capsys.readouterr().out, "sizes are said before the download"
+    assert "1.6 GB" in capsys.readouterr().out, "the size is reported before the download"
     make(calls)
-    assert len(calls.found) == 4, "what is ready stays"
+    assert len(calls.found) == 4, "a complete environment is kept"
     later = (calls.root / ".venv" / "ready").stat().st_mtime + 5
     os.utime(calls.root / "requirements.txt", (later, later))
     make(calls)
     assert not [command for command in calls.found[4:] if "venv --clear" in command]
-    assert len(calls.found) == 7, "of other pins, what changed is installed"
+    assert len(calls.found) == 7, "after a change of the pins, they are installed again"
 
 
-def test_an_environment_that_was_never_ready_is_made_anew_and_a_link_is_left_alone(calls):
+def test_incomplete_environment_is_created_again_unless_it_is_a_link(calls):
     (calls.root / ".venv").mkdir()
     make(calls)
     assert "venv --clear" in calls.found[0]
@@ -95,7 +95,7 @@ def test_an_environment_that_was_never_ready_is_made_anew_and_a_link_is_left_alo
     ("fails", "sentence"),
     [("venv", "python3-venv"), ("-r ", "HTTPS_PROXY=http://127.0.0.1:9"), (" -e ", "mflib")],
 )
-def test_what_fails_ends_in_a_sentence_and_the_next_try_begins_anew(
+def test_failures_are_explained_and_the_next_run_starts_from_scratch(
     calls, monkeypatch, fails, sentence
 ):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
@@ -108,7 +108,7 @@ def test_what_fails_ends_in_a_sentence_and_the_next_try_begins_anew(
     assert "venv --clear" in calls.found[tried]
 
 
-def test_torch_comes_without_cuda_where_no_gpu_is_seen(calls, monkeypatch, capsys):
+def test_torch_is_installed_without_cuda_if_there_is_no_gpu(calls, monkeypatch, capsys):
     calls.fails.append(suite.CPU_INDEX)
     make(calls)
     assert len(calls.found) == 4
@@ -124,7 +124,7 @@ def test_torch_comes_without_cuda_where_no_gpu_is_seen(calls, monkeypatch, capsy
     assert suite.cpu_index() == "", "the plain wheels of other systems have no CUDA"
 
 
-def test_where_there_is_no_place_nothing_is_begun(calls, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_installed(calls, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk(1e9))
     with pytest.raises(SystemExit, match=r"expected 1\.6 GB free for .*, got 1\.0 GB"):
         make(calls)
@@ -144,7 +144,7 @@ def test_where_there_is_no_place_nothing_is_begun(calls, monkeypatch):
         ("Windows", "AMD64", (3, 11), "", ""),
     ],
 )
-def test_where_there_are_no_wheels_a_sentence_says_so(
+def test_systems_without_wheels_are_reported(
     calls, monkeypatch, system, machine, version, libc, sentence
 ):
     monkeypatch.setattr(platform, "system", lambda: system)
@@ -159,7 +159,7 @@ def test_where_there_are_no_wheels_a_sentence_says_so(
         assert not calls.found
 
 
-def test_steps_do_not_see_what_sets_up_python_and_pip(monkeypatch):
+def test_steps_ignore_environment_variables_of_python_and_pip(monkeypatch):
     for variable, text in {"PYTHONOPTIMIZE": "2", "PYTHONPATH": "/mine", "PIP_USER": "1"}.items():
         monkeypatch.setenv(variable, text)
     own = suite.own_environment()
@@ -169,7 +169,7 @@ def test_steps_do_not_see_what_sets_up_python_and_pip(monkeypatch):
     assert own["PYTHONUTF8"] == "1"
 
 
-def test_lab_leaves_the_users_settings_but_has_our_kernel(calls, monkeypatch):
+def test_lab_keeps_the_settings_of_the_user_and_adds_our_kernel(calls, monkeypatch):
     environments = []
     monkeypatch.setattr(
         subprocess, "call", lambda command, **more: environments.append((command, more["env"]))
@@ -189,7 +189,7 @@ def test_lab_leaves_the_users_settings_but_has_our_kernel(calls, monkeypatch):
     assert environments[-1][0][-1] == "notebooks"
 
 
-def test_more_arguments_go_to_the_last_step_and_a_failure_ends_all(calls, monkeypatch):
+def test_extra_arguments_go_to_the_last_step_and_a_failure_stops_all_steps(calls, monkeypatch):
     monkeypatch.setattr(suite, "make_environment", lambda *_: None)
     assert suite.main(["grade", "a class", "--dataset", "ml-1m", "--soft", "2026-01-31"]) == 0
     assert calls.found[0].endswith("-m mflib.data ml-1m")

@@ -1,4 +1,4 @@
-"""Threads: how many are used, torch's own setting, results that do not depend on them."""
+"""Threads: number of workers, torch's setting, results independent of their number."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def run_with_two_threads():
     return run
 
 
-# --- how many threads ---------------------------------------------------------------------------
+# --- number of threads --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,10 @@ def test_available_processors_respect_the_affinity(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("count", "expected"), [(6, 6), (None, 1)])
-def test_available_processors_without_affinity_are_all(count, expected, tmp_path, monkeypatch):
-    """As on macOS and Windows."""
+def test_available_processors_without_affinity_are_all_processors(
+    count, expected, tmp_path, monkeypatch
+):
+    """macOS and Windows do not report an affinity."""
     monkeypatch.setattr("mflib.training.CPU_MAX", tmp_path / "cpu.max")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: count)
@@ -91,7 +93,7 @@ def test_available_threads_are_the_setting_capped_by_the_processors(set_threads)
     assert available_threads() == 8
 
 
-# --- torch's own setting ------------------------------------------------------------------------
+# --- torch's setting ----------------------------------------------------------------------------
 
 
 def test_torch_settings_restore_the_number_of_threads(set_threads):
@@ -191,7 +193,7 @@ with torch_settings():
 
 
 def test_the_first_product_of_a_worker_has_the_same_bits_as_all_others(run_with_two_threads):
-    """Two threads of MKL add in another order than one."""
+    """MKL sums in a different order with two threads than with one."""
     assert run_with_two_threads(FIRST_PRODUCT) == "True"
 
 
@@ -214,5 +216,5 @@ child.kill()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_models_can_be_trained_in_a_forked_process(request, run_with_two_threads):
-    """The child has none of its parent's threads, for which torch would wait."""
+    """The child does not have its parent's threads, so torch must not wait for them."""
     assert run_with_two_threads(FORKED.format(tests=str(request.path.parent))) == "0"
