@@ -302,9 +302,7 @@ def test_load_reports_a_line_with_too_many_columns(name):
         ),
         pytest.param([(3, 30, 5, 9001), *RATINGS[1:]], id="another user"),
         pytest.param([(2, 20, 5, 9001), *RATINGS[1:]], id="another movie"),
-        pytest.param(
-            [(*row[:3], 1, row[3]) for row in RATINGS], id="an extra column in every line"
-        ),
+        pytest.param([(*row[:3], 1, row[3]) for row in RATINGS], id="an extra column"),
     ],
 )
 def test_load_refuses_modified_ratings(name, rows):

@@ -220,7 +220,7 @@ def test_a_second_fit_in_the_callback_is_refused(any_model, ratings):
     assert_same_training(model, any_model().fit(ratings))
 
 
-def test_different_models_can_be_fitted_at_the_same_time(ratings):
+def test_a_model_can_be_fitted_in_the_callback_of_another(ratings):
     inner = []
     model = SVD(4, iterations=2)
     model.fit(ratings, callback=lambda *_: inner.append(ALS(3).fit(ratings)))

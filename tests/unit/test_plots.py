@@ -158,7 +158,7 @@ def test_learning_curve_rejects_an_unfitted_model():
         (
             pd.DataFrame({"ndcg": [0.1, 0.2]}, [1, 4]),
             ValueError,
-            "from 0 to 3,.* got 1 to 4; start",
+            "from 0 to 3,.* got 1 to 4;",
         ),
         (pd.DataFrame({"ndcg": [0.1]}, [-1]), ValueError, "from 0 to 3,.* got -1 to -1"),
         (pd.DataFrame({"ndcg": [0.1]}, [1.5]), ValueError, "from 0 to 3,.* got 1.5 to 1.5"),

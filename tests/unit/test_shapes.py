@@ -1,6 +1,6 @@
-"""The defaults train on data of any shape, solve checkerboards and beat popularity.
+"""Default parameters on data of any shape, on checkerboards, and compared with popularity.
 
-In data of MovieLens's shape, no row has many entries in a batch. Here one item is liked by all
+In MovieLens, no row has many entries in a batch. Here one item is liked by all
 users, one user likes nearly all items, and a matrix may be 10 x 5,000 or 5,000 x 10.
 """
 
@@ -89,10 +89,10 @@ def test_defaults_train_on_data_of_any_shape(name, shape):
 @pytest.mark.parametrize("n", [50, 100, 200])
 @pytest.mark.parametrize("name", ["ALS", "BPR", "SVD-zeros", "WARP"])
 def test_defaults_solve_checkerboards(name, n):
-    """Each user lacks the item with their own number.
+    """The withheld item u must come first for user u.
 
-    WARP also draws the withheld items as negatives. On a board of 200, where each user has 99 other
-    items, that costs the first place for a few users (1 to 4 of them with other seeds).
+    WARP also draws the withheld items as negatives. On a board of 200, where each user likes 99
+    items, a few withheld items are therefore not in first place (1 to 4 with other seeds).
     """
     users, board = np.arange(n), checkerboard(n)
     ids, _ = RANKERS[name]().fit(board).recommend(users, board, N=1)

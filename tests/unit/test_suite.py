@@ -162,11 +162,11 @@ def test_systems_without_wheels_are_reported(
 def test_steps_ignore_environment_variables_of_python_and_pip(monkeypatch):
     for variable, text in {"PYTHONOPTIMIZE": "2", "PYTHONPATH": "/mine", "PIP_USER": "1"}.items():
         monkeypatch.setenv(variable, text)
-    own = suite.own_environment()
-    assert "PYTHONOPTIMIZE" not in own
-    assert own["PYTHONPATH"].split(os.pathsep) == [str(suite.ROOT), str(suite.HERE)]
-    assert own["PIP_USER"] == "0"
-    assert own["PYTHONUTF8"] == "1"
+    variables = suite.own_environment()
+    assert "PYTHONOPTIMIZE" not in variables
+    assert variables["PYTHONPATH"].split(os.pathsep) == [str(suite.ROOT), str(suite.HERE)]
+    assert variables["PIP_USER"] == "0"
+    assert variables["PYTHONUTF8"] == "1"
 
 
 def test_lab_keeps_the_settings_of_the_user_and_adds_our_kernel(calls, monkeypatch):

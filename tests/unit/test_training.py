@@ -76,7 +76,7 @@ def test_available_processors_respect_the_affinity(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("count", "expected"), [(6, 6), (None, 1)])
-def test_available_processors_without_affinity_are_all_processors(
+def test_available_processors_without_affinity_equal_the_cpu_count(
     count, expected, tmp_path, monkeypatch
 ):
     """macOS and Windows do not report an affinity."""
