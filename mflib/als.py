@@ -415,6 +415,8 @@ class ALS(FactorModel):
         ------
         TypeError, ValueError, IndexError
             See ``recommend``. TypeError is also raised if ``itemid`` is not a single id.
+        FloatingPointError
+            The system of the user is singular.
         """
         N = positive_int("N", N)
         row, Y = self._checked_rows(user_items, 1, "user"), self.item_factors
@@ -428,7 +430,12 @@ class ALS(FactorModel):
             excess = self.alpha * as_values(row, Y.dtype).abs().to(Y.device)  # n
             identity = torch.eye(Y.shape[1], dtype=Y.dtype, device=Y.device)
             A = Y.T @ Y + self._penalty(row) * identity + (y.T * excess) @ y
-            shares = (1 + excess) * (y @ torch.linalg.solve(A, Y.index_select(0, item)[0]))
+            R, failed = torch.linalg.cholesky_ex(A)
+            if failed:
+                hint = "raise the regularization"
+                raise FloatingPointError(f"expected a system of full rank; {hint}")
+            solution = torch.cholesky_solve(Y.index_select(0, item).T, R)[:, 0]  # A^-1 y_i
+            shares = (1 + excess) * (y @ solution)
             ids, shares = ids[liked], shares[liked]
             largest = shares.argsort(descending=True, stable=True)[:N]
         contributions = zip(ids[largest].tolist(), shares[largest].tolist(), strict=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 UserItems: TypeAlias = sp.spmatrix | sp.sparray
 Ids: TypeAlias = ArrayLike | Tensor
 Seed: TypeAlias = int | np.random.Generator | np.random.RandomState | None
+MAX_SEED = 2**30  # a stream of a seed has the number 3 * seed + stream; torch uses 32 bits of it
 
 
 # --- matrices -----------------------------------------------------------------------------------
@@ -249,19 +250,19 @@ def seed_of(random_state: Seed, name: str = "random_state") -> int:
     Raises
     ------
     ValueError
-        ``random_state`` has another type, or is an integer outside 0 … 2**62 - 1.
+        ``random_state`` has another type, or is an integer outside 0 … 2**30 - 1.
     """
     if random_state is None:
         random_state = np.random.default_rng()
     if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31))
+        return int(random_state.integers(MAX_SEED))
     if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31))
+        return int(random_state.randint(MAX_SEED))
     try:
         seed = operator.index(random_state)
     except TypeError:
         seed = -1
-    if not 0 <= seed < 2**62:
-        expected = "a whole number from 0 to 2**62 - 1, None or a numpy generator"
+    if not 0 <= seed < MAX_SEED:
+        expected = "a whole number from 0 to 2**30 - 1, None or a numpy generator"
         raise ValueError(f"expected {expected} for {name}, got {random_state!r}")
     return seed

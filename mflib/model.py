@@ -130,7 +130,7 @@ class FactorModel:
         FloatingPointError
             The training diverged.
         RuntimeError
-            Another thread is fitting this model.
+            The model is already being fitted, by another thread or by the caller of the callback.
         """
         self._validate()
         matrix = as_csr(user_items)
@@ -447,7 +447,13 @@ class FactorModel:
     def _checked_rows(self, matrix: UserItems | None, n: int, side: Side) -> sp.csr_matrix:
         """Return the validated interactions of n users (or items), a row for each."""
         other: Side = "item" if side == "user" else "user"
-        rows, name = as_csr(matrix), f"{side}_{other}s"
+        name = f"{side}_{other}s"
+        if matrix is None:
+            hint = f"pass {name}[{side}id]"
+            if side == "user":
+                hint += " or filter_already_liked_items=False"
+            raise ValueError(f"expected {name}, got None; {hint}")
+        rows = as_csr(matrix)
         if rows.shape != (expected := (n, len(self._factors(other)))):
             hint = f"a row for each given {side}: pass {name}[{side}id]"
             fitted = (len(self._factors(side)), len(self._factors(other)))
@@ -475,8 +481,8 @@ class FactorModel:
             got = f"also {sorted(unknown)}"
             raise TypeError(f"expected only attributes of {type(self).__name__}, got {got}")
         state = {"class": type(self).__name__} | vars(self)
-        if not isinstance(self.random_state, int):
-            state["random_state"] = self.seed  # numpy generators cannot be saved as data
+        if isinstance(self.random_state, np.random.Generator | np.random.RandomState):
+            state["random_state"] = self.seed  # a generator cannot be saved as data
         if isinstance(file, str | os.PathLike):
             write_atomically(state, file)
         else:
@@ -513,9 +519,22 @@ class FactorModel:
         vars(model).update(state | {"device": device})
         try:
             model._validate()
+            model._validate_learned()
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{expected}, got invalid parameters: {error}") from error
+            raise ValueError(f"{expected}, got invalid values: {error}") from error
         return model
+
+    def _validate_learned(self) -> None:
+        """Raise ValueError if the types and shapes of the learned values do not fit together."""
+        for side in ("user", "item"):
+            W, b = getattr(self, f"{side}_factors"), getattr(self, f"{side}_biases")
+            if not all(isinstance(value, Tensor) for value in (W, b)):
+                raise ValueError(f"expected tensors as {side} factors and biases, got {type(W)}")
+            expected = (len(W), self.factors), (len(W),), self.dtype, self.dtype
+            if (got := (tuple(W.shape), tuple(b.shape), W.dtype, b.dtype)) != expected:
+                raise ValueError(f"expected {side} factors and biases like {expected}, got {got}")
+        if not (isinstance(self.global_bias, float) and isinstance(self.history, list)):
+            raise ValueError("expected a float as global_bias and a list as history")
 
 
 _fitting: set[int] = set()
@@ -524,11 +543,11 @@ _lock = threading.Lock()
 
 @contextmanager
 def _exclusive(model: FactorModel) -> Iterator[None]:
-    """Raise RuntimeError if another thread is fitting the same model."""
+    """Raise RuntimeError if the model is already being fitted."""
     with _lock:
         if id(model) in _fitting:
-            hint = "create a model for each thread"
-            raise RuntimeError(f"expected one fit of a model at a time, got a second one; {hint}")
+            hint = "create a second model"
+            raise RuntimeError(f"expected one fit of a model at a time, got another one; {hint}")
         _fitting.add(id(model))
     try:
         yield
@@ -561,7 +580,7 @@ def read_state(
     """
     try:
         state = torch.load(file, map_location=device, weights_only=True)
-    except OSError:
+    except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # torch raises many types on files it did not write
         raise ValueError(f"{expected}, got a damaged file or another format") from error

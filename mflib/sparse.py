@@ -73,17 +73,22 @@ class Entries:
 
     @classmethod
     def at(cls, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> "Entries":
-        """Return the entries at the given positions, sorted by row (a stable sort).
+        """Return the entries at the given positions.
 
         Parameters
         ----------
         rows, columns : integer tensors, shape (n,)
+            ``rows`` must be ascending.
         shape : tuple of int
+
+        Raises
+        ------
+        ValueError
+            ``rows`` is not ascending.
         """
         r, c = (ids.cpu().numpy().astype(np.int32) for ids in (rows, columns))
-        if len(r) and (np.diff(r) < 0).any():
-            order = np.argsort(r, kind="stable")
-            r, c = r[order], c[order]
+        if (np.diff(r) < 0).any():
+            raise ValueError("expected rows in ascending order; sort the entries by row first")
         row_pointers = np.searchsorted(r, np.arange(shape[0] + 1)).astype(np.int32)
         return cls._transposed(r, c, row_pointers, shape).to(rows.device)
 

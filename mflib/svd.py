@@ -35,9 +35,9 @@ def svd_step(
         sum  1/2 w (r - mu - b_u - b_i - p_u·q_i)^2 + lambda/2 (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2)
 
     All gradients are taken at the values from before the step. A user moves at the rate
-    min(learning_rate, 1 / n), where n is the sum of max(w, 1) over the user's entries in the batch:
-    with weights of 1, their number. The same holds for an item. For a batch of one entry this is
-    the classical update (Koren, Bell, Volinsky 2009).
+    min(learning_rate, 1 / n), where n is the number of the user's entries in the batch; an entry of
+    weight w > 1 counts as 4 w - 3. The same holds for an item. For a batch of one entry this is the
+    classical update (Koren, Bell, Volinsky 2009).
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def svd_step(
     tensor, shape (n,)
         1/2 w (error)^2 of each entry, without the penalty.
     """
-    load = weights.clamp(min=1)  # n
+    load = (4 * weights - 3).clamp(min=1)  # n
     rate_u = row_rates(learning_rate, entries.row_sums(load), BOUND)  # U
     rate_i = row_rates(learning_rate, entries.column_sums(load), BOUND)  # I
     keep_u = 1 - rate_u * regularization * entries.row_counts  # what the penalty leaves
@@ -175,5 +175,5 @@ def with_zeros(batch: Batch, weight: float, rng: torch.Generator) -> Batch:
     return {
         "entries": Entries.at(rows[order], columns[order], known.shape).to(ratings.device),
         "ratings": torch.cat([ratings, torch.zeros_like(ratings)])[order],
-        "weights": torch.cat([weights, weight * weights])[order],
+        "weights": torch.cat([weights, torch.full_like(weights, weight)])[order],
     }

@@ -139,7 +139,7 @@ def ensure_finite(model: object, loss: float, iteration: int) -> None:
 def diverged(model: object, loss: float, iteration: int) -> FloatingPointError:
     """Return the error to raise, with advice that fits the model."""
     if hasattr(model, "learning_rate"):
-        advice = "lower the learning rate (a large regularization needs a lower one, too)"
+        advice = "lower the learning rate or the regularization, or use more batches"
     else:
         advice = "lower alpha, the extrapolation or the regularization"
     return FloatingPointError(f"{model!r} diverged: loss {loss} in iteration {iteration}; {advice}")
@@ -158,7 +158,9 @@ def progress(iterable: Iterable, description: str, show: bool = True) -> tqdm:
 def torch_settings(device: str | torch.device = "cpu") -> Iterator[None]:
     """Compute with one torch thread, without autograd, inference mode or autocast.
 
-    Results then do not depend on the modes that the caller has set. On exit all are restored.
+    Results then do not depend on the modes that the caller has set. On exit all are restored. Only
+    the number of threads is a setting of the whole process: if calls from several Python threads
+    overlap, torch may be left with one thread; call torch.set_num_threads again.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

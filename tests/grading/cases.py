@@ -67,7 +67,7 @@ class Kernels(Drawn):
 
     def svd_svd_step(self) -> list:
         model, users, items, ratings, *rates = self._ratings()
-        # In (0, 1]: there the number of entries and the sum of max(w, 1) are the same bound.
+        # In (0, 1], where each entry counts once for the bound of the rate.
         weights = 1 - torch.rand(len(users), generator=self.rng, dtype=torch.float64)
         return [*model, 3.1, self._entries(users, items), ratings, weights, *rates]
 

@@ -48,7 +48,7 @@ def test_the_bound_of_the_rate_holds_for_some_rows_only(key, bound, seed):
     for counts in (entries.row_counts, items):
         assert counts.min() == 0, "a row that does not occur must stay"
         assert counts[counts > 0].min() < bound / rate < counts.max()
-    if bound == 1:  # the number of entries and the sum of max(w, 1) are both right
+    if bound == 1:  # a weight above 1 would count more than once
         assert 0 < arguments[7].min() < arguments[7].max() <= 1, "weights are in (0, 1]"
     pairs = set(zip(entries.rows.tolist(), entries.columns.tolist(), strict=True))
     assert len(pairs) < len(entries), "a pair must occur twice"

@@ -57,7 +57,7 @@ WRONG = [  # function, what is wrong, right, wrong
     (SVD, "the bound of BPR", S_RATE_U, f"row_rates(learning_rate, {LOAD_U}, 4.0)"),
     (SVD, "bounded by the batch, not by the item", LOAD_I, "torch.full_like(b_i, len(entries))"),
     (SVD, "bounded by the whole matrix", LOAD_I, "torch.full_like(b_i, len(P))"),
-    (SVD, "bounded by the sum of the weights", "weights.clamp(min=1)", "weights"),
+    (SVD, "bounded by the sum of the weights", "(4 * weights - 3).clamp(min=1)", "weights"),
     (SVD, "a pair that occurs twice counts once", f"keep_u = 1 - rate_u * {COUNT_U}",
      f"n_u = {PAIRS}\n    rate_u = row_rates(learning_rate, n_u, BOUND)\n"
      "    keep_u = 1 - rate_u * regularization * n_u"),

@@ -243,7 +243,7 @@ def test_split_does_not_depend_on_default_device(gpu, split):
 
 def test_entries_stay_on_the_device_of_their_positions(gpu):
     with gpu:
-        rows, columns = torch.tensor([[2, 0, 2], [1, 3, 0]], device=GPU)
+        rows, columns = torch.tensor([[0, 2, 2], [3, 1, 0]], device=GPU)
         entries = Entries.at(rows, columns, (3, 4))
         assert devices(entries) == devices(entries.with_columns(columns)) == {GPU}
         assert entries.matrix(torch.ones(3, device=GPU)).crow_indices().device == GPU

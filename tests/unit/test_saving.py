@@ -131,7 +131,7 @@ def test_load_refuses_invalid_parameters(ratings, tmp_path, name, value):
     file = tmp_path / "model.pt"
     ALS(3).fit(ratings).save(file)
     torch.save(state_in(file) | {name: value}, file)
-    with pytest.raises(ValueError, match=f"got invalid parameters: expected .* for {name}, got"):
+    with pytest.raises(ValueError, match=f"got invalid values: expected .* for {name}, got"):
         ALS.load(file)
 
 
@@ -155,9 +155,32 @@ def test_save_refuses_unknown_attributes(ratings, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("random_state", [None, np.random.default_rng(2)])
-def test_save_replaces_a_numpy_generator_by_its_seed(ratings, tmp_path, random_state):
-    model = SVD(3, random_state=random_state, iterations=2).fit(ratings)
+def test_save_keeps_a_random_state_of_none(ratings, tmp_path):
+    SVD(3, random_state=None, iterations=1).fit(ratings).save(tmp_path / "model.pt")
+    assert SVD.load(tmp_path / "model.pt").random_state is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("user_factors", "x"),
+        ("item_factors", torch.zeros(25, 2)),
+        ("item_factors", torch.zeros(25, 3, dtype=torch.float64)),
+        ("user_biases", torch.zeros(29)),
+        ("global_bias", None),
+        ("history", 3),
+    ],
+)
+def test_load_rejects_learned_values_that_do_not_fit(ratings, tmp_path, name, value):
+    file = tmp_path / "model.pt"
+    SVD(3, iterations=1).fit(ratings).save(file)
+    torch.save(state_in(file) | {name: value}, file)
+    with pytest.raises(ValueError, match="got invalid values: expected"):
+        SVD.load(file)
+
+
+def test_save_replaces_a_numpy_generator_by_its_seed(ratings, tmp_path):
+    model = SVD(3, random_state=np.random.default_rng(2), iterations=2).fit(ratings)
     model.save(tmp_path / "model.pt")
     loaded = SVD.load(tmp_path / "model.pt")
     assert loaded.random_state == loaded.seed == model.seed
