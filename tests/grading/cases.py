@@ -44,7 +44,8 @@ class Kernels(Drawn):
     def _entries(self, users: torch.Tensor, items: torch.Tensor) -> object:
         from mflib.sparse import Entries
 
-        return Entries.at(users, items, (self.n_users, self.n_items))
+        order = users.argsort(stable=True)
+        return Entries.at(users[order], items[order], (self.n_users, self.n_items))
 
     def _uneven(self, n: int, length: int) -> torch.Tensor:
         """Return ids below n in random order: one at least nine times, one once, one never."""

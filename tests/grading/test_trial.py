@@ -111,8 +111,9 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
     sources = {
         "svd/textbook": "from mflib.sparse import Entries\n\n"
         "def textbook(P, Q, b_u, b_i, mu, u, i, r, lr, reg):\n"
-        "    entries = Entries.at(u, i, (len(P), len(Q)))\n"
-        "    svd_step(P, Q, b_u, b_i, mu, entries, r, torch.ones(len(r)), lr, reg)",
+        "    order = u.argsort(stable=True)\n"
+        "    entries = Entries.at(u[order], i[order], (len(P), len(Q)))\n"
+        "    svd_step(P, Q, b_u, b_i, mu, entries, r[order], torch.ones(len(r)), lr, reg)",
         "svd/ndcg": "print(ndcg(model.predict(1)))\n" + answers()["svd/ndcg"] + "\nassert data",
         "svd/new_user": "def new_user(Q, b, mu, r, reg):\n    return 0 * b",
         "bpr/chosen": "raise NotImplementedError",
