@@ -580,7 +580,7 @@ def read_state(
     """
     try:
         state = torch.load(file, map_location=device, weights_only=True)
-    except (OSError, MemoryError, torch.OutOfMemoryError):
+    except (OSError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # torch raises many types on files it did not write
         raise ValueError(f"{expected}, got a damaged file or another format") from error

@@ -124,7 +124,7 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
     found = attempt(folder, units, [7], plainly)
     each = verdicts(units, found, lambda key: expected(key, (7,)), {"als": ["als.py: is a pipe"]})
     assert "calls svd_step of mflib, which is empty here" in each["svd/textbook"].error
-    assert each["svd/textbook"].where == "cell answer, line 5"
+    assert each["svd/textbook"].where == "cell answer, line 6"
     assert each["svd/ndcg"].share == each["warp/average_weight"].share == 1
     assert each["svd/new_user"].share == 0
     assert each["svd/new_user"].where == "cell answer, line 1", "also of what only comes out wrong"
