@@ -53,9 +53,7 @@ QUICK = {
         decay=0.9,
         iterations=10,
     ),
-    "WARP": WARP(
-        regularization=0.4, decay=0.7, batch_size=256, max_draws=50, init_std=0.1, iterations=5
-    ),
+    "WARP": WARP(regularization=0.4, decay=0.7, max_draws=50, init_std=0.1, iterations=7),
 }
 
 
