@@ -245,12 +245,12 @@ class ALS(FactorModel):
     moves Y by w times its last change, which saves iterations; if w is too large, the loss rises.
 
     lambda_u is ``regularization`` times n_u^v for the n_u stored entries of u and v =
-    ``frequency_scaling``; likewise lambda_i. v = 0 gives the penalty of the 2008 paper. If all
-    values are 1, the model then equals that of the library implicit (c = alpha r) with an alpha
-    larger by 1. Rendle, Krichene, Zhang, Koren ("Revisiting the Performance of iALS on Item
-    Recommendation Benchmarks", RecSys 2022) proposed a penalty that grows with the number of
-    entries: lambda (n_u + alpha_0 I)^v. Unlike ours, it also counts the empty entries, with their
-    weight alpha_0.
+    ``frequency_scaling``; likewise lambda_i. v = 0 gives the penalty of the 2008 paper. With v = 0
+    and all values 1, the model is the same as that of the library implicit (c = alpha r) if
+    implicit's alpha is larger than ours by 1. Rendle, Krichene, Zhang, Koren ("Revisiting the
+    Performance of iALS on Item Recommendation Benchmarks", RecSys 2022) proposed a penalty that
+    grows with the number of entries: lambda (n_u + alpha_0 I)^v. Unlike ours, it also counts the
+    empty entries, with their weight alpha_0.
 
     Parameters
     ----------

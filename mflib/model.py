@@ -478,8 +478,8 @@ class FactorModel:
         self._factors("item")
         self._validate()  # converts numpy numbers set since fit, which ``load`` would refuse
         if unknown := vars(self).keys() - self._attributes():
-            got = f"also {sorted(unknown)}"
-            raise TypeError(f"expected only attributes of {type(self).__name__}, got {got}")
+            got = sorted(unknown)
+            raise TypeError(f"expected only attributes of {type(self).__name__}, also got {got}")
         state = {"class": type(self).__name__} | vars(self)
         if isinstance(self.random_state, np.random.Generator | np.random.RandomState):
             state["random_state"] = self.seed  # a generator cannot be saved as data

@@ -273,8 +273,9 @@ def _check_model(model: FactorModel, data: MovieLens) -> None:
     """Raise an error unless the model is fitted and has as many items as there are movies."""
     n_items, n_movies = len(model._factors("item")), len(data.movies)
     if n_items != n_movies:
-        expected = f"a model of the {n_movies:,} movies of {data.name}"
-        raise ValueError(f"expected {expected}, got one of {n_items:,}; fit it on this data set")
+        expected = f"a model with the {n_movies:,} movies of {data.name}"
+        got = f"a model with {n_items:,}"
+        raise ValueError(f"expected {expected}, got {got}; fit it on this data set")
 
 
 def _checked(user_items: UserItems, data: MovieLens) -> sp.csr_matrix:

@@ -29,7 +29,7 @@ def scorer(p_block: Tensor, Q: Tensor, known: Tensor) -> Scores:
     Q : tensor, shape (I, F)
         The factors of all items.
     known : int64 tensor, ascending
-        row * I + item of every like of the user of each row.
+        row * I + item, for each row and every item that its user likes.
     """
     if len(Q) <= WIDE:
         products = (p_block @ Q.T).view(-1).index_fill_(0, known, -torch.inf)  # B * I

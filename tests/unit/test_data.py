@@ -220,7 +220,7 @@ def test_data_dir_is_absolute(tmp_path, monkeypatch):
         assert data_dir() == tmp_path / expected
 
 
-def test_load_ignores_the_order_of_lines_and_line_ends(name):
+def test_load_ignores_line_order_and_line_endings(name):
     place(name)
     expected = load_movielens(name)
     ratings = ratings_text(name, RATINGS[::-1])

@@ -186,7 +186,9 @@ def test_read_share_divides_the_rows_evenly(processes, use_cg, ratings, folder):
 
 @pytest.mark.parametrize("use_cg", [True, False])
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 7, 40])
-def test_read_share_uses_the_parts_of_a_single_process(processes, use_cg, ratings, folder):
+def test_read_share_makes_the_same_parts_for_any_number_of_processes(
+    processes, use_cg, ratings, folder
+):
     """With other parts, the rounding of a row could differ."""
     model = ALS(16, use_cg=use_cg)
     shares = [read_share(folder, model, process, processes) for process in range(processes)]

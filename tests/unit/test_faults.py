@@ -1,5 +1,6 @@
 """Training that is interrupted, stopped or diverges; settings of torch; extreme values."""
 
+import itertools
 import threading
 from contextlib import contextmanager
 
@@ -55,11 +56,13 @@ def raising(monkeypatch, kernel, error, call):
     """Make a kernel raise at its ``call``-th call, after it has updated the factors."""
     module, _, name = kernel.rpartition(".")
     original, calls = getattr(__import__(module, fromlist=[name]), name), []
+    counter = itertools.count(1)  # next() is atomic: ALS calls its kernels in several threads
 
     def step(*args, **kwargs):
-        calls.append(None)
+        number = next(counter)
+        calls.append(number)
         result = original(*args, **kwargs)
-        if len(calls) == call:
+        if number == call:
             raise error
         return result
 

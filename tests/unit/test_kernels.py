@@ -237,7 +237,9 @@ def bpr_case(draw, ids):
     triples = list(
         zip(likes.rows.tolist(), likes.columns.tolist(), negatives.tolist(), strict=True)
     )
-    assert {i for _, i, _ in triples} & {j for _, _, j in triples}, "an item must be i and j"
+    assert {i for _, i, _ in triples} & {j for _, _, j in triples}, (
+        "some item must occur both as i and as j"
+    )
     assert len({(u, i) for u, i, _ in triples}) < B, "some likes must be duplicates"
     return (draw(N_USERS, F), draw(N_ITEMS, F), draw(N_ITEMS)), likes, negatives
 

@@ -129,7 +129,7 @@ def test_fit_refuses_data_without_likes(ratings, name):
 
 
 @pytest.mark.parametrize("name", ["BPR", "WARP"])
-def test_fit_refuses_users_who_like_everything_or_nothing(name):
+def test_fit_refuses_data_in_which_every_user_likes_all_items_or_none(name):
     everything = sp.csr_matrix(np.array([[1.0, 1, 1], [0, 0, 0]]))
     with pytest.raises(ValueError, match="got only users who like all 3 items, or none"):
         ALL[name]().fit(everything)

@@ -107,7 +107,7 @@ def test_similar_movies_lists_the_similar_items_of_the_model(data, model):
         ids, values = model.similar_items(2, 3, filter_items=[2], metric=metric)
         assert table[f"by {metric}"].tolist() == [TITLES[i] for i in ids]
         assert table[metric].tolist() == pytest.approx((sign * values).tolist(), abs=0.0005)
-    assert (table["l2"] > 0).all(), "a distance, not a negative one"
+    assert (table["l2"] > 0).all(), "l2 distances are shown as positive numbers"
     assert "Alien (1979)" not in table.to_numpy()
 
 
@@ -136,7 +136,7 @@ def test_nearest_movies_lists_similar_movies_in_rows(data, model):
             assert rows.loc[(title, metric)].tolist() == table[f"by {metric}"].tolist()
 
 
-def test_nearest_movies_rejects_a_single_title_and_none(data, model):
+def test_nearest_movies_rejects_a_bare_title_and_an_empty_list(data, model):
     with pytest.raises(TypeError, match=r"sequence of titles, got 'Alien'; pass \['Alien'\]"):
         nearest_movies(model, data, "Alien")
     with pytest.raises(ValueError, match="at least one title, got none"):
@@ -314,7 +314,9 @@ def test_every_function_rejects_an_unfitted_model(data, tmp_path):
 def test_every_function_rejects_a_model_of_another_data_set(data, other_model, tmp_path):
     """Otherwise its items would be shown with the titles of other movies."""
     for call in uses_of_a_model(data, tmp_path).values():
-        with pytest.raises(ValueError, match="a model of the 5 movies of toy, got one of 6"):
+        with pytest.raises(
+            ValueError, match="a model with the 5 movies of toy, got a model with 6"
+        ):
             call(other_model)
     assert not any(tmp_path.iterdir()), "nothing is written"
 

@@ -150,7 +150,7 @@ def test_save_keeps_parameters_that_were_set_after_fit(ratings, tmp_path):
 def test_save_refuses_unknown_attributes(ratings, tmp_path):
     model = ALS(4).fit(ratings)
     model.titles = np.array(["Heat"])
-    with pytest.raises(TypeError, match=r"only attributes of ALS, got also \['titles'\]"):
+    with pytest.raises(TypeError, match=r"only attributes of ALS, also got \['titles'\]"):
         model.save(tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
 
