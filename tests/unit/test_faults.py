@@ -429,8 +429,9 @@ def test_torch_settings_do_not_affect_an_interrupted_fit(any_model, ratings, mod
 @pytest.mark.parametrize("mode", ["default device", "default dtype", "autocast", "inference mode"])
 def test_callbacks_run_with_the_settings_of_the_caller(ratings, mode):
     def settings():
-        modes = (torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"))
-        return (torch.get_default_dtype(), str(torch.get_default_device()), *modes)
+        product = torch.ones(1, 1) @ torch.ones(1, 1)  # its type shows autocast
+        modes = (torch.is_inference_mode_enabled(), torch.get_default_dtype())
+        return (*modes, product.device, product.dtype)
 
     seen = []
     with MODES[mode]():
