@@ -251,7 +251,7 @@ def test_a_changed_hyperparameter_changes_the_numbers(lab, opened):
         (
             "dense",
             "model.fit(data.ratings.toarray())",
-            "TypeError: expected a scipy sparse matrix, users x items",
+            "TypeError: expected a scipy sparse matrix (users x items)",
         ),
         ("unknown", "data.itemid('Toy Storey')", "look it up in the table movies"),
         (
