@@ -88,8 +88,8 @@ def conjugate_gradient(
     """Move all rows of X towards their least-squares solution given Y, in place.
 
     Row u solves A x_u = b with A = Y'Y + lambda_u E + Y'(C_u - E)Y and b = Y'C_u p_u (Hu, Koren,
-    Volinsky 2008, eq. 4). Each of a few steps (Takács, Pilászy, Tikk 2011) starts from the current
-    x_u and costs nnz F + rows F^2 operations.
+    Volinsky 2008, eq. 4). It takes a few steps from the current x_u (Takács, Pilászy, Tikk 2011),
+    each of nnz F + rows F^2 operations.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def conjugate_gradient(
     steps : int
     """
     gram, tiny = Y.T @ Y, torch.finfo(X.dtype).tiny  # F x F
-    # b and A x_u need the same products, so the residual b - A x_u takes one pass.
+    # b and A x_u need the same products: one pass computes the residual b - A x_u.
     residual = over_entries(blocks, X, Y, lambda xy, excess, cp: cp - excess * xy)
     residual = residual - X @ gram - penalty * X  # rows x F
     direction = residual
@@ -110,7 +110,7 @@ def conjugate_gradient(
     for step in range(steps):
         curved = over_entries(blocks, direction, Y, lambda xy, excess, _: excess * xy)
         curved = direction @ gram + penalty * direction + curved  # A times the direction
-        # A solved row has no direction left, and 0 / 0 would be NaN.
+        # The direction of a solved row is zero, and 0 / 0 would be NaN.
         length = rr / (direction * curved).sum(1, keepdim=True).clamp_min(tiny)
         X += length * direction
         if step < steps - 1:
@@ -122,9 +122,9 @@ def conjugate_gradient(
 def cholesky(X: Tensor, Y: Tensor, blocks: list[Block], penalty: Tensor) -> None:
     """Set all rows of X to their least-squares solution given Y, in place.
 
-    Solves the systems of ``conjugate_gradient`` exactly. All of them are held at once, rows x F^2
-    numbers, so ``ALS`` passes few rows at a time. A sparse product yields row f of all matrices A,
-    from the diagonal on.
+    Solves the systems of ``conjugate_gradient`` exactly. It stores all of them at once (rows x F^2
+    numbers), so ``ALS`` passes few rows at a time. A sparse product yields row f of all matrices A,
+    starting at the diagonal.
 
     Parameters
     ----------

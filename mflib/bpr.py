@@ -10,7 +10,7 @@ from torch import Tensor
 from mflib.inputs import likes_of, nonnegative_float, positive_float, positive_int
 from mflib.model import FactorModel
 from mflib.sampling import TRAINING, Unliked, generator
-from mflib.sparse import Entries, csr_tensor, interactions, partition, sampled_product
+from mflib.sparse import Entries, csr_tensor, partition, sampled_product
 from mflib.training import Batch, epochs, row_rates
 
 BOUND = 4.0  # upper limit of a row's learning rate times its occurrences in a batch
@@ -33,7 +33,7 @@ def bpr_step(
 
         sum  -ln sigma(x) + lambda_U/2 |p_u|^2 + lambda_I/2 (|q_i|^2 + |q_j|^2 + b_i^2 + b_j^2)
 
-    All gradients are taken at the values from before the step. A user with n_u triples in the batch
+    All gradients use the values before the step. A user with n_u triples in the batch
     moves at the rate min(learning_rate, 4 / n_u); an item that occurs n_i times, as i or as j, at
     min(learning_rate, 4 / n_i). For a batch of one triple this is the update of Rendle et al. 2009,
     figure 4.
@@ -61,11 +61,11 @@ def bpr_step(
     n_u = likes.row_counts.to(P.dtype)
     n_i = (likes.column_counts + others.column_counts).to(P.dtype)
     rate_u, rate_i = row_rates(learning_rate, n_u, BOUND), row_rates(learning_rate, n_i, BOUND)
-    keep_u = 1 - rate_u * user_regularization * n_u  # what the penalty leaves
+    keep_u = 1 - rate_u * user_regularization * n_u  # shrinkage by the penalty
     keep_i = 1 - rate_i * item_regularization * n_i
 
     x = b.index_select(0, i) - b.index_select(0, j) + likes.dot(P, Q) - others.dot(P, Q)
-    pull = torch.sigmoid(-x)  # n; 1 where the order is wrong, 0 where it has been learned
+    pull = torch.sigmoid(-x)  # n; near 1 for pairs in the wrong order, near 0 in the right one
     step_u = pull * rate_u.index_select(0, users)
     step_i, step_j = pull * rate_i.index_select(0, i), pull * rate_i.index_select(0, j)
 
@@ -156,18 +156,15 @@ class BPR(FactorModel):
         likes = likes_of(user_items)
         unliked = Unliked(likes)
         # A user who likes everything has no negatives.
-        trainable = sp.diags_array(unliked.count.numpy() > 0, dtype=bool) @ likes
+        trainable = sp.csr_matrix(sp.diags_array(unliked.count.numpy() > 0, dtype=bool) @ likes)
         trainable.eliminate_zeros()
         if not trainable.nnz:
             got = f"only users who like all {likes.shape[1]} items, or none"
             raise ValueError(f"expected users who like some but not all items, got {got}")
         self._initialise(likes, self.init_std)
         rng = generator(self.seed, TRAINING)
-        users, items = interactions(sp.csr_matrix(trainable))
-        batches = []
-        for part in map(torch.from_numpy, partition(trainable, self.batches, rng)):
-            entries = Entries.at(users[part], items[part], likes.shape)
-            batches.append({"likes": entries.to(self.device)})
+        parts = partition(trainable, self.batches, rng)
+        batches = [{"likes": entries.to(self.device)} for _, entries in parts]
 
         def draw(batch: Batch, rng: torch.Generator) -> Batch:
             users = batch["likes"].rows.cpu().long().repeat_interleave(self.draws)

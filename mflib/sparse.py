@@ -154,7 +154,9 @@ class Entries:
         return values.new_zeros(self.shape[1]).index_add_(0, self.columns, values)
 
 
-def partition(matrix: sp.csr_matrix, parts: int, rng: torch.Generator) -> list[np.ndarray]:
+def partition(
+    matrix: sp.csr_matrix, parts: int, rng: torch.Generator
+) -> list[tuple[Tensor, Entries]]:
     """Divide the stored entries of a matrix at random into parts of equal size.
 
     Parameters
@@ -166,12 +168,15 @@ def partition(matrix: sp.csr_matrix, parts: int, rng: torch.Generator) -> list[n
 
     Returns
     -------
-    list of int64 arrays
-        For each part, the indices of its entries in ``matrix.data``, ascending. Sizes differ by at
-        most 1.
+    list of (places, entries)
+        For each part the places of its entries in ``matrix.data`` (int64 tensor, ascending) and
+        their positions. Sizes differ by at most 1.
     """
+    users, items = interactions(matrix)
     part_of = torch.randperm(matrix.nnz, generator=rng, device="cpu").numpy() % parts
-    return np.array_split(np.argsort(part_of, kind="stable"), np.cumsum(np.bincount(part_of))[:-1])
+    order = torch.from_numpy(np.argsort(part_of, kind="stable"))
+    sizes = np.bincount(part_of).tolist()
+    return [(p, Entries.at(users[p], items[p], matrix.shape)) for p in order.split(sizes)]
 
 
 def interactions(user_items: sp.csr_matrix) -> tuple[Tensor, Tensor]:

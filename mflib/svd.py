@@ -10,7 +10,7 @@ from torch import Tensor
 from mflib.inputs import as_values, nonnegative_float, positive_float, positive_int
 from mflib.model import FactorModel
 from mflib.sampling import TRAINING, generator
-from mflib.sparse import Entries, interactions, partition
+from mflib.sparse import Entries, partition
 from mflib.training import Batch, epochs, row_rates
 
 BOUND = 1.0  # upper limit of a row's learning rate times its entries in a batch
@@ -34,7 +34,7 @@ def svd_step(
 
         sum  1/2 w (r - mu - b_u - b_i - p_u·q_i)^2 + lambda/2 (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2)
 
-    All gradients are taken at the values from before the step. A user moves at the rate
+    All gradients use the values before the step. A user moves at the rate
     min(learning_rate, 1 / n), where n is the number of the user's entries in the batch; an entry of
     weight w > 1 counts as 4 w - 3. The same holds for an item. For a batch of one entry this is the
     classical update (Koren, Bell, Volinsky 2009).
@@ -62,7 +62,7 @@ def svd_step(
     load = (4 * weights - 3).clamp(min=1)  # n
     rate_u = row_rates(learning_rate, entries.row_sums(load), BOUND)  # U
     rate_i = row_rates(learning_rate, entries.column_sums(load), BOUND)  # I
-    keep_u = 1 - rate_u * regularization * entries.row_counts  # what the penalty leaves
+    keep_u = 1 - rate_u * regularization * entries.row_counts  # shrinkage by the penalty
     keep_i = 1 - rate_i * regularization * entries.column_counts
 
     users, items = entries.rows, entries.columns  # n
@@ -133,17 +133,14 @@ class SVD(FactorModel):
         if not self.unobserved_weight:
             self.global_bias = float(user_items.data.mean(dtype="float64"))
         rng = generator(self.seed, TRAINING)
-        users, items = interactions(user_items)
-        batches = []
-        for part in map(torch.from_numpy, partition(user_items, self.batches, rng)):
-            entries = Entries.at(users[part], items[part], user_items.shape)
-            batches.append(
-                {
-                    "entries": entries.to(self.device),
-                    "ratings": ratings[part].to(self.device),
-                    "weights": torch.ones(len(part), dtype=self.dtype, device=self.device),
-                }
-            )
+        batches = [
+            {
+                "entries": entries.to(self.device),
+                "ratings": ratings[part].to(self.device),
+                "weights": torch.ones(len(part), dtype=self.dtype, device=self.device),
+            }
+            for part, entries in partition(user_items, self.batches, rng)
+        ]
         if not self.unobserved_weight:
             return epochs(self, batches, rng)
         weight = self.unobserved_weight * user_items.shape[0] * user_items.shape[1] / len(ratings)

@@ -65,7 +65,7 @@ def first_violations(scores: Scores, rows: Tensor, limits: Tensor, draws: Tensor
         The row of each positive.
     limits : tensor, shape (n,)
     draws : int64 tensor, shape (D, n)
-        The candidates of each positive, tried from the top down.
+        The candidates of each positive, tried from row 0 on.
 
     Returns
     -------
@@ -107,8 +107,7 @@ def warp_step(
 
         sum  L(rank) (margin - s_i + s_j) + lambda/2 (|p_u|^2 + |q_i|^2 + |q_j|^2),    s = p_u·q
 
-    All gradients are taken at the values from before the step (Weston, Bengio, Usunier 2011,
-    algorithm 1).
+    All gradients use the values before the step (Weston, Bengio, Usunier 2011, algorithm 1).
 
     The rank estimate is biased. With v violating items, d is geometric, and E[(I - 1) / d] =
     (I - 1) v / (I - v) ln(I / v) for unlimited draws, nearly always above v: a rank of 1 is
@@ -122,7 +121,7 @@ def warp_step(
     users : int64 tensor, shape (B,)
         The user of each row of the block; a user may occur more than once.
     known : int64 tensor, ascending
-        row * I + item of *every* like of the user of each row.
+        row * I + item, for each row and *every* item that its user likes.
     rows, positives : int64 tensors, shape (n,)
         The row and the liked item of each positive.
     draws : int64 tensor, shape (D, n)
@@ -164,7 +163,7 @@ def warp_step(
 def cut_into_rows(
     likes: sp.csr_matrix, rng: torch.Generator, length: int = LIKES_PER_ROW
 ) -> tuple[np.ndarray, sp.csr_matrix]:
-    """Cut the likes of each user, in random order, into rows of at most ``length`` likes.
+    """Cut the likes of each user, in random order, into rows with up to ``length`` likes.
 
     Four users with 3, 0, 1 and 5 likes and rows of length 2 give six rows:
 

@@ -134,39 +134,51 @@ def test_sampled_product_ignores_the_values_of_the_pattern(draw):
     torch.testing.assert_close(sampled_product(pattern, X, Y), expected, rtol=1e-14, atol=1e-14)
 
 
+def places_of(matrix, parts, seed=0):
+    """Return the places of the entries of each part as lists."""
+    return [part.tolist() for part, _ in partition(matrix, parts, generator(seed, TRAINING))]
+
+
 @pytest.mark.parametrize("parts", [1, 2, 7, 32])
 def test_partition_holds_every_entry_once_in_parts_of_equal_size(parts):
     matrix = random_ratings(20, 15, 0.3)
     assert parts < 3 or matrix.nnz % parts, "some parts must be larger than others"
-    found = partition(matrix, parts, generator(0, TRAINING))
+    found = places_of(matrix, parts)
     sizes = [len(part) for part in found]
     assert len(found) == parts
     assert max(sizes) - min(sizes) <= 1
-    assert sorted(np.concatenate(found).tolist()) == list(range(matrix.nnz))
+    assert sorted(place for part in found for place in part) == list(range(matrix.nnz))
     assert all((np.diff(part) > 0).all() for part in found), "places must be ascending"
+
+
+def test_partition_gives_the_positions_of_the_places():
+    matrix = random_ratings(20, 15, 0.3)
+    users, items = interactions(matrix)
+    for places, entries in partition(matrix, 4, generator(0, TRAINING)):
+        assert entries.shape == matrix.shape
+        assert entries.rows.tolist() == users[places].tolist()
+        assert entries.columns.tolist() == items[places].tolist()
 
 
 def test_partition_of_fewer_entries_than_parts_has_one_entry_per_part():
     matrix = sp.csr_matrix(np.array([[1, 0, 1], [0, 1, 0]]))
-    found = partition(matrix, 8, generator(0, TRAINING))
-    assert sorted(part.tolist() for part in found) == [[0], [1], [2]]
+    assert sorted(places_of(matrix, 8)) == [[0], [1], [2]]
 
 
 def test_partition_is_random_and_depends_on_the_generator_only():
     matrix = random_ratings(20, 15, 0.3)
-    first, again, other = (partition(matrix, 4, generator(seed, TRAINING)) for seed in (0, 0, 1))
-    assert [part.tolist() for part in first] == [part.tolist() for part in again]
-    assert [part.tolist() for part in first] != [part.tolist() for part in other]
+    first = places_of(matrix, 4)
+    assert first == places_of(matrix, 4)
+    assert first != places_of(matrix, 4, seed=1)
     # A part with every fourth entry, or with consecutive entries, would have equal gaps.
     assert len(set(np.diff(first[0]).tolist())) > 4
 
 
 def test_partition_ignores_the_default_device_of_torch():
     matrix = random_ratings(20, 15, 0.3)
-    expected = partition(matrix, 4, generator(0, TRAINING))
+    expected = places_of(matrix, 4)
     with torch.device("meta"):
-        found = partition(matrix, 4, generator(0, TRAINING))
-    assert [part.tolist() for part in found] == [part.tolist() for part in expected]
+        assert places_of(matrix, 4) == expected
 
 
 def test_products_ignore_the_default_device_of_torch(draw):
