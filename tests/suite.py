@@ -73,7 +73,7 @@ def interpreter(folder: Path) -> Path:
 
 
 def own_environment() -> dict[str, str]:
-    """This process's variables, but for those that set up Python or send pip elsewhere."""
+    """Return this process's variables, except those that configure Python or redirect pip."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
     # on a busy machine, threads that wait actively would take each other's processor
     kept.setdefault("GOMP_SPINCOUNT", "10000")
@@ -123,9 +123,9 @@ def is_ready(folder: Path, pins: Path) -> bool:
 
 
 def make_environment(folder: Path, pins: Path, python: str = sys.executable) -> None:
-    """Make the environment ``folder`` of ``pins``, or complete it; SystemExit says why not.
+    """Create or complete the environment ``folder`` from ``pins``; exit with a message on failure.
 
-    One that was never completed is made anew: another Python may have begun it.
+    An incomplete environment is created again: another Python may have started it.
     """
     if is_ready(folder, pins):
         return
@@ -154,7 +154,7 @@ def make_environment(folder: Path, pins: Path, python: str = sys.executable) -> 
     if pip(folder, "-r", str(pins)):
         sys.exit(f"error: pip has not installed {pins.name}; {hints()}")
     if pip(folder, "--no-build-isolation", "--no-deps", "-e", str(ROOT)):
-        sys.exit("error: pip has not installed mflib; the lines above say why")
+        sys.exit("error: pip has not installed mflib; see the lines above")
     (folder / "ready").write_text(platform.python_version(), "utf-8")
 
 
@@ -173,7 +173,7 @@ def hints() -> str:
     proxies = [f"{n}={os.environ[n]}" for n in sorted(os.environ) if n.lower().endswith("_proxy")]
     through = f" through the proxy of {', '.join(proxies)}" if proxies else ""
     return (
-        "the lines above say why. 'No matching distribution' mostly means that no index was "
+        "see the lines above. 'No matching distribution' usually means that no index was "
         f"reached{through}: check the network, the proxy and pip's settings (pip config list)"
     )
 

@@ -1,7 +1,7 @@
-"""What a busy machine costs: seconds an iteration on MovieLens-1M, alone and beside endless loops.
+"""Seconds per iteration on MovieLens-1M, on an idle and on a busy machine.
 
-There is a loop for each processor, as in a class on one server or beside a video call. Each model
-is trained twice alone, with two threads and with one, and once beside the loops, several times in
+The load is an endless loop per processor, as with a class on one server or a video call. Each model
+is trained twice alone, with two threads and with one, and once under load, several times in
 turn; the table, medians of the iterations, goes into build/bench.md.
 """
 
@@ -31,7 +31,7 @@ MODELS = {
 
 @contextmanager
 def endless_loops() -> Iterator[None]:
-    """A process that only counts, for each processor."""
+    """Run one busy process per processor."""
     loop = [sys.executable, "-c", "while True: pass"]
     loops = [subprocess.Popen(loop) for _ in range(available_processors())]
     try:
@@ -63,8 +63,8 @@ def main() -> None:
     medians = {name: pd.Series(seconds).map(statistics.median) for name, seconds in columns.items()}
     table = pd.DataFrame(medians).T
     table["busy / alone"] = table["busy"] / table["alone"]
-    beside = f"beside {available_processors()} endless loops"
-    title = f"Seconds an iteration, alone ({threads} threads) and {beside}"
+    load = f"with {available_processors()} endless loops"
+    title = f"Seconds per iteration, alone ({threads} threads) and {load}"
     section(title, table.round(3).to_string())
 
 

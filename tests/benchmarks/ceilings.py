@@ -1,10 +1,10 @@
-"""Where the ceiling is on MovieLens-1M: what closed forms and sampling reach, beside ours.
+"""The ceiling on MovieLens-1M: closed-form models and Bayesian sampling compared with ours.
 
 Ranking, 80/20 of the likes: the truncated singular value decomposition with 64 factors as it is and
 with scaled columns and rows, EASE, EASE blended with ALS, and our classes in their defaults.
-Exponents and weight are chosen on a tenth of the training part, for each split anew; then the
-models learn from all of it. Ratings, 90/10: Bayesian matrix factorization beside SVD. Means over
-the split seeds 0, 1, 2 ± their standard deviation, two tables into build/bench.md.
+Exponents and weight are chosen on a tenth of the training part, for each split separately; then
+the models are trained on all of it. Ratings, 90/10: Bayesian matrix factorization compared with
+SVD. Means over the split seeds 0, 1, 2 ± their standard deviation, two tables into build/bench.md.
 """
 
 from dataclasses import dataclass

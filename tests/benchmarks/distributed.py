@@ -1,4 +1,4 @@
-"""ALS over processes: what two cost beside one; one hash of the factors for all numbers of them.
+"""ALS across processes: cost of two compared with one; equal factors for any number of processes.
 
 First a generated set of MovieLens-32M's shape by one process of one thread and by two, in turn:
 seconds a sweep and the peak of resident memory, against the marks. Then MovieLens's likes by 1, 2,
@@ -27,7 +27,7 @@ from mflib import ALS
 from mflib.data import load_movielens
 
 PROCESSES, SHARDS, ROUNDS, SWEEPS = (1, 2, 3, 4, 7), 16, 2, 3
-FASTER, SMALLER = 1.6, 0.6  # the marks: two processes beside one
+FASTER, SMALLER = 1.6, 0.6  # the marks: two processes compared with one
 SOLVERS = {
     "conjugate gradients": {},
     "without extrapolation": {"extrapolation": 0.0},
@@ -89,7 +89,7 @@ def sha256(model: ALS) -> str:
 
 
 def cost(folder: Path) -> list[str]:
-    """Seconds and memory of two processes beside one -> the marks that are missed."""
+    """Compare seconds and memory of two processes with one; return the marks that are missed."""
     fits = {
         "fit": by_fit,
         "1 process": lambda folder: by_processes(folder, 1),
@@ -111,7 +111,7 @@ def cost(folder: Path) -> list[str]:
     faster, smaller = table.loc["1 process"].iloc[2], table.loc["fit"].iloc[3]
     shape = f"{len(model.user_factors):,} x {len(model.item_factors):,}"
     section(
-        f"ALS by two processes of one thread beside one, {shape}",
+        f"ALS by two processes of one thread compared with one, {shape}",
         f"```\n{table.round(2).to_string()}\n```\n\n"
         f"{faster:.2f} times as fast as one process (mark: {FASTER}), each with {smaller:.0%} of "
         f"the memory of fit (mark: {SMALLER:.0%}); SHA-256 of the factors {', '.join(hashes)}",
@@ -148,7 +148,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as large, tempfile.TemporaryDirectory() as small:
         likes = load_movielens().likes()
         write_shards(likes, Path(small))
-        if not arguments.small:  # in a process of its own: its peak would be its children's, too
+        if (
+            not arguments.small
+        ):  # in a separate process, because its peak would count for its children, too
             subprocess.run([sys.executable, __file__, "--generate", large], check=True)
         missed = cost(Path(small if arguments.small else large)) + same(Path(small), likes)
     if missed:

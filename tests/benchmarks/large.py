@@ -1,7 +1,7 @@
-"""Growth: a generated set of MovieLens-32M's shape, beside MovieLens-1M.
+"""Growth: a generated set of MovieLens-32M's shape compared with MovieLens-1M.
 
 One epoch of each model and the evaluation of 2,000 users; cost per interaction, as a multiple of
-that on MovieLens-1M, in a table into build/bench.md. Each row runs in a process of its own, so that
+that on MovieLens-1M, in a table into build/bench.md. Each row runs in a separate process, so that
 its peak of resident memory is its own.
 """
 
@@ -83,7 +83,7 @@ def measure(name: str, large: bool) -> dict[str, float]:
 
 
 def apart(name: str, size: str) -> dict[str, float]:
-    """``measure`` in a process of its own."""
+    """Run ``measure`` in a separate process."""
     command = [sys.executable, __file__, name, size]
     run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(run.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""MovieLens-1M as in published results: RecBole's protocol, ours beside the figures of RecBole-GNN.
+"""MovieLens-1M as in published results: RecBole's protocol compared with RecBole-GNN's figures.
 
 Ratings of 3 and above are interactions; those of each user are split 8:1:1 at random; all movies
 are ranked but those of the user's training and validation parts; 64 factors; NDCG, recall and

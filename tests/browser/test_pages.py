@@ -103,7 +103,7 @@ def test_figures_have_their_natural_size_and_never_more_than_the_column(show, fo
 
 @pytest.mark.parametrize("name", NAMES)
 def test_formulas_are_set_in_the_font_of_the_page(show, folder, name):
-    """Chromium says which fonts it has used: a letter that the subset lacks would be of another."""
+    """A letter missing from the subset would be in another font, which Chromium reports."""
     window, _, _ = show((folder / f"{name}.html").as_uri())
     assert window.locator("math").count() > 10
     session = window.context.new_cdp_session(window)

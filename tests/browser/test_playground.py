@@ -69,7 +69,7 @@ def told(window, function, argument):
 
 
 def swapped(found, expected, values, bound):
-    """Assert that two lists are equal but for what is nearer than twice the ``bound`` to equal."""
+    """Assert that two lists are equal, except for values that differ by less than 2 * ``bound``."""
     assert len(set(found)) == len(found) == len(expected)
     gaps = abs(values[np.asarray(found)] - values[np.asarray(expected)])
     assert gaps.max(initial=0) <= 2 * bound
