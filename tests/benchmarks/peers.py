@@ -17,6 +17,7 @@ from implicit.cpu.bpr import BayesianPersonalizedRanking
 from lightfm import LightFM
 
 from mflib.data import load_movielens
+from mflib.inputs import Ids
 from mflib.metrics import rmse
 from mflib.model import FactorModel
 from mflib.sampling import train_test_split
@@ -64,8 +65,8 @@ class Ease(FactorModel):
         self.train, self.weights = train, weights.astype(np.float32)
         self.user_factors, self.item_factors = (torch.zeros(n, 1) for n in train.shape)
 
-    def scores(self, users: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self.train[users.numpy()] @ self.weights)
+    def scores(self, users: Ids) -> torch.Tensor:
+        return torch.from_numpy(self.train[np.asarray(users)] @ self.weights)
 
 
 def implicit_als(train: sp.csr_matrix, callback: Callback = None, **options) -> Given:
