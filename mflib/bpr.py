@@ -36,7 +36,7 @@ def bpr_step(
     All gradients use the values before the step. A user with n_u triples in the batch
     moves at the rate min(learning_rate, 4 / n_u); an item that occurs n_i times, as i or as j, at
     min(learning_rate, 4 / n_i). For a batch of one triple this is the update of Rendle et al. 2009,
-    figure 4.
+    figure 4, with item biases added.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ def bpr_step(
     keep_i = 1 - rate_i * item_regularization * n_i
 
     x = b.index_select(0, i) - b.index_select(0, j) + likes.dot(P, Q) - others.dot(P, Q)
-    pull = torch.sigmoid(-x)  # n; near 1 for pairs in the wrong order, near 0 in the right one
-    step_u = pull * rate_u.index_select(0, users)
-    step_i, step_j = pull * rate_i.index_select(0, i), pull * rate_i.index_select(0, j)
+    g = torch.sigmoid(-x)  # n; near 1 for pairs in the wrong order, near 0 in the right one
+    step_u = g * rate_u.index_select(0, users)
+    step_i, step_j = g * rate_i.index_select(0, i), g * rate_i.index_select(0, j)
 
     step_Q = likes.transposed(step_i) @ P  # I x F, from P before its update
     step_Q.addmm_(others.transposed(step_j), P, alpha=-1)

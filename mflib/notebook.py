@@ -1,10 +1,12 @@
 """Tables and widgets of the notebooks, displayed source code, export to TensorBoard's projector."""
 
+import ast
 import copy
 import inspect
 import math
 import os
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def set_up() -> None:
 
 
 def source(*functions: Callable) -> Markdown:
-    """Return the source code of functions for display, exactly as it is executed.
+    """Return the source code of functions for display, each docstring cut to its first line.
 
     Parameters
     ----------
@@ -54,7 +56,19 @@ def source(*functions: Callable) -> Markdown:
     -------
     Markdown
     """
-    return Markdown("```python\n" + "\n\n".join(map(inspect.getsource, functions)) + "```")
+    return Markdown("```python\n" + "\n\n".join(map(_short_source, functions)) + "```")
+
+
+def _short_source(function: Callable) -> str:
+    """Return the source code of a function with the first line of its docstring."""
+    code = textwrap.dedent(inspect.getsource(function))
+    first, *body = ast.parse(code).body[0].body  # type: ignore[attr-defined]
+    if not body or not isinstance(first, ast.Expr) or not isinstance(first.value, ast.Constant):
+        return code
+    lines, start, end = code.splitlines(keepends=True), first.lineno, first.end_lineno or 0
+    if end > start:
+        lines[start - 1 : end] = [lines[start - 1].rstrip() + '"""\n']
+    return "".join(lines)
 
 
 # --- tables -------------------------------------------------------------------------------------

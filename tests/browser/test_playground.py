@@ -524,7 +524,7 @@ def test_titles_are_found_as_people_write_them(opened, data):
     assert window.evaluate(found, "Thé Émpire strik")[0].startswith("Empire Strikes Back")
     assert window.evaluate(found, "no such film") == []
     window.locator("#find-box").fill("no such film")
-    assert window.get_by_text("No film is called so.").first.is_visible()
+    assert window.get_by_text("No film has this title.").first.is_visible()
 
 
 def test_the_page_says_that_titles_must_not_be_published(opened):

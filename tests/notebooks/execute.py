@@ -20,7 +20,8 @@ from differences import OTHER_FIGURE, differences, texts
 from disturbances import COMBINED, DISTURBANCES, cannot, disturbed
 from fresh_kernel import execute, tags, write
 from pages import Lesson, index, page
-from playground import keeping, made
+from playground import build as build_playground
+from playground import saving
 
 from mflib.data import SOURCES as SOURCES_OF_DATA
 
@@ -56,7 +57,7 @@ def run(dataset: str) -> list[str]:
     rows, errors = [("notebook", "seconds", "metric", "model", "baseline")], []
     for file, lesson in zip(sources(), lessons, strict=True):
         start = time.perf_counter()
-        last = keeping(file.stem, target / "models")
+        last = saving(file.stem, target / "models")
         lesson.notebook, error = execute(file, dataset, last=last)
         lesson.seconds = time.perf_counter() - start
         lesson.results = [line.groupdict() for line in headlines(lesson.notebook)]
@@ -74,7 +75,7 @@ def run(dataset: str) -> list[str]:
             first = ("", "")
         if error:
             rows.append((file.stem, f"{lesson.seconds:.0f}", "failed", "", ""))
-    playground = made(dataset, target)
+    playground = build_playground(dataset, target)
     errors += [f"no playground: {playground}"] if playground else []
     html = index(SOURCES_OF_DATA[dataset].title, lessons, with_playground=not playground)
     write(html, target / "index.html")

@@ -20,13 +20,14 @@ from nbconvert.filters import Highlight2HTML, strip_ansi
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 SITE = Path(__file__).resolve().parent / "site"
-# The figure that stands for a lesson on the index: the first of these cells that has one.
-PICTURES = {
-    "01_svd": ["map", "trade-figure"],
-    "02_als": ["map"],
-    "03_bpr": ["gradient", "losses"],
-    "04_warp": ["protocols-figure", "hits"],
+PICTURE = "idea"  # the cell whose figure represents a lesson on the index
+# Cells that fold away on a page, by tag, and the line that unfolds them.
+FOLDED = {
+    "claims": "Checks: the statements above hold in this run",
+    "figure": "Code of the figure",
+    "check": "Check, with the answer",
 }
+PLAYGROUND = re.compile(r"\.\./build/[\w-]+/(?=playground\.html)")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$`]+?)\$", re.DOTALL)
 # What is a number in a table: also a gap, a share, an interval, and a number with an interval.
 NUMBER = re.compile(r"[–—]?|NaN|(?=.*\d)(?:[-−+±\d.,%()\[\] ]|(?<= )to(?= ))+")
@@ -63,15 +64,14 @@ class Lesson:
 
     @property
     def picture(self) -> str:
-        """The most telling figure."""
+        """The figure of the cell ``idea``, or else the first one."""
         figures = {
             cell.id: figure(output, cell.metadata.get("alt", ""))
             for cell in self.notebook.cells
             for output in cell.get("outputs", [])
             if "image/png" in output.get("data", {})
         }
-        wanted = [figures[name] for name in PICTURES.get(self.stem, []) if name in figures]
-        return next(iter([*wanted, *figures.values()]), "")
+        return figures.get(PICTURE) or next(iter(figures.values()), "")
 
 
 def page(notebook: nbformat.NotebookNode, stem: str, lessons: list[Lesson] | None = None) -> str:
@@ -84,6 +84,7 @@ def page(notebook: nbformat.NotebookNode, stem: str, lessons: list[Lesson] | Non
     for link in body.find_all("a", class_="anchor-link"):
         link.decompose()
     for link in body.find_all("a", href=True):
+        link["href"] = PLAYGROUND.sub("", link["href"])
         file, hash_, anchor = link["href"].partition("#")
         if file in {f"{lesson.stem}.ipynb" for lesson in lessons}:
             link["href"] = file.removesuffix(".ipynb") + ".html" + hash_ + anchor
@@ -127,10 +128,20 @@ def show(cell: nbformat.NotebookNode) -> str:
     if cell.cell_type == "markdown":
         return f'<section class="text">{markdown(cell.source)}</section>'
     source = code(cell.source)
+    results = "\n".join(result(output, cell.metadata) for output in joined(cell.outputs))
+    kind = next((tag for tag in tags(cell) if tag in FOLDED), "")
+    if kind == "check":  # the output of a check contains the answer
+        return folded(kind, FOLDED[kind], source + results)
+    if kind:
+        return results + folded(kind, FOLDED[kind], source)
     if "solution" in tags(cell) and cell.metadata.get("jupyter", {}).get("source_hidden"):
-        source = f'<details class="answer"><summary>Answer</summary>{source}</details>'
-    alt = cell.metadata.get("alt", "")
-    return "\n".join([source, *(result(output, alt) for output in joined(cell.outputs))])
+        source = folded("answer", "Answer", source)
+    return source + results
+
+
+def folded(kind: str, summary: str, html: str) -> str:
+    """Return HTML that folds away."""
+    return f'<details class="{kind}"><summary>{summary}</summary>{html}</details>'
 
 
 def joined(outputs: list) -> Iterator[nbformat.NotebookNode]:
@@ -147,15 +158,15 @@ def joined(outputs: list) -> Iterator[nbformat.NotebookNode]:
         yield last
 
 
-def result(output: nbformat.NotebookNode, alt: str) -> str:
-    """An output as HTML: of its forms the richest."""
+def result(output: nbformat.NotebookNode, metadata: dict) -> str:
+    """Return an output as HTML, in its richest form. ``metadata`` is that of the cell."""
     data = output.get("data", {})
     if output.output_type == "error":
         return printed("\n".join(output.traceback), "error")
     if output.output_type == "stream":
         return printed(output.text, output.name)
     if "image/png" in data:
-        return figure(output, alt)
+        return figure(output, metadata.get("alt", ""), metadata.get("panels", 1))
     if "text/html" in data:
         return data["text/html"]
     if "text/markdown" in data:
@@ -169,17 +180,25 @@ def printed(text: str, kind: str) -> str:
     return f'<pre class="printed {kind}{columns}">{escape(strip_ansi(text).rstrip())}</pre>'
 
 
-def figure(output: nbformat.NotebookNode, alt: str) -> str:
-    """A picture at its natural size: of one at twice the resolution, the metadata have it."""
+def figure(output: nbformat.NotebookNode, alt: str, panels: int = 1) -> str:
+    """Return a figure at its natural size, which the metadata state if it has twice the resolution.
+
+    A figure with two panels of equal width is cut between them, so that they stack on a phone.
+    """
     png = output.data["image/png"].replace("\n", "")
     pixels = struct.unpack(">II", base64.b64decode(png[:44])[16:24])
     shape = output.metadata.get("image/png", {})
     width, height = shape.get("width", pixels[0]), shape.get("height", pixels[1])
-    box = ' class="scroll" tabindex="0"' if width > WIDE_FIGURE else ""
-    return (
-        f'<figure{box}><img src="data:image/png;base64,{png}" alt="{escape(alt)}"'
-        f' width="{width}" height="{height}"></figure>'
-    )
+    box = ' class="scroll" tabindex="0"' if width > WIDE_FIGURE and panels == 1 else ""
+    image = f'src="data:image/png;base64,{png}" width="{width}" height="{height}"'
+    if panels == 1:
+        return f'<figure{box}><img {image} alt="{escape(alt)}"></figure>'
+    parts = [f'<div style="--width:{width // panels}px">' for _ in range(panels)]
+    texts = [escape(alt), *[""] * (panels - 1)]  # a screen reader reads one text
+    halves = [
+        f'{part}<img {image} alt="{alt}"></div>' for part, alt in zip(parts, texts, strict=True)
+    ]
+    return f'<figure class="panels">{"".join(halves)}</figure>'
 
 
 def code(source: str) -> str:

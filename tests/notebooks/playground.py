@@ -1,10 +1,10 @@
-"""The playground: one HTML file in which one plays with the models of the executed notebooks.
+"""The playground: one HTML file to explore the models of the executed notebooks.
 
-    python tests/notebooks/playground.py ml-100k      from the models that `make run` has left
+    python tests/notebooks/playground.py ml-100k      uses the models that `make run` has saved
 
-It needs no network, no server and no Python: data, style and script are in it. What the page shows
-of neighbours is computed here, by ``mflib``; what it recommends is computed in the page, from the
-item factors of ALS, rounded to 16 bits.
+The page needs no network, no server and no Python: it contains its data, style and script. The
+neighbours are computed here with ``mflib``. Recommendations are computed in the page, from the item
+factors of ALS, rounded to 16 bits.
 """
 
 import argparse
@@ -38,67 +38,72 @@ MODELS: dict[str, type[FactorModel]] = {
 }
 METRICS: tuple[Metric, Metric] = ("cosine", "l2")
 NEIGHBOURS = 10
-LEAST = 20  # likes of a movie that may be a neighbour, as in the lessons
-NOBODY = 2**16 - 1  # in place of a neighbour, where a movie has the vector 0
-MOST = 2**15 - 1  # of a number that is stored in 16 bits
-PLANE = "two_factors.npy"
+LEAST = 20  # likes a movie needs to be a neighbour, as in the lessons
+NOBODY = 2**16 - 1  # fills the places without a neighbour
+MOST = 2**15 - 1  # the largest signed number stored in 16 bits
 LIMIT = 2_000_000  # bytes of the page
 STYLES = ("style", "playground")
 SIGNED = ("hundredths", "vectors", "plane")
 
 
-def keeping(stem: str, folder: Path) -> nbformat.NotebookNode:
-    """A cell that saves, in the kernel of a notebook that has been executed, what is shown of it.
+def saving(stem: str, folder: Path) -> nbformat.NotebookNode:
+    """Return a cell that saves ``model`` in the kernel of an executed notebook.
 
-    That is the notebook's ``model`` and, of the first notebook, the map of two factors. What an
-    earlier run has left is deleted. An error in the cell does not stop the execution.
+    The file of an earlier run is deleted. An error in the cell does not stop the execution.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file, plane = folder / f"{stem}.pt", folder / PLANE
-    lines = [f"model.save({str(file)!r})"]
+    file = folder / f"{stem}.pt"
     file.unlink(missing_ok=True)
-    if stem == "01_svd":
-        lines.append(f"np.save({str(plane)!r}, two.item_factors.numpy() @ turn)")
-        plane.unlink(missing_ok=True)
-    return nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["raises-exception"]})
+    source = f"model.save({str(file)!r})" if stem in MODELS else ""
+    return nbformat.v4.new_code_cell(source, metadata={"tags": ["raises-exception"]})
 
 
-def made(dataset: str, target: Path) -> str | None:
-    """Write ``target``/playground.html from ``target``/models -> what prevents that, or None."""
+def build(dataset: str, target: Path) -> str | None:
+    """Write ``target``/playground.html from ``target``/models; return what prevents it, or None."""
     folder, file = target / "models", target / "playground.html"
     file.unlink(missing_ok=True)
-    names = [*(f"{stem}.pt" for stem in MODELS), PLANE]
-    if lacking := [name for name in names if not (folder / name).exists()]:
-        expected = (
-            "expected each notebook to run to its end and to leave a fitted `model`, the first"
-        )
-        return f"{expected} `two` and `turn`, too; got no {', '.join(lacking)} in {folder}"
+    if missing := [name for stem in MODELS if not (folder / (name := f"{stem}.pt")).exists()]:
+        expected = "expected each lesson to run to its end and to leave a fitted `model`"
+        return f"{expected}; got no {', '.join(missing)} in {folder}"
     try:
         models = {stem: kind.load(folder / f"{stem}.pt") for stem, kind in MODELS.items()}
-        with redirect_stdout(StringIO()):  # the notebooks have said what the data are
+        with redirect_stdout(StringIO()):  # the notebooks have described the data already
             data = load_movielens(dataset)
-        write(page(data, models, np.load(folder / PLANE)), file)
+        write(page(data, models, two_factors(data)), file)
     except ValueError as error:
         return str(error)
     return None
 
 
+def two_factors(data: MovieLens) -> np.ndarray:
+    """Return the item factors of an SVD with two factors, shape (I, 2).
+
+    They are rotated so that the 150 most rated movies spread most along the first axis, and the
+    most rated movie has positive coordinates.
+    """
+    two = SVD(factors=2, dtype=torch.float64).fit(data.ratings, show_progress=False)
+    Q = two.item_factors.numpy()
+    most = np.argsort(-data.ratings.getnnz(0), kind="stable")[:150]
+    turned = Q @ np.linalg.svd(Q[most], full_matrices=False)[2].T
+    return turned * np.where(turned[most[0]] < 0, -1, 1)
+
+
 def page(data: MovieLens, models: dict[str, FactorModel], plane: np.ndarray) -> str:
-    """The page of these models.
+    """Return the page for these models.
 
     Parameters
     ----------
-    data
-        What they have learned from.
-    models
-        Those of ``MODELS``, fitted.
-    plane
-        A point for each movie, I x 2.
+    data : MovieLens
+        The data the models were fitted on.
+    models : dict
+        A fitted model for each name in ``MODELS``.
+    plane : array, shape (I, 2)
+        A point for each movie.
 
     Raises
     ------
     ValueError
-        A model or the plane is of other movies, or the page would have more than ``LIMIT`` bytes.
+        A model or the plane belongs to other movies, or the page would exceed ``LIMIT`` bytes.
     """
     shapes = {name: tuple(model.item_factors.shape) for name, model in models.items()}
     for name, shape in (shapes | {"the plane": plane.shape}).items():
@@ -124,10 +129,10 @@ def page(data: MovieLens, models: dict[str, FactorModel], plane: np.ndarray) -> 
 def contents(
     data: MovieLens, models: dict[str, FactorModel], plane: np.ndarray
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """What the script is given: texts and numbers, and arrays of 16 bits.
+    """Return the input of the script: a dict of texts and numbers, and arrays of 16 bits.
 
-    Beside the movies these are, for each model, metric and movie, ten neighbours and their
-    similarities in hundredths, and the vectors of ALS and the plane in units of a scale.
+    It holds the movies; for each model, metric and movie, ten neighbours and their similarities in
+    hundredths; the vectors of ALS and the plane, in units of a scale.
     """
     likes = np.asarray(data.likes().getnnz(0))
     often = np.flatnonzero(likes >= LEAST)
@@ -163,10 +168,10 @@ def contents(
 def neighbours(
     model: FactorModel, candidates: np.ndarray, metric: Metric
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What ``similar_items`` finds of every movie among the candidates but for itself.
+    """Return the nearest candidates of every movie, without the movie itself.
 
-    Only the candidates are compared, which are fewer than all. Returns ids and similarities, by
-    "l2" distances, I x 10.
+    Equivalent to ``similar_items`` with ``items=candidates``. Returns ids and similarities (for
+    "l2" distances), shape (I, 10).
     """
     Q, own = model.item_factors, torch.from_numpy(candidates)
     compared = Q.index_select(0, own)
@@ -179,26 +184,26 @@ def neighbours(
         return block
 
     places, values = best(near, len(Q), NEIGHBOURS, torch.ones(len(own), dtype=torch.bool))
-    # nobody is near the vector 0, and there may be fewer than ten candidates
+    # The vector 0 has no neighbours, and there may be fewer than ten candidates.
     known = (Q != 0).any(1, keepdim=True).numpy() & (places >= 0)
     ids, values = np.where(known, candidates[places], NOBODY), np.where(known, values, 0)
     return ids, abs(values) if metric == "l2" else values
 
 
 def rounded(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The columns as whole numbers from -32767 to 32767, and what these are multiples of."""
+    """Return the columns as integers from -32767 to 32767, and the unit of each column."""
     scale = np.maximum(np.abs(W).max(0), np.finfo(float).tiny) / MOST
     return (W / scale).round(), scale
 
 
 def packed(head: dict, arrays: dict[str, np.ndarray]) -> str:
-    """All in one string: base64 of the zlib of
+    """Return everything as one string: base64 of the zlib-compressed concatenation of
 
     - the length of the head, 4 bytes, little-endian;
     - the head as JSON, with the names and sizes of the arrays;
     - the arrays, one after the other: the low bytes of all numbers, then the high bytes.
 
-    A ValueError says which array does not fit.
+    Raises ValueError if an array does not fit in 16 bits.
     """
     parts = []
     for name, array in arrays.items():
@@ -216,7 +221,7 @@ def packed(head: dict, arrays: dict[str, np.ndarray]) -> str:
 
 
 def content_hash(text: str) -> str:
-    """What a content security policy calls a script or a style that may be used."""
+    """Return the hash by which a content security policy allows a script or a style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -226,7 +231,7 @@ def main() -> None:
     )
     parser.add_argument("dataset", choices=sorted(SOURCES))
     dataset = parser.parse_args().dataset
-    sys.exit(made(dataset, ROOT / "build" / dataset))
+    sys.exit(build(dataset, ROOT / "build" / dataset))
 
 
 if __name__ == "__main__":

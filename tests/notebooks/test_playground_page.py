@@ -18,12 +18,12 @@ from playground import (
     METRICS,
     MODELS,
     NOBODY,
-    PLANE,
-    keeping,
-    made,
+    build,
     neighbours,
     packed,
     page,
+    saving,
+    two_factors,
 )
 
 from mflib import ALS
@@ -33,8 +33,7 @@ ITEMS = 30
 FIRST = """import numpy as np, scipy.sparse as sp, torch
 from mflib import SVD
 R = sp.csr_matrix(np.arange(20.0).reshape(4, 5))
-model = SVD(2, iterations=1, dtype=torch.float64).fit(R)
-two, turn = model, np.eye(2)"""
+model = SVD(2, iterations=1, dtype=torch.float64).fit(R)"""
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def unpacked(html: str) -> dict:
     return data
 
 
-def test_the_page_holds_what_it_needs_and_names_no_other_address(data, models):
+def test_page_contains_its_data_and_no_other_address(data, models):
     plane = np.random.default_rng(1).normal(size=(ITEMS, 2))
     html = page(data, models, plane)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", html)
@@ -102,7 +101,7 @@ def test_the_page_holds_what_it_needs_and_names_no_other_address(data, models):
                 assert lists[film].tolist() == ([NOBODY] * 10 if zero else ids.tolist())
 
 
-def test_of_equal_neighbours_the_first_is_the_first():
+def test_neighbours_break_ties_by_lowest_id():
     model = ALS(2, dtype=torch.float64).fit(sp.csr_matrix(np.ones((3, 14))))
     model.item_factors = torch.ones(14, 2, dtype=torch.float64)
     for metric in METRICS:
@@ -114,7 +113,7 @@ def test_of_equal_neighbours_the_first_is_the_first():
         assert np.isfinite(values).all()
 
 
-def test_what_does_not_fit_is_refused(data, models, monkeypatch):
+def test_values_that_do_not_fit_are_rejected(data, models, monkeypatch):
     plane = np.zeros((ITEMS, 2))
     with pytest.raises(ValueError, match="expected likes from 0 to 65535, got 0 to 70000"):
         packed({}, {"likes": np.array([0, 70_000])})
@@ -129,37 +128,46 @@ def test_what_does_not_fit_is_refused(data, models, monkeypatch):
         page(data, models, plane)
 
 
-def test_the_page_is_made_of_what_the_notebooks_have_left(data, models, tmp_path, monkeypatch):
+def test_build_uses_the_saved_models(data, models, tmp_path, monkeypatch):
     monkeypatch.setattr(playground, "load_movielens", lambda name: data)
     folder, file = tmp_path / "models", tmp_path / "playground.html"
     folder.mkdir()
     file.write_text("of an earlier run", encoding="utf-8")
-    assert "got no 01_svd.pt, 02_als.pt, 03_bpr.pt, 04_warp.pt, two_factors.npy" in made(
-        "ml-100k", tmp_path
-    )
-    assert not file.exists(), "what is not of these models must not stay"
+    assert "got no 01_svd.pt, 02_als.pt, 03_bpr.pt, 04_warp.pt" in build("ml-100k", tmp_path)
+    assert not file.exists(), "a page of other models must be deleted"
     for stem, model in models.items():
         model.save(folder / f"{stem}.pt")
-    np.save(folder / PLANE, np.eye(ITEMS, 2))
-    assert made("ml-100k", tmp_path) is None
-    assert file.read_text(encoding="utf-8") == page(data, models, np.eye(ITEMS, 2))
+    assert build("ml-100k", tmp_path) is None
+    assert file.read_text(encoding="utf-8") == page(data, models, two_factors(data))
     models["03_bpr"].save(folder / "02_als.pt")
-    assert "expected a saved ALS" in made("ml-100k", tmp_path)
+    assert "expected a saved ALS" in build("ml-100k", tmp_path)
+
+
+def test_two_factors_spread_most_along_the_first_axis(data):
+    plane = two_factors(data)
+    assert plane.shape == (ITEMS, 2)
+    first = np.argsort(-data.ratings.getnnz(0), kind="stable")[0]
+    assert (plane[first] > 0).all()
+    moments = plane.T @ plane  # all 30 movies are among the 150 most rated
+    assert moments[0, 0] > moments[1, 1]
+    assert abs(moments[0, 1]) < 1e-9 * moments[0, 0]
 
 
 @pytest.mark.parametrize("source", [FIRST, "model = 3"])
-def test_what_is_kept_of_a_notebook_is_no_part_of_it(tmp_path, source):
+def test_saving_leaves_the_notebook_unchanged(tmp_path, source):
     file = tmp_path / "01_svd.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), file)
     folder = tmp_path / "models"
     folder.mkdir()
     (folder / "01_svd.pt").write_text("of an earlier run", encoding="utf-8")
-    cell = keeping("01_svd", folder)
-    notebook, error = execute(file, "ml-100k", last=cell)
-    assert error is None, "what cannot be kept is no error of the notebook"
+    notebook, error = execute(file, "ml-100k", last=saving("01_svd", folder))
+    assert error is None, "a model that cannot be saved must not fail the notebook"
     assert [each.source for each in notebook.cells] == [source]
-    kept = {each.name for each in folder.iterdir()}
-    assert kept == ({"01_svd.pt", PLANE} if source == FIRST else set())
-    if kept:
-        assert np.load(folder / PLANE).shape == (5, 2)
+    saved = {each.name for each in folder.iterdir()}
+    assert saved == ({"01_svd.pt"} if source == FIRST else set())
+    if saved:
         assert MODELS["01_svd"].load(folder / "01_svd.pt").item_factors.shape == (5, 2)
+
+
+def test_saving_ignores_notebooks_without_a_model(tmp_path):
+    assert saving("05_experiments", tmp_path).source == ""

@@ -95,6 +95,28 @@ def test_source_shows_the_code_of_all_functions():
     assert "\n\ndef svd_step(" in shown
 
 
+def test_source_cuts_docstrings_to_their_first_line():
+    def short(x):
+        """Return x."""
+        return x
+
+    def long(x):
+        """Return x.
+
+        In full.
+        """
+        return x  # unchanged
+
+    def none(x):
+        return x
+
+    shown = source(short, long, none).data
+    code = '    """Return x."""\n    return x'
+    assert f"def short(x):\n{code}\n" in shown
+    assert f"def long(x):\n{code}  # unchanged\n" in shown
+    assert "def none(x):\n    return x\n" in shown
+
+
 # --- tables -------------------------------------------------------------------------------------
 
 

@@ -36,8 +36,20 @@ def test_axes_returns_one_panel_or_several():
     figure, panels = axes(3)
     assert figure.axes == list(panels)
     assert figure.get_size_inches().tolist() == [10.2, 3.2]
-    lefts = [each.get_subplotspec().colspan.start for each in panels]
-    assert lefts == [0, 1, 2]
+    for place, panel in enumerate(panels):  # each has a third of the figure to itself
+        part = panel.figure.bbox
+        assert part.x0 == pytest.approx(figure.bbox.width * place / 3, abs=5)
+        assert part.width == pytest.approx(figure.bbox.width / 3, abs=5)
+
+
+def test_notebooks_do_not_trim_a_figure_with_two_panels():
+    """A page cuts a figure between its panels, so its image must be centred on the figure."""
+    figure, (left, _) = axes(2)
+    left.set(xlabel="x", ylabel="a label that is far to the left")
+    figure.draw_without_rendering()
+    box = figure.get_tightbbox(figure.canvas.get_renderer())
+    assert box.x0 == pytest.approx(0, abs=0.02)
+    assert box.x1 == pytest.approx(figure.get_figwidth(), abs=0.02)
 
 
 def test_axes_hides_the_frame_at_the_top_and_right():

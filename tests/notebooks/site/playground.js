@@ -319,8 +319,8 @@ function combobox(box, name, pick) {
         role: "option", id: `${name}-option-${n}`, "aria-selected": "false",
         pointerdown: (event) => event.preventDefault(), click: () => take(n),
       }, titleOf(id))));
-    if (nothing) list.append(el("li", { role: "option", "aria-disabled": "true", "aria-selected": "false" }, "No film is called so."));
-    if (nothing) say("No film is called so.");
+    if (nothing) list.append(el("li", { role: "option", "aria-disabled": "true", "aria-selected": "false" }, "No film has this title."));
+    if (nothing) say("No film has this title.");
     list.hidden = !ids.length && !nothing;
     input.setAttribute("aria-expanded", String(!list.hidden));
     choose(ids.length ? 0 : -1);
@@ -381,7 +381,7 @@ function showFilm() {
     el("h3", { id: `model-${model}` }, data.models[model]),
     list.length
       ? el("ol", { class: "films" }, list.map((near) => neighbour(near, model, holders(near.id))))
-      : el("p", { class: "note" }, "This model has learned nothing of this film: its vector is 0, and no film is near it."),
+      : el("p", { class: "note" }, "This model has learned nothing about this film: its vector is 0, so it has no neighbours."),
   )));
   if ($("metric-note").textContent !== METRIC_NOTES[state.metric])
     $("metric-note").textContent = METRIC_NOTES[state.metric]; // which is read aloud
@@ -431,12 +431,12 @@ function showKnobs() {
     $(name).setAttribute("aria-valuetext", value);
   }
   $("alpha-note").textContent = alpha
-    ? `A like counts ${alpha + 1} times as much as a film that you say nothing of.`
-    : "A like counts as much as a film that you say nothing of.";
+    ? `A like counts ${alpha + 1} times as much as a film you have not rated.`
+    : "A like counts as much as a film you have not rated.";
   const times = lambda / data.lambda;
   $("lambda-note").textContent = times > 1.06
-    ? "More timid: all scores shrink towards 0."
-    : times < 0.94 ? "Bolder: few likes say much." : "As when the films' vectors were learned.";
+    ? "Stronger: all scores shrink towards 0."
+    : times < 0.94 ? "Weaker: a few likes have a large effect." : "The value used to learn the films' vectors.";
 }
 
 function showUser() {
@@ -451,8 +451,8 @@ function showUser() {
   const user = foldIn(data, votes, state.alpha, state.lambda);
   recommended = likes.length ? recommend(data, user) : [];
   const nothing = votes.length
-    ? "You have only said what you do not like: for that the best vector is 0, and no film comes before another. Like one."
-    : "Like a film, and they are here.";
+    ? "So far you have only disliked films. The best vector for that is 0, so all films tie. Like one."
+    : "Like a film to see recommendations.";
   $("vector").replaceChildren(...(likes.length
     ? [el("span", {}, `You, in ${user.x.length} numbers`), band(user.x), el("span", {}, `length ${number(Math.hypot(...user.x))}`)]
     : [el("span", {}, nothing)]));
@@ -866,14 +866,14 @@ function chosenOf() {
 
 /** What WARP's search has told. */
 function concluded() {
-  const truth = `Counted, the rank is ${rankOf(toy.u, toy.i)}.`;
+  const truth = `The true rank is ${rankOf(toy.u, toy.i)}.`;
   const needed = searchIn(toy, toy.u, toy.i, toy.drawn, TOY.margin);
-  if (!needed) return [`Nothing found in ${TOY.draws} draws: WARP lets this like alone. ${truth}`];
+  if (!needed) return [`Nothing found in ${TOY.draws} draws: WARP skips this like. ${truth}`];
   const rank = Math.floor((FILM.length - 1) / needed);
   const weighs = rank
     ? `and the step weighs L(${rank}) = ${number(harmonic(rank))}`
     : "and L(0) = 0: after so long a search the like is taken to be at the top, and nothing is to be done";
-  return [`Draw ${needed} has found one, so the rank is taken to be ⌊3 / ${needed}⌋ = ${rank}, ${weighs}. ${truth}`];
+  return [`Draw ${needed} violates the margin, so the estimated rank is ⌊3 / ${needed}⌋ = ${rank}, ${weighs}. ${truth}`];
 }
 
 const parenthesised = (value) => (value < 0 ? `(${number(value, 3)})` : number(value, 3));
@@ -936,7 +936,7 @@ function showToy() {
   $("draws-choice").hidden = !bpr;
   $("search-tells").hidden = bpr;
   const ready = toy.drawn.length > 0 && readyToy();
-  $("draw").textContent = ready ? "Draw anew" : "Draw a film";
+  $("draw").textContent = ready ? "Draw again" : "Draw a film";
   $("draw").classList.toggle("main", !ready);
   $("take").classList.toggle("main", ready);
   $("line").replaceChildren(numberLine());
