@@ -384,7 +384,9 @@ RIGHT: dict[tuple[str, int], list[str]] = {
     ],
 }
 NOTEBOOKS = {
-    file.stem: {cell.id: cell.source for cell in nbformat.read(file, 4).cells} for file in sources()
+    file.stem: {cell.id: cell.source for cell in nbformat.read(file, 4).cells}
+    for file in sources()
+    if file.stem != "05_experiments"  # has no exercises
 }
 
 
