@@ -1,11 +1,11 @@
-"""The commands of this suite, on any system: the environment .venv is made where it is missing.
+"""Run the commands of this suite on any system; create the environment .venv if it is missing.
 
-    python3 tests/suite.py run                in Windows: py tests\\suite.py run
+    python3 tests/suite.py run                on Windows: py tests\\suite.py run
     python3 tests/suite.py verify --dataset ml-1m
 
-The Makefile calls this file; the student edition has a copy of it as suite.py. Nothing but the
-standard library is imported, and nothing newer than Python 3.8 is written, so that an old Python
-gets a sentence, too. What is printed is ASCII: any console can show it.
+The Makefile calls this file; the student edition has a copy of it as suite.py. It imports only the
+standard library and uses no syntax newer than Python 3.8, so that an old Python can print the error
+message. All output is ASCII, which every console can show.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ ROOT = HERE.parent if HERE.name == "tests" else HERE
 DATA, LAB = "-m mflib.data {dataset}", "-m jupyterlab notebooks"
 EXECUTE = "tests/notebooks/execute.py"
 NBVAL = "-m pytest --nbval --nbval-current-env --nbval-cell-timeout=600"
-# What the interpreter of .venv is called with, one after the other.
+# Each command is a list of steps: arguments for the interpreter of .venv.
 PROJECT = {
     "setup": [],
+    "tools": [],  # like setup, with the packages of the tests
     "run": [DATA, f"{EXECUTE} run {{dataset}}"],
     "test": [
         "-m ruff check .",
@@ -33,8 +34,8 @@ PROJECT = {
         "-m mypy",
         "-m pytest tests",
         "-m mflib.data ml-100k",
+        f"{EXECUTE} verify ml-100k --combined",  # before nbval: it reports differences in full
         f"{NBVAL} tests/notebooks/ml-100k",
-        f"{EXECUTE} verify ml-100k --combined",
     ],
     "verify": [DATA, f"{EXECUTE} verify {{dataset}}"],
     "reproduce": [
@@ -53,6 +54,9 @@ EDITION = {
     "submit": ["checks/obtain.py {dataset}", "checks/submit.py {dataset}"],
 }
 COMMANDS = PROJECT if HERE.name == "tests" else EDITION
+TESTING = ("test", "tools")  # commands that need the second part of requirements.txt
+TESTS_BEGIN = "# For the tests"  # the first line of that part
+SANDBOXED = ("grade",)  # commands whose processes cannot write the byte code of packages
 PYTHONS = ((3, 11), (3, 14))  # oldest and newest for which all pins have wheels
 PLATFORMS = {
     ("Linux", "x86_64"): "Linux on x86-64",
@@ -60,86 +64,118 @@ PLATFORMS = {
     ("Darwin", "arm64"): "macOS 14 or newer on Apple silicon",
     ("Windows", "AMD64"): "64-bit Windows on x86-64",
 }
-# torch's plain wheel for Linux brings CUDA. Its build for the CPU is on an index of torch's own,
-# which is asked for this one package, not for all: where it cannot be reached, that ends soon.
+# On Linux, torch's wheel on PyPI brings CUDA. The build for the CPU is on torch's own index. Only
+# torch is requested there: every package would be if that index were added for all of them.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# If that index does not answer, continue soon.
 QUICKLY = ("--retries", "1", "--timeout", "20")
+SOON = {"UV_HTTP_RETRIES": "1", "UV_HTTP_TIMEOUT": "20"}
 GIGABYTES = {"the build of torch for the CPU": 1.6, "the build of torch with CUDA": 7.0}
 
 
 def interpreter(folder: Path) -> Path:
-    """The Python of the environment in ``folder``."""
+    """Return the path of the Python of the environment in ``folder``."""
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def own_environment() -> dict[str, str]:
     """Return this process's variables, except those that configure Python or redirect pip."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
-    # on a busy machine, threads that wait actively would take each other's processor
+    # on a busy machine, threads that wait actively would take each other's CPU time
     kept.setdefault("GOMP_SPINCOUNT", "10000")
     own = {"PYTHONUTF8": "1", "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    if ROOT != HERE:  # the package of this tree, where worktrees share an environment; this file
+    if ROOT != HERE:  # this tree's mflib, even if worktrees share an environment; this file
         own["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
     return {**kept, **own}
 
 
 def trouble() -> str:
-    """Why no environment can be made by this Python on this machine, or nothing."""
+    """Return why this Python cannot create an environment on this machine, or ""."""
     oldest, newest = (".".join(map(str, version)) for version in PYTHONS)
     if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         return (
-            f"expected a Python from {oldest} to {newest}, got {platform.python_version()}: call "
+            f"expected a Python from {oldest} to {newest}, got {platform.python_version()}: use "
             f"another one, as in 'python{oldest} tests/suite.py run', 'make run PYTHON=python"
-            f"{oldest}' or, in Windows, 'py -{oldest} tests\\suite.py run'"
+            f"{oldest}' or, on Windows, 'py -{oldest} tests\\suite.py run'"
         )
     here = (platform.system(), platform.machine())
     if here not in PLATFORMS or sys.maxsize < 2**32:
-        return f"expected {'; '.join(PLATFORMS.values())}; got {' '.join(here)}: no wheels of torch"
+        return (
+            f"expected {'; '.join(PLATFORMS.values())}; got {' '.join(here)}: torch has no wheels"
+        )
     if here[0] == "Linux" and platform.libc_ver()[0] != "glibc":
-        return "expected a Linux with glibc, as Debian, Ubuntu or Fedora: there are no other wheels"
+        return "expected a Linux with glibc, such as Debian or Fedora: torch has no other wheels"
     return ""
 
 
 def gpu_seen() -> bool:
-    """Whether there is a GPU that torch's build with CUDA could use."""
+    """Return whether there is a GPU that torch's build with CUDA could use."""
     return bool(shutil.which("nvidia-smi")) or Path("/proc/driver/nvidia/version").exists()
 
 
 def cpu_index() -> str:
-    """Where torch is to come from, or nothing: then it comes with everything else.
+    """Return the index to install torch from, or "" to install it like all other packages.
 
-    The variable TORCH_INDEX decides, where it is set; empty means the plain build.
+    The variable TORCH_INDEX takes precedence if it is set; empty means the wheel on PyPI.
     """
     wanted = "" if platform.system() != "Linux" or gpu_seen() else CPU_INDEX
     return os.environ.get("TORCH_INDEX", wanted)
 
 
-def is_ready(folder: Path, pins: Path) -> bool:
-    """Whether the environment was completed after the last change of what it is made from."""
-    stamp = folder / "ready"
+def split_pins(pins: Path) -> tuple[list[str], list[str]]:
+    """Return the pins that every command needs, and those that only the tests need."""
+    first, _, second = pins.read_text("utf-8").partition(TESTS_BEGIN)
+    parts = [
+        [line for line in part.splitlines() if "==" in line and line[0] != "#"]
+        for part in (first, second)
+    ]
+    return parts[0], parts[1]
+
+
+def is_ready(stamp: Path, pins: Path) -> bool:
+    """Return whether ``stamp`` is newer than the files that the environment is made from."""
     sources = (pins, ROOT / "pyproject.toml")
     changed = max(source.stat().st_mtime for source in sources)
     return stamp.exists() and stamp.stat().st_mtime >= changed
 
 
-def make_environment(folder: Path, pins: Path, python: str = sys.executable) -> None:
+def make_environment(
+    folder: Path,
+    pins: Path,
+    python: str = sys.executable,
+    tests: bool = False,
+    complete: bool = True,
+) -> None:
     """Create or complete the environment ``folder`` from ``pins``; exit with a message on failure.
 
-    An incomplete environment is created again: another Python may have started it.
+    An incomplete environment is created from scratch, because another Python may have started it.
+    ``tests`` adds the packages that only the tests need; ``complete`` states that the pins include
+    all dependencies.
     """
-    if is_ready(folder, pins):
-        return
+    base, more = split_pins(pins)
+    if not is_ready(folder / "ready", pins):
+        make_base(folder, base, python, complete)
+        (folder / "ready").write_text(platform.python_version(), "utf-8")
+    stamp = folder / "ready-for-tests"
+    if tests and not is_ready(stamp, pins):
+        say(f"Installing the {len(more)} packages that only the tests need.")
+        if more and install(folder, "--no-deps", *more):
+            sys.exit(f"error: the packages of the tests were not installed; {hints()}")
+        stamp.write_text(platform.python_version(), "utf-8")
+
+
+def make_base(folder: Path, pins: list[str], python: str, complete: bool) -> None:
+    """Create or complete the environment with the packages that every command needs."""
     if why := trouble():
         sys.exit(f"error: {why}")
-    torch = next(line for line in pins.read_text("utf-8").splitlines() if line[:7] == "torch==")
     index = cpu_index()
     cuda = platform.system() == "Linux" and not index
     cpu, plain = GIGABYTES
     build, size = (plain, GIGABYTES[plain]) if cuda else (cpu, GIGABYTES[cpu])
-    say(f"{python} makes {folder.name}: {size} GB, with {build}.")
+    say(f"Creating {folder.name} with {python}: {size} GB, with {build}.")
     if index:
-        say(f"No NVIDIA GPU is seen: torch comes from {index}.")
-        say("If the variable TORCH_INDEX is set, it names another index; empty, the plain build.")
+        say(f"No NVIDIA GPU was found, so torch comes from {index}.")
+        say("Set TORCH_INDEX to use another index, or to nothing to use the wheel on PyPI.")
     free = shutil.disk_usage(folder.parent).free / 1e9
     if free < size:
         sys.exit(f"error: expected {size} GB free for {folder}, got {free:.1f} GB")
@@ -147,29 +183,67 @@ def make_environment(folder: Path, pins: Path, python: str = sys.executable) -> 
         if folder.is_symlink():
             sys.exit(f"error: {folder} is a link to an environment that is not ready; remove it")
         if subprocess.call([python, "-m", "venv", "--clear", str(folder)], env=own_environment()):
-            sys.exit("error: no environment can be made; on Debian, install python3-venv first")
-    if index and pip(folder, "--no-deps", "--index-url", index, *QUICKLY, torch):
-        say(f"{index} cannot be reached, or has no {torch} for this machine.")
-        say(f"{plain} comes instead, {GIGABYTES[plain]} GB; stop here if that is too much.")
-    if pip(folder, "-r", str(pins)):
-        sys.exit(f"error: pip has not installed {pins.name}; {hints()}")
-    if pip(folder, "--no-build-isolation", "--no-deps", "-e", str(ROOT)):
-        sys.exit("error: pip has not installed mflib; see the lines above")
-    (folder / "ready").write_text(platform.python_version(), "utf-8")
+            sys.exit("error: no environment was created; on Debian, install python3-venv first")
+    torch = next(pin for pin in pins if pin.startswith("torch=="))
+    if index and install(folder, "--no-deps", "--index-url", index, torch, quickly=True):
+        say(f"{index} did not answer, or has no {torch} for this machine.")
+        say(f"Installing {plain} instead, {GIGABYTES[plain]} GB; interrupt if that is too much.")
+        cuda = True
+    # no pin names the packages of CUDA, on which torch then depends
+    if install(folder, *(["--no-deps"] if complete and not cuda else []), *pins):
+        sys.exit(f"error: the pinned packages were not installed; {hints()}")
+    command = [str(interpreter(folder)), "-c", ADD_ROOT, ascii(str(ROOT))]
+    if subprocess.call(command, env=own_environment()):
+        sys.exit(f"error: {folder} cannot be written to; mflib was not added to it")
+
+
+# Makes mflib importable in kernels of JupyterLab and VS Code without building a package. A line of
+# a .pth file that begins with "import" is executed; unlike a plain path, it may be ASCII only.
+ADD_ROOT = """
+import pathlib, sys, sysconfig
+file = pathlib.Path(sysconfig.get_path("purelib"), "mflib-suite.pth")
+file.write_text("import sys; sys.path.append(" + sys.argv[1] + ")" + chr(10), "ascii")
+"""
 
 
 def say(sentence: str) -> None:
-    print(sentence, flush=True)  # before what pip prints
+    print(sentence, flush=True)  # before the output of pip
 
 
-def pip(folder: Path, *arguments: str) -> int:
-    """The exit code of ``pip install`` in an environment."""
-    command = [str(interpreter(folder)), "-m", "pip", "install", *arguments]
+def install(folder: Path, *arguments: str, quickly: bool = False) -> int:
+    """Install packages into an environment by uv, if it is on the PATH, or by pip.
+
+    uv does not read the configuration of pip: if it fails, pip is tried. Byte code is not compiled
+    here but at the first import, which takes less time overall.
+    """
+    python = str(interpreter(folder))
+    if uv := shutil.which("uv"):
+        environment = {**own_environment(), **(SOON if quickly else {})}
+        command = [uv, "pip", "install", "--python", python, *arguments]
+        if not subprocess.call(command, env=environment):
+            return 0
+        say("uv did not install these packages; trying pip, which has its own configuration.")
+    more = QUICKLY if quickly else ()
+    command = [python, "-m", "pip", "install", "--no-compile", *more, *arguments]
     return subprocess.call(command, env=own_environment())
 
 
+def compile_packages(folder: Path) -> None:
+    """Compile the byte code of all packages, for processes that cannot write it themselves."""
+    stamp = folder / "compiled"
+    if stamp.exists() and stamp.stat().st_mtime >= (folder / "ready").stat().st_mtime:
+        return
+    if not os.access(str(folder), os.W_OK):
+        say(f"{folder} cannot be written to: each submission compiles the packages for itself.")
+        return
+    say("Compiling the packages once, because the sandbox cannot: about a minute.")
+    command = [str(interpreter(folder)), "-m", "compileall", "-q", "-j", "0", str(folder)]
+    subprocess.call(command, env=own_environment(), stdout=subprocess.DEVNULL)
+    stamp.touch()
+
+
 def hints() -> str:
-    """What stands behind most failures of pip."""
+    """Return the usual causes of failed installations."""
     proxies = [f"{n}={os.environ[n]}" for n in sorted(os.environ) if n.lower().endswith("_proxy")]
     through = f" through the proxy of {', '.join(proxies)}" if proxies else ""
     return (
@@ -183,11 +257,11 @@ def is_root() -> bool:
 
 
 def steps(command: str, dataset: str, more: list[str]) -> list[list[str]]:
-    """The arguments of the interpreter, step by step; the last one gets ``more``."""
+    """Return the arguments of the interpreter for each step; ``more`` is added to the last one."""
     found = [step.replace("{dataset}", dataset).split() for step in COMMANDS[command]]
     if found:
         found[-1] += more
-    if command == "lab" and is_root():  # as in a container; JupyterLab would refuse
+    if command == "lab" and is_root():  # as in a container; JupyterLab would refuse to start
         found[-1].append("--allow-root")
     return found
 
@@ -196,17 +270,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="More arguments go to the command, as in grade.",
+        epilog="Other arguments are passed on to the command.",
         allow_abbrev=False,
     )
     parser.add_argument("command", choices=sorted(COMMANDS))
     parser.add_argument("--dataset", default="ml-100k", choices=["ml-100k", "ml-1m"])
     chosen, more = parser.parse_known_args(arguments)
-    make_environment(ROOT / ".venv", ROOT / "requirements.txt")
+    pins = ROOT / "requirements.txt"
+    make_environment(ROOT / ".venv", pins, tests=chosen.command in TESTING)
+    if chosen.command in SANDBOXED:
+        compile_packages(ROOT / ".venv")
     python = interpreter(ROOT / ".venv")
     for step in steps(chosen.command, chosen.dataset, more):
         environment = own_environment()
-        if LAB.split()[1] in step:  # the user's settings, but of all kernels "python3" is ours
+        if LAB.split()[1] in step:  # the user's settings, but our kernel "python3"
             ours = str(ROOT / ".venv" / "share" / "jupyter")
             paths = filter(None, [ours, os.environ.get("JUPYTER_PATH")])
             environment = {**os.environ, "JUPYTER_PATH": os.pathsep.join(paths)}

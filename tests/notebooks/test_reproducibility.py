@@ -128,7 +128,7 @@ def test_other_versions_take_the_place_of_pins_and_of_what_they_are_tied_to():
 
 def test_a_row_that_cannot_be_run_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(versions, "BUILD", tmp_path)
-    monkeypatch.setattr(versions, "make_environment", lambda *_: sys.exit("not made"))
+    monkeypatch.setattr(versions, "make_environment", lambda *_, **__: sys.exit("not made"))
     monkeypatch.setattr(versions.shutil, "which", lambda _: None)
     monkeypatch.setattr(versions, "newest", lambda _: version("torch").partition("+")[0])
     reasons = {}

@@ -116,7 +116,7 @@ def made(name: str) -> tuple[Path, Row]:
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         file.write_text(text, encoding="utf-8")
     try:
-        make_environment(folder, file, wanted.python)
+        make_environment(folder, file, wanted.python, complete=False)
     except SystemExit as failure:
         raise CannotError(str(failure)) from failure
     return interpreter(folder), wanted
