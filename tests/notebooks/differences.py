@@ -1,6 +1,8 @@
-"""What differs between the stored outputs of a notebook and new ones."""
+"""Comparison of the stored outputs of a notebook with new ones."""
 
 import base64
+from collections import defaultdict
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import zip_longest
 
@@ -10,14 +12,59 @@ from fresh_kernel import tags
 from matplotlib.image import imread
 
 OTHER_FIGURE = "the figure looks different"
+MISSING_FIGURE = "the figure is missing"
+OTHER_ORDER = "the outputs come in another order"
+TOLERANCE = 5 / 255  # another machine may round a pixel differently
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs between the stored and the new outputs of a cell; false if nothing does."""
+
+    # (kind, stored, new), where None stands for an output that is not there
+    texts: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    figures: list[tuple[str | None, str | None]] = field(default_factory=list)  # PNGs in base64
+    reordered: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.texts or self.figures or self.reordered)
+
+    @property
+    def brief(self) -> str:
+        """The first two lines of text that differ, and whether a figure does."""
+        return self._brief_text + self._brief_figure
+
+    @property
+    def _brief_text(self) -> str:
+        if not self.texts:
+            return OTHER_ORDER if self.reordered else ""
+        # the plain text of a table is easier to read than its HTML
+        kind, stored, new = min(self.texts, key=lambda text: text[0] == "text/html")
+        lines = zip_longest((stored or "").splitlines(), (new or "").splitlines())
+        changed = [pair for pair in lines if pair[0] != pair[1]][:2]
+        shown = [
+            f"{sign} {line}"
+            for pair in changed
+            for sign, line in zip("-+", pair, strict=True)
+            if line
+        ]
+        what = "is new" if stored is None else "is missing" if new is None else "differs"
+        return "\n".join(shown) or f"{kind} {what}"
+
+    @property
+    def _brief_figure(self) -> str:
+        if not self.figures:
+            return ""
+        missing = any(new is None for _, new in self.figures)
+        return MISSING_FIGURE if missing else OTHER_FIGURE
 
 
 def texts(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:
-    """What a cell has put out, pictures aside: (kind, text) of streams, errors and results."""
+    """Return the outputs of a cell except figures: (kind, text) of streams, errors and results."""
     found = []
     for output in cell.outputs:
         if output.output_type == "stream":
-            if found and found[-1][0] == output.name:  # where a stream is cut is up to chance
+            if found and found[-1][0] == output.name:  # where a stream is split is arbitrary
                 output = {"name": output.name, "text": found.pop()[1] + output.text}
             found.append((output["name"], output["text"]))
         elif output.output_type == "error":
@@ -31,45 +78,60 @@ def texts(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:
     return found
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether two PNGs (base64) look the same: another machine may round a pixel differently."""
+def figures(cell: nbformat.NotebookNode) -> list[str]:
+    """Return the figures of a cell: PNGs in base64."""
+    return [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+
+
+def pixels(png: str) -> np.ndarray:
+    """Return the pixels of a PNG in base64: height x width x channels, from 0 to 1."""
+    return imread(BytesIO(base64.b64decode(png)))
+
+
+def alike(one: str | None, other: str | None) -> bool:
+    """Return whether two PNGs (base64) look the same."""
     if one == other:
         return True
-    a, b = (
-        imread(BytesIO(base64.b64decode(png))) for png in (one, other)
-    )  # height x width x channels, 0 … 1
-    return a.shape == b.shape and float(np.sqrt(((a - b) ** 2).mean())) < 5 / 255
+    if one is None or other is None:
+        return False
+    a, b = pixels(one), pixels(other)
+    return a.shape == b.shape and float(np.sqrt(((a - b) ** 2).mean())) < TOLERANCE
+
+
+def by_kind(found: list[tuple[str, str]]) -> dict[str, list[str]]:
+    grouped = defaultdict(list)
+    for kind, text in found:
+        grouped[kind].append(text)
+    return grouped
+
+
+def compare(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> Change:
+    """Compare the outputs of two cells; texts are paired by their kind."""
+    before, after = texts(stored), texts(new)
+    old, now = by_kind(before), by_kind(after)
+    pairs = [
+        (kind, a, b)
+        for kind in dict.fromkeys([*old, *now])
+        for a, b in zip_longest(old.get(kind, []), now.get(kind, []))
+        if a != b
+    ]
+    drawn = zip_longest(figures(stored), figures(new))
+    return Change(
+        texts=pairs,
+        figures=[pair for pair in drawn if not alike(*pair)],
+        reordered=before != after and not pairs,
+    )
+
+
+def changes(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> dict[str, Change]:
+    """Return the changes of each executed cell, by its id."""
+    return {
+        cell.id: compare(old, cell)
+        for old, cell in zip(stored.cells, new.cells, strict=True)
+        if cell.cell_type == "code" and "skip-execution" not in tags(cell)
+    }
 
 
 def differences(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> dict[str, str]:
-    """By the id of each executed cell, what differs in its texts and figures, or ""."""
-    found = {}
-    for old, cell in zip(stored.cells, new.cells, strict=True):
-        if cell.cell_type == "code" and "skip-execution" not in tags(cell):
-            was, came = texts(old), texts(cell)
-            pairs = [(a, b) for a, b in zip_longest(was, came, fillvalue=("nothing", "")) if a != b]
-            pairs.sort(
-                key=lambda pair: pair[0][0] == "text/html"
-            )  # of a table, its plain text is easier to read
-            lines = [
-                pair
-                for a, b in pairs[:1]
-                for pair in zip_longest(a[1].splitlines(), b[1].splitlines())
-            ]
-            changed = [pair for pair in lines if pair[0] != pair[1]][:2]
-            shown = [
-                f"{sign} {line}"
-                for pair in changed
-                for sign, line in zip("-+", pair, strict=True)
-                if line
-            ]
-            found[cell.id] = "\n".join(shown) or (
-                f"{pairs[0][0][0]} became {pairs[0][1][0]}" if pairs else ""
-            )
-            figures = [
-                [o.data["image/png"] for o in c.outputs if "image/png" in o.get("data", {})]
-                for c in (old, cell)
-            ]
-            if len(figures[0]) != len(figures[1]) or not all(map(alike, *figures)):
-                found[cell.id] += OTHER_FIGURE
-    return found
+    """Return what differs in the texts and figures of each executed cell in brief, by its id."""
+    return {cell: change.brief for cell, change in changes(stored, new).items()}

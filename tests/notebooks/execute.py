@@ -1,27 +1,37 @@
-"""Execute the notebooks, each in a fresh kernel.
+"""Execute the notebooks, each in a fresh kernel, several side by side.
 
     python tests/notebooks/execute.py run ml-100k         into build/ml-100k, with pages and a table
     python tests/notebooks/execute.py store ml-1m         into the folder of stored outputs
-    python tests/notebooks/execute.py verify ml-100k      against the stored outputs
+    python tests/notebooks/execute.py verify ml-100k      compare with the stored outputs
     python tests/notebooks/execute.py reproduce ml-100k   the same under each of DISTURBANCES
 
-Outputs on MovieLens-1M are stored in notebooks/, those on MovieLens-100K, of the same sources, in
-ml-100k/ beside this file.
+Outputs on MovieLens-1M are stored in notebooks/, those of the same sources on MovieLens-100K in
+ml-100k/ next to this file. What differs is shown in build/verify.html.
 """
 
 import argparse
+import os
 import re
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import nbformat
-from differences import OTHER_FIGURE, differences, texts
+import psutil
+from differences import changes, differences, texts
 from disturbances import COMBINED, DISTURBANCES, cannot, disturbed
-from fresh_kernel import execute, tags, write
+from fresh_kernel import CELL_SECONDS, Failure, execute, stop_kernels, tags, write
+from jupyter_core.utils import ensure_event_loop
 from pages import Lesson, index, page
 from playground import build as build_playground
 from playground import saving
+from tqdm import tqdm
+from verify_page import Verified, annotations
+from verify_page import page as verify_page
 
 from mflib.data import SOURCES as SOURCES_OF_DATA
 
@@ -29,6 +39,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SOURCES = ROOT / "notebooks"
 STORED = {"ml-1m": SOURCES, "ml-100k": HERE / "ml-100k"}
+KERNEL_GIGABYTES = {"ml-1m": 2.0, "ml-100k": 1.0}  # memory that one notebook may take
+CGROUP = Path("/sys/fs/cgroup")
+Result = TypeVar("Result")
+ASSERTS = re.compile(r"^\s*assert ", re.MULTILINE)
 HEADLINE = re.compile(
     r"(?P<metric>\S+): (?P<model>\w+) (?P<value>[\d.]+), (?P<baseline>.+) (?P<theirs>[\d.]+)"
 )
@@ -39,7 +53,7 @@ def sources() -> list[Path]:
 
 
 def headlines(notebook: nbformat.NotebookNode) -> list[re.Match]:
-    """What the cell tagged ``headline`` prints: a metric of model and baseline, a line each."""
+    """Return the lines of the cell tagged ``headline``: a metric of the model and the baseline."""
     cells = [cell for cell in notebook.cells if "headline" in tags(cell)]
     lines = [
         line
@@ -50,55 +64,118 @@ def headlines(notebook: nbformat.NotebookNode) -> list[re.Match]:
     return [match for line in lines if (match := HEADLINE.fullmatch(line))]
 
 
+def cores() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def free_gigabytes() -> float:
+    """Return the available memory, in a container that of its limit."""
+    free = psutil.virtual_memory().available
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
+    if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
+        free = min(free, int(text) - int(used.read_text(encoding="utf-8")))
+    return free / 1e9
+
+
+def at_once(notebooks: int, dataset: str) -> int:
+    """Return how many notebooks to execute side by side: one per core, if memory allows."""
+    fitting = int(free_gigabytes() / KERNEL_GIGABYTES[dataset])
+    return max(1, min(notebooks, cores(), fitting))
+
+
+def side_by_side(
+    files: list[Path], dataset: str, task: Callable[[Path, dict[str, str]], Result]
+) -> Iterator[tuple[Path, Result]]:
+    """Yield each file and the result of ``task`` as soon as it is available.
+
+    A task gets the file and variables for its kernel, which divide the cores among the kernels.
+    """
+    count = at_once(len(files), dataset)
+    share = {} if "OMP_NUM_THREADS" in os.environ else threads_each(count)
+
+    def in_thread(file: Path) -> Result:
+        try:
+            return task(file, share)
+        finally:
+            ensure_event_loop().close()  # nbclient creates one for each thread
+
+    with ThreadPoolExecutor(count) as pool:
+        tasks = {pool.submit(in_thread, file): file for file in files}
+        try:
+            for done in as_completed(tasks):
+                yield tasks[done], done.result()
+        except BaseException:  # interrupted, also while the caller works on a result
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_kernels()
+            raise
+
+
+def threads_each(kernels: int) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(max(1, cores() // kernels))} if kernels > 1 else {}
+
+
 def run(dataset: str) -> list[str]:
-    """Execute all into build/, with pages; print the table; returns what failed."""
+    """Execute all notebooks into build/, with pages; print results; return what failed."""
     target = ROOT / "build" / dataset
-    lessons = [Lesson(file.stem, nbformat.read(file, as_version=4)) for file in sources()]
-    rows, errors = [("notebook", "seconds", "metric", "model", "baseline")], []
-    for file, lesson in zip(sources(), lessons, strict=True):
-        start = time.perf_counter()
-        last = saving(file.stem, target / "models")
-        lesson.notebook, error = execute(file, dataset, last=last)
-        lesson.seconds = time.perf_counter() - start
-        lesson.results = [line.groupdict() for line in headlines(lesson.notebook)]
+    lessons = {file: Lesson(file.stem, nbformat.read(file, as_version=4)) for file in sources()}
+    errors: list[str] = []
+
+    def task(file: Path, share: dict[str, str]):
+        start, last = time.perf_counter(), saving(file.stem, target / "models")
+        return *execute(file, dataset, share, last=last), time.perf_counter() - start
+
+    width = max(map(len, (file.stem for file in lessons)), default=0)
+    table = Table(
+        ("notebook", width), ("seconds", 7), ("metric", 12), ("model", 11), ("baseline", 0)
+    )
+    for file, (notebook, error, seconds) in side_by_side([*lessons], dataset, task):
+        lesson = lessons[file]
+        lesson.notebook, lesson.seconds = notebook, seconds
+        lesson.results = [line.groupdict() for line in headlines(notebook)]
         if error is None and not lesson.results:
             expected = "a cell tagged 'headline' to print 'METRIC: MODEL x, BASELINE y'"
-            error = f"{file.name}: expected {expected}"
+            error = Failure(f"{file.name}: expected {expected}", "error", [])
         lesson.failed = error is not None
         errors += [error] if error else []
-        write(nbformat.writes(lesson.notebook), target / file.name)
-        write(page(lesson.notebook, file.stem, lessons), target / f"{file.stem}.html")
-        first = (file.stem, f"{lesson.seconds:.0f}")
+        first = (file.stem, f"{seconds:.0f}")
         for line in lesson.results:
             values = (f"{line['model']} {line['value']}", f"{line['baseline']} {line['theirs']}")
-            rows.append((*first, line["metric"], *values))
+            table.add(*first, line["metric"], *values)
             first = ("", "")
         if error:
-            rows.append((file.stem, f"{lesson.seconds:.0f}", "failed", "", ""))
+            table.add(file.stem, f"{seconds:.0f}", f"failed: {error.kind}")
+        write(nbformat.writes(notebook), target / file.name)
+        write(page(notebook, file.stem, [*lessons.values()]), target / f"{file.stem}.html")
     playground = build_playground(dataset, target)
     errors += [f"no playground: {playground}"] if playground else []
-    html = index(SOURCES_OF_DATA[dataset].title, lessons, with_playground=not playground)
+    title = SOURCES_OF_DATA[dataset].title
+    html = index(title, [*lessons.values()], with_playground=not playground)
     write(html, target / "index.html")
-    show(rows)
     print(f"\nOpen build/{dataset}/index.html in a browser: the lessons and their results.")
-    print("The executed notebooks are beside it.")
-    return errors
+    print("The executed notebooks are in the same folder.")
+    return sorted(errors)
 
 
 def store(dataset: str) -> list[str]:
     """Execute all and store the outputs in the repository, unless a notebook fails."""
+
+    def task(file: Path, share: dict[str, str]):
+        return execute(file, dataset, share)
+
     errors = []
-    for file in sources():
-        notebook, error = execute(file, dataset)
+    for file, (notebook, error) in side_by_side(sources(), dataset, task):
         if error:
             errors.append(error)
         else:
             write(nbformat.writes(notebook) + "\n", STORED[dataset] / file.name)
-    return errors
+    return sorted(errors)
 
 
 def without_lines(notebook: nbformat.NotebookNode, pattern: str) -> int:
-    """Take the lines of stderr that match out of the outputs; returns how many they were."""
+    """Remove the lines of stderr that match from the outputs; return their number."""
     removed = 0
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         for output in (o for o in cell.outputs if o.get("name") == "stderr"):
@@ -115,45 +192,59 @@ def verify(
     environment: dict[str, str] | None = None,
     ignore: str | None = None,
     but_figures: bool = False,
+    cell_seconds: int | None = CELL_SECONDS,
 ) -> list[str]:
-    """Execute all against the stored outputs, a line for each; returns what differs.
+    """Compare all with the stored outputs, a line for each; return what differs.
 
-    ``ignore``: a pattern for lines of stderr that do not count; how many there are is printed.
-    ``but_figures``: how figures look does not count, as matplotlib has another version.
+    ``ignore`` is a pattern for lines of stderr to ignore; their number is printed. ``but_figures``
+    ignores how figures look, as with another version of matplotlib. build/verify.html shows all
+    differences in full.
     """
-    rows, errors = [("notebook", "cells reproduced", "checks passed", "seconds")], []
-    ignored = 0
-    for file in sorted(STORED[dataset].glob("*.ipynb")):
-        start = time.perf_counter()
-        stored = nbformat.read(file, as_version=4)
-        new, error = execute(file, dataset, environment, go_on=True)
+    files = sorted(STORED[dataset].glob("*.ipynb"))
+
+    def task(file: Path, share: dict[str, str]) -> Verified:
+        seconds: dict[str, float] = {}
+        variables = share | (environment or {})
+        how = {"go_on": True, "cell_seconds": cell_seconds, "seconds": seconds}
+        new, failure = execute(file, dataset, variables, **how)
+        return Verified(file, new, failure, seconds)
+
+    width = max(map(len, (file.stem for file in files)), default=0)
+    names = ("cells reproduced", "checks passed", "seconds")
+    table = Table(("notebook", width), *((name, len(name)) for name in names))
+    ignored, done = 0, []
+    for file, verified in side_by_side(files, dataset, task):
+        new = verified.notebook
         ignored += without_lines(new, ignore) if ignore else 0
-        found = differences(stored, new)
+        verified.changes = changes(nbformat.read(file, as_version=4), new)
         if but_figures:
-            found = {cell: text.removesuffix(OTHER_FIGURE) for cell, text in found.items()}
-        checks = [
-            c
-            for c in new.cells
-            if c.id in found and re.search(r"^\s*assert ", c.source, re.MULTILINE)
-        ]
-        passed = [
-            c for c in checks if c.execution_count and "error" not in (kind for kind, _ in texts(c))
-        ]
-        same = sum(not difference for difference in found.values())
-        seconds = f"{time.perf_counter() - start:.0f}"
-        rows.append(
-            (file.stem, f"{same} / {len(found)}", f"{len(passed)} / {len(checks)}", seconds)
+            verified.changes = {
+                cell: replace(change, figures=[]) for cell, change in verified.changes.items()
+            }
+        done.append(verified)
+        checks = [c for c in new.cells if c.id in verified.changes and ASSERTS.search(c.source)]
+        passed = [c for c in checks if c.execution_count and "error" not in dict(texts(c))]
+        table.add(
+            file.stem,
+            f"{verified.reproduced} / {len(verified.changes)}",
+            f"{len(passed)} / {len(checks)}",
+            f"{sum(verified.seconds.values()):.0f}",
         )
-        errors += [error] if error else []
-        errors += [f"{file.stem}, cell {cell}:\n{text}" for cell, text in found.items() if text]
-    show(rows)
+    done.sort(key=lambda each: each.file)
     if ignore:
-        print(f"\n{ignored} lines of stderr with {ignore} did not count.")
+        print(f"\n{ignored} lines of stderr with {ignore} were ignored.")
+    report = ROOT / "build" / "verify.html"
+    write(verify_page(SOURCES_OF_DATA[dataset].title, done, environment), report)
+    errors = [error for each in done for error in each.errors()]
+    if errors:
+        print("\nOpen build/verify.html in a browser: all differences in full.")
+    if os.environ.get("CI") or os.environ.get("GITHUB_ACTIONS"):
+        print(*(line for each in done for line in annotations(each, ROOT)), sep="\n")
     return errors
 
 
 def reproduce(dataset: str, names: list[str] | None = None) -> list[str]:
-    """Verify under each disturbance (or those of ``names``), as a table; returns what differs."""
+    """Verify under each disturbance (or those of ``names``), as a table; return what differs."""
     rows, errors = [("disturbance", "notebook", "cells", "differ", "first difference")], []
     for name in names or DISTURBANCES:
         if why := cannot(name):
@@ -177,12 +268,24 @@ def reproduce(dataset: str, names: list[str] | None = None) -> list[str]:
 
 
 def show(rows: list[tuple[str, ...]]) -> None:
+    """Print a table whose first row is its head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print()
-    for row in rows:
-        print(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        )
+    table = Table(*zip(rows[0], widths, strict=True))
+    for row in rows[1:]:
+        table.add(*row)
+
+
+class Table:
+    """A table in the terminal that is printed row by row, above the progress bars."""
+
+    def __init__(self, *columns: tuple[str, int]) -> None:
+        self.widths = [max(len(name), width) for name, width in columns]
+        tqdm.write("")
+        self.add(*(name for name, _ in columns))
+
+    def add(self, *texts: str) -> None:
+        line = "  ".join(text.ljust(width) for text, width in zip(texts, self.widths, strict=False))
+        tqdm.write(line.rstrip())
 
 
 def main() -> None:
@@ -194,13 +297,9 @@ def main() -> None:
     parser.add_argument(
         "--combined", action="store_true", help="verify under several disturbances at once"
     )
-    parser.add_argument("--ignore", help="verify without lines of stderr of this pattern")
-    parser.add_argument(
-        "--but-figures", action="store_true", help="verify texts and tables, not how figures look"
-    )
-    parser.add_argument(
-        "--only", nargs="+", choices=DISTURBANCES, help="of the disturbances, these"
-    )
+    parser.add_argument("--ignore", help="ignore lines of stderr that match this pattern")
+    parser.add_argument("--but-figures", action="store_true", help="verify texts and tables only")
+    parser.add_argument("--only", nargs="+", choices=DISTURBANCES, help="only these disturbances")
     arguments = parser.parse_args()
     if arguments.command == "verify":
         environment = COMBINED if arguments.combined else None

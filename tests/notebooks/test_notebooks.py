@@ -15,7 +15,7 @@ import pytest
 from bs4 import BeautifulSoup
 from differences import alike, differences, texts
 from execute import HEADLINE, ROOT, SOURCES, STORED, headlines, sources
-from fresh_kernel import tags
+from fresh_kernel import Failure, tags
 from matplotlib.image import imsave
 from pages import (
     FOLDED,
@@ -416,9 +416,10 @@ def test_the_name_of_an_index_is_in_the_row_of_the_heads_and_titles_stay_whole()
 
 
 def test_run_makes_a_site(tmp_path, monkeypatch, capsys):
-    def stored(file, dataset, last=None):
+    def stored(file, dataset, environment=None, last=None):
         notebook = nbformat.read(STORED[dataset] / file.name, as_version=4)
-        return notebook, f"{file.name}: no" if file.stem == "04_warp" else None
+        failure = Failure(f"{file.name}: no", "error", [])
+        return notebook, failure if file.stem == "04_warp" else None
 
     monkeypatch.setattr(execute, "execute", stored)
     monkeypatch.setattr(execute, "ROOT", tmp_path)
@@ -520,7 +521,8 @@ def test_figures_must_look_the_same():
             output.data["image/png"] = png(100)
         if change == "none":
             cell.outputs = []
-        assert differences(notebook, other)["curve"].endswith("the figure looks different")
+        expected = {"another": "the figure looks different", "none": "the figure is missing"}
+        assert differences(notebook, other)["curve"].endswith(expected[change])
 
 
 @pytest.mark.parametrize(
