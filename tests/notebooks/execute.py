@@ -174,31 +174,16 @@ def store(dataset: str) -> list[str]:
     return sorted(errors)
 
 
-def without_lines(notebook: nbformat.NotebookNode, pattern: str) -> int:
-    """Remove the lines of stderr that match from the outputs; return their number."""
-    removed = 0
-    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
-        for output in (o for o in cell.outputs if o.get("name") == "stderr"):
-            lines = output.text.splitlines(keepends=True)
-            kept = [line for line in lines if not re.search(pattern, line)]
-            removed += len(lines) - len(kept)
-            output.text = "".join(kept)
-        cell.outputs = [o for o in cell.outputs if o.get("text") != ""]
-    return removed
-
-
 def verify(
     dataset: str,
     environment: dict[str, str] | None = None,
-    ignore: str | None = None,
     but_figures: bool = False,
     cell_seconds: int | None = CELL_SECONDS,
 ) -> list[str]:
     """Compare all with the stored outputs, a line for each; return what differs.
 
-    ``ignore`` is a pattern for lines of stderr to ignore; their number is printed. ``but_figures``
-    ignores how figures look, as with another version of matplotlib. build/verify.html shows all
-    differences in full.
+    ``but_figures`` ignores how figures look, as with another version of matplotlib.
+    build/verify.html shows all differences in full.
     """
     files = sorted(STORED[dataset].glob("*.ipynb"))
 
@@ -212,10 +197,9 @@ def verify(
     width = max(map(len, (file.stem for file in files)), default=0)
     names = ("cells reproduced", "checks passed", "seconds")
     table = Table(("notebook", width), *((name, len(name)) for name in names))
-    ignored, done = 0, []
+    done = []
     for file, verified in side_by_side(files, dataset, task):
         new = verified.notebook
-        ignored += without_lines(new, ignore) if ignore else 0
         verified.changes = changes(nbformat.read(file, as_version=4), new)
         if but_figures:
             verified.changes = {
@@ -231,8 +215,6 @@ def verify(
             f"{sum(verified.seconds.values()):.0f}",
         )
     done.sort(key=lambda each: each.file)
-    if ignore:
-        print(f"\n{ignored} lines of stderr with {ignore} were ignored.")
     report = ROOT / "build" / "verify.html"
     write(verify_page(SOURCES_OF_DATA[dataset].title, done, environment), report)
     errors = [error for each in done for error in each.errors()]
@@ -297,14 +279,12 @@ def main() -> None:
     parser.add_argument(
         "--combined", action="store_true", help="verify under several disturbances at once"
     )
-    parser.add_argument("--ignore", help="ignore lines of stderr that match this pattern")
     parser.add_argument("--but-figures", action="store_true", help="verify texts and tables only")
     parser.add_argument("--only", nargs="+", choices=DISTURBANCES, help="only these disturbances")
     arguments = parser.parse_args()
     if arguments.command == "verify":
         environment = COMBINED if arguments.combined else None
-        how = {"ignore": arguments.ignore, "but_figures": arguments.but_figures}
-        errors = verify(arguments.dataset, environment, **how)
+        errors = verify(arguments.dataset, environment, arguments.but_figures)
     elif arguments.command == "reproduce":
         errors = reproduce(arguments.dataset, arguments.only)
     else:

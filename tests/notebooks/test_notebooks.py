@@ -33,6 +33,10 @@ from pages import (
 
 LESSONS = ["01_svd", "02_als", "03_bpr", "04_warp"]
 EXPERIMENTS = "05_experiments"
+METRICS = r"RMSE|precision@10|NDCG@10"
+# Cells that the README names for judging a lesson by hand.
+CRITERIA = {"loop", "kernel", "equality", "similar", "similar-five", "similarity"}
+CRITERIA |= {"history", "recommendations", "judged"}
 ASSERTING = re.compile("by-hand|equality")  # cells that compare two ways to compute the same
 ALL = [folder / file.name for folder in STORED.values() for file in sources()]
 
@@ -149,8 +153,7 @@ def test_a_lesson_is_short(stem):
         "exercise-2",
         "exercise-3",
     ]
-    assert set(ids) >= {"idea", "by-hand", "kernel", "equality", "curve", "judged", "explorer"}
-    assert set(ids) >= {"similar", "similar-five", "similarity", "history", "recommendations"}
+    assert set(ids) >= {"idea", "by-hand", "curve", "explorer"} | CRITERIA
 
 
 def words(notebook) -> list[str]:
@@ -197,20 +200,28 @@ def test_tables_are_short():
 
 
 def test_readme_states_the_stored_results():
-    """Each figure of its table of results, and of its example, is what a notebook has printed."""
+    """Each number of its table of results, and of its example, is printed by a notebook."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    notebook, figures = r"\[`(0\d_\w+)`\]\(notebooks/\1\.ipynb\)", r"([\d.]+) \| ([\d.]+), ([\w ]+)"
-    row = rf"^\| {notebook} \|.*\| (RMSE|NDCG@10) {figures} \|$"
+    row = r"^\| \[`(\w+)`\]\(notebooks/\1\.ipynb\) \| [^|]+ \| [^|]+ \| ([^|]+) \| ([^|]*)\|$"
     rows = re.findall(row, readme, re.MULTILINE)
-    assert [row[0] for row in rows] == [file.stem for file in sources()]
-    for stem, *figures in rows:
+    assert [stem for stem, *_ in rows] == [*LESSONS, EXPERIMENTS]
+    assert rows.pop()[1] == "optional: which explanations hold?"
+    for stem, result, baseline in rows:
         printed = headlines(nbformat.read(STORED["ml-1m"] / f"{stem}.ipynb", as_version=4))
-        assert tuple(figures) in [
-            (h["metric"], h["value"], h["theirs"], h["baseline"]) for h in printed
+        assert (result, baseline.strip()) in [
+            (f"{h['metric']} {h['value']}", f"{h['theirs']}, {h['baseline']}") for h in printed
         ], stem
-    example = re.findall(r"(RMSE|NDCG@10) +SVD ([\d.]+) +([a-z ]+) ([\d.]+)$", readme, re.MULTILINE)
+    lines = re.findall(rf"({METRICS}) +SVD ([\d.]+) +([a-z ]+) ([\d.]+)$", readme, re.MULTILINE)
     printed = headlines(nbformat.read(STORED["ml-100k"] / "01_svd.ipynb", as_version=4))
-    assert example == [(h["metric"], h["value"], h["baseline"], h["theirs"]) for h in printed]
+    assert lines == [(h["metric"], h["value"], h["baseline"], h["theirs"]) for h in printed]
+    assert all(re.fullmatch(METRICS, h["metric"]) for h in printed)
+
+
+def test_readme_names_cells_that_all_lessons_have():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \([abc]\) [^|]+\| (.+) \|$", readme, re.MULTILINE)
+    assert len(rows) == 3
+    assert set(re.findall(r"`([\w-]+)`", " ".join(rows))) == CRITERIA
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import torch
 import versions
 from differences import differences
 from disturbances import COMBINED, USERS, a_users
-from execute import without_lines
 from fresh_kernel import execute
 from packaging.version import Version
 
@@ -104,16 +103,6 @@ def test_a_figure_that_is_not_there_is_an_error_and_a_home_is_not_needed(tmp_pat
     executed, error = execute(tmp_path / "cells.ipynb", "ml-100k", go_on=True)
     assert [cell.execution_count for cell in executed.cells] == [1, 2, 3]
     assert error == "cells.ipynb: expected a figure of each of the cells no-figure, got none"
-
-
-def test_lines_of_stderr_that_do_not_count_are_counted():
-    cell, other = (nbformat.v4.new_code_cell("1") for _ in range(2))
-    for each, text in ((cell, "Could not initialize NNPACK!\nmine\n"), (other, "no NNPACK\n")):
-        each.outputs = [nbformat.v4.new_output("stream", name="stderr", text=text)]
-    other.outputs.append(nbformat.v4.new_output("stream", name="stdout", text="NNPACK\n"))
-    notebook = nbformat.v4.new_notebook(cells=[cell, other])
-    assert without_lines(notebook, "NNPACK") == 2
-    assert [[o.text for o in c.outputs] for c in (cell, other)] == [["mine\n"], ["NNPACK\n"]]
 
 
 def test_other_versions_take_the_place_of_pins_and_of_what_they_are_tied_to():
