@@ -14,21 +14,17 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import nbformat
-import psutil
 from differences import changes, differences, texts
 from disturbances import COMBINED, DISTURBANCES, cannot, disturbed
-from fresh_kernel import CELL_SECONDS, Failure, execute, stop_kernels, tags, write
-from jupyter_core.utils import ensure_event_loop
+from fresh_kernel import CELL_SECONDS, Failure, execute, tags, write
 from pages import Lesson, index, page
 from playground import build as build_playground
 from playground import saving
+from side_by_side import side_by_side
 from tqdm import tqdm
 from verify_page import Verified, annotations
 from verify_page import page as verify_page
@@ -39,9 +35,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SOURCES = ROOT / "notebooks"
 STORED = {"ml-1m": SOURCES, "ml-100k": HERE / "ml-100k"}
-KERNEL_GIGABYTES = {"ml-1m": 2.0, "ml-100k": 1.0}  # memory that one notebook may take
-CGROUP = Path("/sys/fs/cgroup")
-Result = TypeVar("Result")
 ASSERTS = re.compile(r"^\s*assert ", re.MULTILINE)
 HEADLINE = re.compile(
     r"(?P<metric>\S+): (?P<model>\w+) (?P<value>[\d.]+), (?P<baseline>.+) (?P<theirs>[\d.]+)"
@@ -62,59 +55,6 @@ def headlines(notebook: nbformat.NotebookNode) -> list[re.Match]:
         for line in output.get("text", "").splitlines()
     ]
     return [match for line in lines if (match := HEADLINE.fullmatch(line))]
-
-
-def cores() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def free_gigabytes() -> float:
-    """Return the available memory, in a container that of its limit."""
-    free = psutil.virtual_memory().available
-    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
-    if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
-        free = min(free, int(text) - int(used.read_text(encoding="utf-8")))
-    return free / 1e9
-
-
-def at_once(notebooks: int, dataset: str) -> int:
-    """Return how many notebooks to execute side by side: one per core, if memory allows."""
-    fitting = int(free_gigabytes() / KERNEL_GIGABYTES[dataset])
-    return max(1, min(notebooks, cores(), fitting))
-
-
-def side_by_side(
-    files: list[Path], dataset: str, task: Callable[[Path, dict[str, str]], Result]
-) -> Iterator[tuple[Path, Result]]:
-    """Yield each file and the result of ``task`` as soon as it is available.
-
-    A task gets the file and variables for its kernel, which divide the cores among the kernels.
-    """
-    count = at_once(len(files), dataset)
-    share = {} if "OMP_NUM_THREADS" in os.environ else threads_each(count)
-
-    def in_thread(file: Path) -> Result:
-        try:
-            return task(file, share)
-        finally:
-            ensure_event_loop().close()  # nbclient creates one for each thread
-
-    with ThreadPoolExecutor(count) as pool:
-        tasks = {pool.submit(in_thread, file): file for file in files}
-        try:
-            for done in as_completed(tasks):
-                yield tasks[done], done.result()
-        except BaseException:  # interrupted, also while the caller works on a result
-            pool.shutdown(wait=False, cancel_futures=True)
-            stop_kernels()
-            raise
-
-
-def threads_each(kernels: int) -> dict[str, str]:
-    return {"OMP_NUM_THREADS": str(max(1, cores() // kernels))} if kernels > 1 else {}
 
 
 def run(dataset: str) -> list[str]:

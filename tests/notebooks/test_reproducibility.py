@@ -2,10 +2,13 @@
 
 import re
 import sys
+import time
 from importlib.metadata import version
 
+import fresh_kernel
 import nbformat
 import pytest
+import side_by_side
 import torch
 import versions
 from differences import differences
@@ -172,3 +175,54 @@ def test_safe_operations_do_not_depend_on_threads():
                 )
     finally:
         torch.set_num_threads(threads)
+
+
+def test_an_interruption_stops_the_kernels_that_run_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(side_by_side, "cores", lambda: 2)
+    files = []
+    for name, source in (("quick", "1"), ("slow", "import time\ntime.sleep(600)"), ("later", "2")):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+        files.append(tmp_path / f"{name}.ipynb")
+    failures, start = {}, time.perf_counter()
+
+    def task(file, share):
+        failures[file.stem] = execute(file, "ml-100k", share)[1]
+
+    def interrupted():
+        for _ in side_by_side.side_by_side(files, "ml-100k", task):
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        fresh_kernel.STOPPED.clear()
+    assert time.perf_counter() - start < 120
+    assert failures["quick"] is None
+    assert failures["slow"].kind == "dead kernel"
+    assert failures.get("later", failures["slow"]).kind == "dead kernel"
+
+
+@pytest.mark.parametrize(
+    ("notebooks", "cores", "gigabytes", "expected"),
+    [(5, 2, 16, 2), (5, 8, 16, 5), (5, 2, 1.5, 1), (5, 2, 0.1, 1), (1, 2, 16, 1), (5, 8, 3.5, 3)],
+)
+def test_notebooks_run_side_by_side_as_far_as_cores_and_memory_allow(
+    notebooks, cores, gigabytes, expected, monkeypatch
+):
+    monkeypatch.setattr(side_by_side, "cores", lambda: cores)
+    monkeypatch.setattr(side_by_side, "free_gigabytes", lambda: gigabytes)
+    assert side_by_side.at_once(notebooks, "ml-100k") == expected
+
+
+def test_free_memory_respects_the_limit_of_a_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(side_by_side, "CGROUP", tmp_path)
+    unlimited = side_by_side.free_gigabytes()
+    (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
+    assert side_by_side.free_gigabytes() > unlimited / 2
+    (tmp_path / "memory.max").write_text("3000000\n", encoding="utf-8")
+    (tmp_path / "memory.current").write_text("1500000\n", encoding="utf-8")
+    stat = "anon 900000\ninactive_file 500000\nactive_file 1\n"
+    (tmp_path / "memory.stat").write_text(stat, encoding="utf-8")
+    assert side_by_side.free_gigabytes() == 0.002

@@ -1,0 +1,71 @@
+"""Execution of several notebooks side by side: one per core, if memory allows."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+from fresh_kernel import stop_kernels
+from jupyter_core.utils import ensure_event_loop
+
+KERNEL_GIGABYTES = {"ml-1m": 2.0, "ml-100k": 1.0}  # memory that one notebook may take
+CGROUP = Path("/sys/fs/cgroup")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def free_gigabytes() -> float:
+    """Return the available memory, within the limit of a container."""
+    free = psutil.virtual_memory().available
+    limit = CGROUP / "memory.max"
+    if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
+        used = int((CGROUP / "memory.current").read_text(encoding="utf-8"))
+        stat = dict(map(str.split, (CGROUP / "memory.stat").read_text("utf-8").splitlines()))
+        cache = int(stat.get("inactive_file", 0))  # of files, given back when it is needed
+        free = min(free, int(text) - used + cache)
+    return free / 1e9
+
+
+def at_once(notebooks: int, dataset: str) -> int:
+    """Return how many notebooks to execute side by side: one per core, if memory allows."""
+    fitting = int(free_gigabytes() / KERNEL_GIGABYTES[dataset])
+    return max(1, min(notebooks, cores(), fitting))
+
+
+def side_by_side(
+    files: list[Path], dataset: str, task: Callable[[Path, dict[str, str]], Result]
+) -> Iterator[tuple[Path, Result]]:
+    """Yield each file and the result of ``task`` as soon as it is available.
+
+    A task gets the file and variables for its kernel, which divide the cores among the kernels.
+    """
+    count = at_once(len(files), dataset)
+    share = {} if "OMP_NUM_THREADS" in os.environ else threads_each(count)
+
+    def in_thread(file: Path) -> Result:
+        try:
+            return task(file, share)
+        finally:
+            ensure_event_loop().close()  # nbclient creates one for each thread
+
+    with ThreadPoolExecutor(count) as pool:
+        tasks = {pool.submit(in_thread, file): file for file in files}
+        try:
+            for done in as_completed(tasks):
+                yield tasks[done], done.result()
+        except BaseException:  # interrupted, also while the caller works on a result
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_kernels()
+            raise
+
+
+def threads_each(kernels: int) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(max(1, cores() // kernels))} if kernels > 1 else {}
