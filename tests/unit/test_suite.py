@@ -130,14 +130,14 @@ def test_mflib_is_importable_without_an_installation(tmp_path):
     assert ast.literal_eval(done.stdout) == str(root)
 
 
-def test_packages_are_compiled_once_before_grading(calls, monkeypatch):
+def test_imports_are_compiled_once_before_grading(calls, monkeypatch):
     monkeypatch.setattr(suite, "make_environment", lambda *_, **__: None)
     monkeypatch.setattr(suite, "COMMANDS", {"grade": [], "run": []})
     (calls.root / ".venv").mkdir()
     (calls.root / ".venv" / "ready").touch()
     for command, count in (("run", 0), ("grade", 1), ("grade", 1)):
         assert suite.main([command]) == 0
-        assert len([call for call in calls.found if "compileall" in call]) == count
+        assert len([call for call in calls.found if "import ipykernel" in call]) == count
 
 
 def test_incomplete_environment_is_created_again_unless_it_is_a_link(calls):
@@ -257,7 +257,7 @@ def test_lab_keeps_the_settings_of_the_user_and_adds_our_kernel(calls, monkeypat
 
 def test_extra_arguments_go_to_the_last_step_and_a_failure_stops_all_steps(calls, monkeypatch):
     monkeypatch.setattr(suite, "make_environment", lambda *_, **__: None)
-    monkeypatch.setattr(suite, "compile_packages", lambda _: None)
+    monkeypatch.setattr(suite, "compile_imports", lambda _: None)
     assert suite.main(["grade", "a class", "--dataset", "ml-1m", "--soft", "2026-01-31"]) == 0
     assert calls.found[0].endswith("-m mflib.data ml-1m")
     assert calls.found[1].endswith("grade.py --dataset ml-1m a class --soft 2026-01-31")
