@@ -49,20 +49,19 @@ grade:
 	$(SUITE) grade --dataset $(DATASET) $(SUBMISSION) $(OPTIONS)
 
 # An autograder to upload to Gradescope: build/gradescope.zip. For example OPTIONS="--cap 70".
-gradescope: .venv/ready-for-tests
-	$(VENV) tests/grading/gradescope.py build $(OPTIONS)
+gradescope:
+	$(SUITE) gradescope $(OPTIONS)
 
 # How often the grader errs on right and wrong answers, into build/grader-accuracy.md.
-grader-accuracy: .venv/ready-for-tests
-	OMP_NUM_THREADS=1 $(VENV) tests/grading/accuracy.py
+grader-accuracy:
+	OMP_NUM_THREADS=1 $(SUITE) grader-accuracy
 
 # Grade right, wrong and hostile submissions, into build/submissions.md; then fuzz-test the parsing of
 # untrusted files for MINUTES of CPU time, failures into build/fuzz/.
-submissions: .venv/ready-for-tests
-	$(VENV) -m mflib.data ml-100k
+submissions:
 	rm -f build/submissions.md
-	$(VENV) -m pytest -m slow tests/grading/test_submissions.py
-	$(VENV) tests/grading/fuzz.py --minutes $(MINUTES)
+	$(SUITE) submissions
+	$(SUITE) fuzz --minutes $(MINUTES)
 
 # JupyterLab, the pages and the playground in Chromium; reports missing dependencies.
 test-browser: .venv/ready-for-tests
@@ -97,7 +96,7 @@ bench-large: .venv/ready-for-tests
 	$(VENV) -m mflib.data ml-100k
 	$(VENV) tests/benchmarks/large.py
 	$(VENV) tests/benchmarks/distributed.py $(OPTIONS)
-	CLASS=$(CLASS) OMP_NUM_THREADS=1 $(VENV) -m pytest -s -m slow tests/grading/test_class.py -k "graded_alike or parallel"
+	CLASS=$(CLASS) OMP_NUM_THREADS=1 $(SUITE) determinism -k "graded_alike or parallel"
 
 # The search that found the defaults, on validation parts of MovieLens-1M's training data, into build/bench.md.
 search: .venv/ready-for-tests

@@ -21,7 +21,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent if HERE.name == "tests" else HERE
 DATA, LAB = "-m mflib.data {dataset}", "-m jupyterlab notebooks"
+OBTAIN = "-P -m grading.student.obtain {dataset}"
 EXECUTE = "tests/notebooks/execute.py"
+SLOW = "-m pytest -m slow"
 NBVAL = "-m pytest --nbval --nbval-current-env --nbval-cell-timeout=600"
 # Each command is a list of steps: arguments for the interpreter of .venv.
 PROJECT = {
@@ -44,20 +46,35 @@ PROJECT = {
         "tests/notebooks/versions.py {dataset}",
     ],
     "lab": [DATA, LAB],
-    "assignment": ["tests/grading/edition.py"],
-    "grade": [DATA, "tests/grading/grade.py --dataset {dataset}"],
+    "assignment": ["-m grading.student.edition"],
+    "grade": [DATA, "-m grading --dataset {dataset}"],
+    "gradescope": ["-m grading.course.gradescope build"],
+    "grader-accuracy": ["-m grading.selfcheck.accuracy"],
+    "submissions": ["-m mflib.data ml-100k", f"{SLOW} tests/grading/tests/test_submissions.py"],
+    "determinism": ["-m mflib.data ml-100k", f"-s {SLOW} tests/grading/tests/test_determinism.py"],
+    "fuzz": ["-m mflib.data ml-100k", "-m grading.selfcheck.fuzz"],
 }
 EDITION = {
     "setup": [],
-    "check": ["checks/check.py"],
-    "lab": ["checks/obtain.py {dataset}", LAB],
-    "submit": ["checks/obtain.py {dataset}", "checks/submit.py {dataset}"],
+    "check": ["-P -m grading.student.check"],
+    "lab": [OBTAIN, LAB],
+    "submit": [OBTAIN, "-P -m grading.student.submit {dataset}"],
 }
 COMMANDS = PROJECT if HERE.name == "tests" else EDITION
-TESTING = ("test", "tools")  # commands that need the second part of requirements.txt
+# Commands that need the second part of requirements.txt.
+TESTING = ("test", "tools", "grader-accuracy", "submissions", "determinism", "fuzz")
 TESTS_BEGIN = "# For the tests"  # the first line of that part
 SANDBOXED = ("grade", *TESTING)  # commands whose sandbox cannot write the byte code of packages
 IMPORTED = "ipykernel.kernelapp, matplotlib_inline.backend_inline, mflib.notebook, mflib.plots"
+# From here the commands import: the package of this tree, where worktrees share an environment;
+# the grader; the notebooks' tools. In the edition: the checks with a complete copy of the package,
+# since one of the student's files may not be importable. For the same reason, the interpreter's
+# option -P keeps the current folder off the path.
+PATHS = (
+    (ROOT, HERE, HERE / "notebooks")
+    if HERE.name == "tests"
+    else (HERE / "checks", HERE / "checks" / "suite")
+)
 PYTHONS = ((3, 11), (3, 14))  # oldest and newest for which all pins have wheels
 PLATFORMS = {
     ("Linux", "x86_64"): "Linux on x86-64",
@@ -85,8 +102,7 @@ def own_environment() -> dict[str, str]:
     # on a busy machine, threads that wait actively would take each other's CPU time
     kept.setdefault("GOMP_SPINCOUNT", "10000")
     own = {"PYTHONUTF8": "1", "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    if ROOT != HERE:  # this tree's mflib, even if worktrees share an environment; this file
-        own["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
+    own["PYTHONPATH"] = os.pathsep.join(map(str, PATHS))
     return {**kept, **own}
 
 

@@ -230,7 +230,9 @@ def test_steps_ignore_environment_variables_of_python_and_pip(monkeypatch):
         monkeypatch.setenv(variable, text)
     variables = suite.own_environment()
     assert "PYTHONOPTIMIZE" not in variables
-    assert variables["PYTHONPATH"].split(os.pathsep) == [str(suite.ROOT), str(suite.HERE)]
+    assert variables["PYTHONPATH"].split(os.pathsep) == [
+        *map(str, (suite.ROOT, suite.HERE, suite.HERE / "notebooks"))
+    ]
     assert variables["PIP_USER"] == "0"
     assert variables["PYTHONUTF8"] == "1"
 
@@ -260,7 +262,7 @@ def test_extra_arguments_go_to_the_last_step_and_a_failure_stops_all_steps(calls
     monkeypatch.setattr(suite, "compile_imports", lambda _: None)
     assert suite.main(["grade", "a class", "--dataset", "ml-1m", "--soft", "2026-01-31"]) == 0
     assert calls.found[0].endswith("-m mflib.data ml-1m")
-    assert calls.found[1].endswith("grade.py --dataset ml-1m a class --soft 2026-01-31")
+    assert calls.found[1].endswith("-m grading --dataset ml-1m a class --soft 2026-01-31")
     calls.fails.append("mypy")
     assert suite.main(["test"]) == 1
     assert "mypy" in calls.found[-1]

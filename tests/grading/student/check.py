@@ -1,6 +1,6 @@
 """How far are you? What is done and what is wrong, for each task; on generated data, in a minute.
 
-    python checks/check.py [TASK …]
+    python suite.py check [TASK …]
 
 The grader runs the same code on other numbers: what is done here is done there.
 """
@@ -12,22 +12,24 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from cases import RUBRIC, SEEDS, Came
-from cells import handed_out
-from judge import NOT_ATTEMPTED, Verdict
-from package import plain, read_package
-from submission import Submission, read
-from trial import attempt, plainly, prepare, units_of, verdicts
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-SUITE = HERE / "suite"  # the package and the notebooks of the checks, whatever becomes of yours
+from grading.checks.compare import NOT_ATTEMPTED, Verdict
+from grading.execution.inputs import SEEDS, Came
+from grading.execution.trial import attempt, plainly, prepare, units_of, verdicts
+from grading.intake.cells import handed_out
+from grading.intake.collect import plain, read_package
+from grading.intake.submission import Submission, read
+from grading.rubric import RUBRIC
+
+CHECKS = Path(__file__).resolve().parents[2]
+ROOT = CHECKS.parent  # of the edition
+SUITE = CHECKS / "suite"  # the package and the notebooks of the checks, whatever becomes of yours
 
 
 def expected(key: str) -> dict[str, Came]:
     """What the reference makes of the inputs of a function."""
     found = {}
-    with np.load(HERE / "cases.npz", allow_pickle=False) as stored:
+    with np.load(CHECKS / "cases.npz", allow_pickle=False) as stored:
         for name in (n for n in stored if n.startswith(f"{key}/") and not n.endswith("/before")):
             before = f"{name}/before"
             came = Came(stored[before] if before in stored.files else None, stored[name])

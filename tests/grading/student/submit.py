@@ -1,6 +1,6 @@
 """Execute the notebooks as the grader will, say what it will not take, and pack submission.zip.
 
-python checks/submit.py ml-100k
+python suite.py submit
 """
 
 import json
@@ -8,12 +8,11 @@ import sys
 import zipfile
 
 import nbformat
-from cases import RUBRIC
-from check import ROOT, SUITE, check, show
-from package import plain
-
-sys.path.insert(0, str(SUITE))  # a file of yours that cannot be imported is not to end this
 from fresh_kernel import execute, write
+
+from grading.intake.collect import plain
+from grading.rubric import RUBRIC
+from grading.student.check import ROOT, check, show
 
 
 def executed(name: str, dataset: str) -> str:

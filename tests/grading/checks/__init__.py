@@ -1,0 +1,1 @@
+"""Compare what students' code returns with the reference."""

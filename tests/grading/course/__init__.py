@@ -1,0 +1,1 @@
+"""Apply deadlines, overrides and pseudonyms; exchange files with learning platforms."""

@@ -1,0 +1,118 @@
+"""When something was handed in, and what that costs: times from data, deadlines, the better of two.
+
+At the soft deadline there are a mark and remarks; corrections are taken until the hard one, and
+then the better of the two counts. What comes after the soft deadline has at most ``cap`` points,
+what comes after the hard one none.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from grading.reporting.csv_tables import read_table
+
+DAY = "%Y-%m-%d"
+# As Moodle writes them in English, of the world and of the United States, with 12 or 24 hours.
+MOODLE = tuple(
+    f"{date}, {hour}"
+    for date in ("%A, %d %B %Y", "%A, %B %d, %Y", "%d %B %Y", "%B %d, %Y")
+    for hour in ("%I:%M %p", "%H:%M")
+)
+FILES = "the dates of files, which can be forged"
+
+
+def timezone(name: str) -> ZoneInfo:
+    """ValueError, in a sentence, for a name that is not in the data base of time zones."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder
+        raise ValueError(f"expected a time zone as Europe/Berlin or UTC, got {name!r}") from None
+
+
+def moment(text: str, zone: tzinfo | None = None) -> datetime:
+    """A time with a zone: its own ("…Z", "…+02:00", "… Europe/Berlin"), or else ``zone``.
+
+    ``None`` is the zone of this machine. ISO 8601 and Moodle's English form are read; ValueError
+    for others.
+    """
+    text = " ".join(text.split())
+    front, _, last = text.rpartition(" ")
+    if front and ("/" in last or last == "UTC"):
+        text, zone = front, timezone(last)
+    found = _parsed(text)
+    if found is None:
+        expected = "a time as 2026-01-31T18:00, 2026-01-31T18:00+01:00 or as Moodle writes it"
+        raise ValueError(f"expected {expected} in English, got {text!r}")
+    if found.tzinfo is not None:
+        return found
+    return found.astimezone() if zone is None else found.replace(tzinfo=zone)
+
+
+def _parsed(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        pass
+    for form in MOODLE:
+        try:
+            return datetime.strptime(text, form)  # the caller knows the zone
+        except ValueError:
+            continue
+    return None
+
+
+def deadline(text: str, zone: tzinfo | None = None) -> datetime:
+    """A time, or the end of a day."""
+    try:
+        day = datetime.strptime(text.strip(), DAY) + timedelta(days=1)
+    except ValueError:
+        return moment(text, zone)
+    end = day.astimezone() if zone is None else day.replace(tzinfo=zone)
+    return (end.astimezone(UTC) - timedelta(microseconds=1)).astimezone(zone)
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    soft: datetime | None = None
+    hard: datetime | None = None
+    cap: float = 80.0  # points of 100 that a late submission can have
+    zone: tzinfo | None = None  # in which times are shown
+
+    def __post_init__(self) -> None:
+        if self.soft and self.hard and self.soft > self.hard:
+            raise ValueError(
+                f"expected the soft deadline ({self.shown(self.soft)}) before the hard one "
+                f"({self.shown(self.hard)})"
+            )
+        if not 0 <= self.cap <= 100:
+            raise ValueError(f"expected a cap of 0 to 100 points, got {self.cap:g}")
+
+    def shown(self, time: datetime) -> str:
+        return f"{time.astimezone(self.zone):%Y-%m-%d %H:%M %Z}"
+
+    def missed(self, time: datetime) -> str:
+        """The last deadline that is over: "", "soft" or "hard"."""
+        for name in ("hard", "soft"):
+            limit = getattr(self, name)
+            if limit and time.astimezone(UTC) > limit.astimezone(UTC):
+                return name
+        return ""
+
+    def most(self, missed: str) -> float:
+        """The points that a submission can have."""
+        return {"": 100.0, "soft": self.cap, "hard": 0.0}[missed]
+
+
+def read_times(file: Path, zone: tzinfo | None = None) -> dict[str, datetime]:
+    """From a table with the columns name and time: the time by name; the last row of a name holds.
+
+    ValueError, in a sentence that names the line, for what is not a time.
+    """
+    table, found = read_table(file, ("name", "time")), {}
+    for row in table.rows:
+        try:
+            found[row.cells["name"]] = moment(row.cells["time"], zone)
+        except ValueError as error:
+            raise ValueError(f"{table.at(row)}: {error}") from None
+    return found

@@ -1,0 +1,139 @@
+"""Gradescope: a zip that makes an autograder there, and what it writes for each submission.
+
+    python -m grading.course.gradescope build [--cap 80]      build/gradescope.zip
+
+There the container is the sandbox: bubblewrap does not work in it. Students' code runs as the user
+nobody, who may read neither the suite nor write results, under the limits of prlimit; but it has
+the container's network. Of the submissions of a student the best counts, what comes after the due
+date with at most ``cap`` points.
+"""
+
+import argparse
+import json
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from grading.cli import warm_up
+from grading.course.course import Course
+from grading.course.deadlines import Deadlines, moment
+from grading.intake.collect import read_package
+from grading.intake.spool import spooled
+from grading.isolation.workspace import workplace
+from grading.paths import GRADING, ROOT
+from grading.reporting.csv_tables import write_whole
+from grading.reporting.render import deadline_said
+from grading.result import Report
+from grading.rubric import POINTS, RUBRIC
+from grading.scheduler import grade_all
+from grading.scoring import Options
+from grading.student.edition import empty_suite
+
+TARGET = ROOT / "build" / "gradescope.zip"
+PACKED = ("mflib", "notebooks", "tests/grading", "tests/notebooks", "data/README.md")
+PACKED += ("requirements.txt", "pyproject.toml", "LICENSE")
+
+
+def build(target: Path, cap: float) -> None:
+    """Write the autograder's zip, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".gradescope-") as temporary:
+        new = Path(temporary) / "autograder"
+        new.mkdir()
+        for name in PACKED:
+            place = new / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, place)
+        for file in (GRADING / "autograder").iterdir():
+            text = file.read_text(encoding="utf-8").replace("--cap CAP", f"--cap {cap:g}")
+            (new / file.name).write_text(text, encoding="utf-8")
+            (new / file.name).chmod(0o755)
+        packed = shutil.make_archive(str(Path(temporary) / "packed"), "zip", new)
+        Path(packed).replace(target)
+
+
+def handed_in(metadata: Mapping, cap: float) -> tuple[datetime, Deadlines]:
+    """When, and the deadlines, those of the student if there are some; as Gradescope says."""
+    user = (metadata.get("users") or [{}])[0]
+    dates = dict(metadata["assignment"]) | (user.get("assignment") or {})
+    soft, hard = (dates.get(name) for name in ("due_date", "late_due_date"))
+    time = moment(metadata["created_at"])
+    limits = [moment(text) if text else None for text in (soft, hard)]
+    return time, Deadlines(*limits, cap=cap, zone=time.tzinfo)
+
+
+def graded(submission: Path, time: datetime, deadlines: Deadlines) -> Report:
+    """The report on what was handed in; students' code runs as another user in this container."""
+    with workplace() as place:
+        place.chmod(0o711)  # the other user passes through
+        empty_suite(place / "suite")
+        secret = 1000 + secrets.randbelow(10**9)
+        options = Options("ml-100k", secret, place / "suite", container=True)
+        package = read_package(submission, spooled(place / "spool"))
+        options = warm_up(options, place)
+        (found,) = grade_all([package], options, 1, place / "work", place / "lock")
+        Course(deadlines, {package.name: time}, "Gradescope").decide(found.report, time)
+        return found.report
+
+
+def results(report: Report, metadata: Mapping) -> dict:
+    """What Gradescope shows: each part of each task, reasons with the first; the best total."""
+    before = [found.get("score") or 0 for found in metadata.get("previous_submissions") or []]
+    best = max([report.total, *map(float, before)])
+    output = [*deadline_said(report), *report.notes]
+    if best > report.total:
+        output.append(
+            f"This one has {report.total:g} points, an earlier one {best:g}, which count."
+        )
+    tests = []
+    for task, parts in report.marks.items():
+        reasons = "\n".join(f"- {reason}" for reason in report.reasons.get(task, []))
+        for n, (part, most) in enumerate(POINTS.items()):
+            tests.append(
+                {
+                    "name": f"{task}: {part}",
+                    "score": round(parts[part] / len(RUBRIC), 2),
+                    "max_score": most / len(RUBRIC),
+                    "output": reasons if n == 0 else "",
+                }
+            )
+    return {
+        "score": best,
+        "output": "\n".join(output),
+        "output_format": "text",
+        "visibility": "visible",
+        "stdout_visibility": "hidden",
+        "tests": tests,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    building = commands.add_parser("build", help="write build/gradescope.zip")
+    running = commands.add_parser("run", help="grade a submission, in Gradescope's container")
+    running.add_argument("place", type=Path, help="/autograder")
+    for one in (building, running):
+        cap = "points that count after the due date (default: 80)"
+        one.add_argument("--cap", type=float, default=80.0, help=cap)
+    given = parser.parse_args()
+    if given.command == "build":
+        build(TARGET, given.cap)
+        print(f"Upload {TARGET.relative_to(ROOT)} to Gradescope as the autograder.")
+        return
+    metadata = json.loads((given.place / "submission_metadata.json").read_text(encoding="utf-8"))
+    report = graded(given.place / "submission", *handed_in(metadata, given.cap))
+    found = results(report, metadata)
+    write_whole(given.place / "results" / "results.json", json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

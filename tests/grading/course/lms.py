@@ -1,0 +1,168 @@
+"""Learning platforms' own files: who is who, when they handed in, and their marks filled in.
+
+Moodle's grading worksheet (with Moodle set to English, the names of its columns are translated) and
+Canvas' export of the gradebook. A submission belongs to a person by the number that the platform
+puts into the names of what it packs, or by email, id number, login or name.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
+from pathlib import Path
+from typing import NamedTuple
+
+from grading.course.deadlines import moment
+from grading.reporting.csv_tables import Row, Table, read_table
+
+MOODLE = ("Identifier", "Status", "Grade")
+MOODLE_NAMES = ("Full name", "Email address", "ID number", "Username")
+HANDED_IN = "Last modified (submission)"
+FEEDBACK = "Feedback comments"
+CANVAS = ("ID", "Section")
+CANVAS_NAMES = ("Student", "SIS User ID", "SIS Login ID", "Integration ID")
+CANVAS_STAY = ("Student", "LastName", "FirstName", *CANVAS, *CANVAS_NAMES[1:], "Root Account")
+POSSIBLE = "Points Possible"
+
+
+@dataclass(frozen=True)
+class Person:
+    """A row of a platform's file, and what its submission may be called."""
+
+    row: Row
+    number: str
+    names: frozenset[str]
+
+
+class Mark(NamedTuple):
+    points: float  # of 100
+    feedback: str = ""
+
+
+@dataclass
+class Sheet:
+    """A platform's file as it was given."""
+
+    table: Table
+    is_moodle: bool
+    people: list[Person] = field(default_factory=list)
+
+    def find(self, name: str, number: str = "") -> Person | None:
+        """Whose submission it is; ValueError, in a sentence, if it may be of two people."""
+        found = [p for p in self.people if number and p.number == number]
+        found = found or [p for p in self.people if squeezed(name) in p.names]
+        if len(found) > 1:
+            lines = " and ".join(str(person.row.line) for person in found)
+            raise ValueError(
+                f"{self.table.name}: the submission {name!r} may belong to the lines {lines}; "
+                "name its folder after an email address or an id number"
+            )
+        return found[0] if found else None
+
+    def times(self, zone: tzinfo | None) -> dict[int, datetime]:
+        """When they handed in, by line; Canvas does not say."""
+        found = {}
+        for person in self.people:
+            text = person.row.cells.get(HANDED_IN, "-")
+            if text not in ("", "-"):
+                try:
+                    found[person.row.line] = moment(text, zone)
+                except ValueError as error:
+                    raise ValueError(f"{self.table.at(person.row)}: {error}") from None
+        return found
+
+    def filled(self, marks: Mapping[int, Mark], column: str | None = None) -> list[list[object]]:
+        """The rows to give back to the platform; ``marks`` by line, all others stay as they are.
+
+        ``column``: of Canvas' assignments, the one that is marked, if there are several. For Canvas
+        the other assignments are left out, so that nothing else is changed there.
+        """
+        return self._filled_moodle(marks) if self.is_moodle else self._filled_canvas(marks, column)
+
+    def _filled_moodle(self, marks: Mapping[int, Mark]) -> list[list[object]]:
+        rows: list[list[object]] = [list(self.table.columns)]
+        for row in self.table.rows:
+            cells = dict(row.cells)
+            if mark := marks.get(row.line):
+                largest = next((v for k, v in cells.items() if k.lower() == "maximum grade"), "100")
+                cells["Grade"] = _scaled(mark.points, largest, self.table.at(row))
+                if FEEDBACK in cells and mark.feedback:
+                    cells[FEEDBACK] = mark.feedback
+            rows.append(list(cells.values()))
+        return rows
+
+    def _filled_canvas(self, marks: Mapping[int, Mark], column: str | None) -> list[list[object]]:
+        column = self._assignment(column)
+        kept = [c for c in self.table.columns if c in CANVAS_STAY] + [column]
+        possible = next((r for r in self.table.rows if _is_possible(r)), None)
+        largest = possible.cells[column] if possible else "100"
+        rows: list[list[object]] = [list(kept)]
+        for row in self.table.rows:
+            cells = dict(row.cells)
+            if mark := marks.get(row.line):
+                at = self.table.at(possible) if possible else self.table.name
+                cells[column] = _scaled(mark.points, largest, at)
+            rows.append([cells[name] for name in kept])
+        return rows
+
+    def _assignment(self, column: str | None) -> str:
+        """Canvas puts an assignment's number behind its title."""
+        there = [name for name in self.table.columns if re.search(r"\(\d+\)$", name)]
+        chosen = [c for c in there if column is None or c == column or c.startswith(f"{column} (")]
+        if len(chosen) != 1:
+            wanted = "one assignment" if column is None else f"the assignment {column!r}"
+            found = ", ".join(there) or "none"
+            raise ValueError(
+                f"{self.table.name}, line 1: expected {wanted}, found {found}; "
+                "say which with --canvas-column"
+            )
+        return chosen[0]
+
+
+def read_sheet(file: Path) -> Sheet:
+    """Moodle's grading worksheet or Canvas' export; ValueError, in a sentence, for others."""
+    table = read_table(file)
+    if all(column in table.columns for column in MOODLE):
+        sheet = Sheet(table, is_moodle=True)
+        for row in table.rows:
+            digits = re.search(r"\d+$", row.cells["Identifier"])
+            names = {row.cells.get(name, "") for name in MOODLE_NAMES}
+            names |= {row.cells.get("Email address", "").partition("@")[0], row.cells["Identifier"]}
+            sheet.people.append(_person(row, digits[0] if digits else "", names))
+        return sheet
+    if all(column in table.columns for column in CANVAS):
+        sheet = Sheet(table, is_moodle=False)
+        for row in table.rows:
+            if row.cells["ID"] and not _is_possible(row):
+                names = {row.cells.get(name, "") for name in CANVAS_NAMES}
+                names.add(f"{row.cells.get('LastName', '')}, {row.cells.get('FirstName', '')}")
+                sheet.people.append(_person(row, row.cells["ID"], names))
+        return sheet
+    raise ValueError(
+        f"{table.name}, line 1: expected Moodle's grading worksheet ({', '.join(MOODLE)}, …; in "
+        f"English) or Canvas' export ({', '.join(CANVAS)}, …), found {', '.join(table.columns)}"
+    )
+
+
+def _person(row: Row, number: str, names: set[str]) -> Person:
+    """Names count from either end, "Doe, Jane" is Jane Doe, and with the number behind them."""
+    turned = {" ".join(reversed(name.split(", "))) for name in names if name.count(", ") == 1}
+    found = {squeezed(name) for name in names | turned} - {""}
+    return Person(row, number, frozenset(found | {f"{name}{squeezed(number)}" for name in found}))
+
+
+def squeezed(name: str) -> str:
+    """A name without what platforms and systems change in it."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", name).casefold())
+
+
+def _is_possible(row: Row) -> bool:
+    return POSSIBLE in next(iter(row.cells.values()), "")
+
+
+def _scaled(points: float, largest: str, at: str) -> str:
+    try:
+        return f"{points * float(largest.replace(',', '.') or 100) / 100:.2f}"
+    except ValueError:
+        raise ValueError(f"{at}: expected the largest mark as a number, got {largest!r}") from None

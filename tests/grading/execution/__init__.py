@@ -1,0 +1,1 @@
+"""Call students' functions on generated inputs, inside the sandbox."""

@@ -1,0 +1,211 @@
+"""Inputs for the functions that a student writes, made from a seed, and what comes out of them.
+
+Check and grader share this file; they differ in the seeds. What is expected is what the reference
+makes of the same inputs. The exercises' inputs are in exercises.py.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from grading.execution.exercises import EXERCISES, Drawn, Outputs
+
+SEEDS = (0, 1, 2)  # of the student's checks
+
+# By task and function.
+OUTPUTS = {
+    "svd/svd_step": Outputs({"P": 0, "Q": 1, "b_u": 2, "b_i": 3}, ("the losses",)),
+    "svd/textbook": Outputs({"P": 0, "Q": 1, "b_u": 2, "b_i": 3}),
+    "als/over_entries": Outputs({}, ("the sum",)),
+    "als/conjugate_gradient": Outputs({"X": 0}),
+    "als/cholesky": Outputs({"X": 0}),
+    "als/textbook": Outputs({"X": 0}),
+    "bpr/bpr_step": Outputs({"P": 0, "Q": 1, "b": 2}, ("the losses",)),
+    "bpr/textbook": Outputs({"P": 0, "Q": 1, "b": 2}),
+    "warp/first_violations": Outputs({}, ("the draws needed",)),
+    "warp/warp_step": Outputs({"P": 0, "Q": 1}, ("the losses", "the draws needed")),
+    "warp/textbook": Outputs({"P": 0, "Q": 1}),
+} | EXERCISES
+
+
+class Kernels(Drawn):
+    """Arguments of the kernels and of the textbook loops: random tensors, float64.
+
+    mflib is imported where it is needed: check.py imports this module where a student's file may
+    not be importable.
+    """
+
+    def _entries(self, users: torch.Tensor, items: torch.Tensor) -> object:
+        from mflib.sparse import Entries
+
+        order = users.argsort(stable=True)
+        return Entries.at(users[order], items[order], (self.n_users, self.n_items))
+
+    def _uneven(self, n: int, length: int) -> torch.Tensor:
+        """Return ids below n in random order: one at least nine times, one once, one never."""
+        first, once, _, *others = torch.randperm(n, generator=self.rng).tolist()
+        choices = torch.tensor([first, *others])
+        more = torch.randint(len(choices), (length - 10,), generator=self.rng)
+        ids = torch.cat([torch.tensor(9 * [first] + [once]), choices[more]])
+        return ids[torch.randperm(length, generator=self.rng)]
+
+    def _rate(self, bound: float) -> float:
+        """Return a learning rate: at 9 entries ``bound / n`` is below it, at 2 above it."""
+        return bound * (0.15 + 0.7 * self.rates(1)[0])
+
+    def _ratings(self) -> tuple:
+        """Return the model, the users, items and ratings of a batch, the rate and the penalty."""
+        users, items = self._uneven(self.n_users, self.n), self._uneven(self.n_items, self.n)
+        users, items = (torch.cat([ids, ids[:1]]) for ids in (users, items))  # a pair occurs twice
+        ratings = self.real(len(users)) + 3
+        return self.model(), users, items, ratings, self._rate(1.0), *self.rates(1)
+
+    def svd_svd_step(self) -> list:
+        model, users, items, ratings, *rates = self._ratings()
+        # In (0, 1], where each entry counts once for the bound of the rate.
+        weights = 1 - torch.rand(len(users), generator=self.rng, dtype=torch.float64)
+        return [*model, 3.1, self._entries(users, items), ratings, weights, *rates]
+
+    def svd_textbook(self) -> list:
+        model, users, items, ratings, *rates = self._ratings()
+        return [*model, 3.1, users, items, ratings, *rates]
+
+    def _triples(self) -> tuple:
+        """Return P, Q and b; the users, positives and negatives of a batch; rate and penalties."""
+        n, users = self.n, self._uneven(self.n_users, self.n)
+        positives, negatives = self._uneven(self.n_items, 2 * n + 1).split([n, n + 1])
+        users, positives = (torch.cat([ids, ids[:1]]) for ids in (users, positives))
+        P, Q, _, b = self.model()
+        return (P, Q, b), users, positives, negatives, self._rate(4.0), *self.rates(2)
+
+    def bpr_bpr_step(self) -> list:
+        model, users, positives, negatives, *rates = self._triples()
+        return [*model, self._entries(users, positives), negatives, *rates]
+
+    def bpr_textbook(self) -> list:
+        model, *triples_and_rates = self._triples()
+        return [*model, *triples_and_rates]
+
+    def _likes(self) -> sp.csr_matrix:
+        dense = (self.real(self.n_users, self.n_items) > 0.6).double()
+        dense[1, :] = 0
+        dense[:, 2] = 0
+        dense[0, 0] = 1
+        return sp.csr_matrix(dense.numpy())
+
+    def _blocks(self, width: int | None = None) -> tuple:
+        """Return all entries, in blocks of ``width`` columns, and the penalty of each row."""
+        from mflib.als import weighted_entries
+
+        rows, width, blocks = self._likes(), width or self.n_items, []
+        rows[0, 0] = -1  # a dislike
+        for start in range(0, self.n_items, width):
+            columns = slice(start, start + width)
+            (block,) = weighted_entries(rows[:, columns], alpha=1.5, dtype=torch.float64)
+            blocks.append(block._replace(columns=columns))
+        count = torch.from_numpy(rows.getnnz(1)).double()
+        return blocks, 0.7 * count.clamp(min=1).sqrt()[:, None]
+
+    def als_over_entries(self) -> list:
+        X, Y, *_ = self.model()
+        return [self._blocks(5)[0], X, Y, lambda xy, excess, cp: cp - excess * xy**2]
+
+    def als_conjugate_gradient(self) -> list:
+        X, Y, *_ = self.model()
+        return [X, Y, *self._blocks(5), 1 + self.seed % 3]
+
+    def als_cholesky(self) -> list:
+        X, Y, *_ = self.model()
+        return [X, Y, *self._blocks()]
+
+    def als_textbook(self) -> list:
+        X, Y, *_ = self.model()
+        return [X, Y, self._likes(), *(10 * rate for rate in self.rates(2))]
+
+    def warp_first_violations(self) -> list:
+        scores, rows = self.real(self.n_users, self.n_items), self.ids(self.n_users)
+        draws = self.ids(self.n_items, 70)
+        return [lambda rows, items: scores[rows, items], rows, self.real(self.n) + 1.2, draws]
+
+    def _search(self) -> tuple:
+        """Five users, their likes, candidates, the ranks' weights."""
+        users = torch.randperm(self.n_users, generator=self.rng)[:5]
+        likes = (self.real(5, self.n_items) > 0.3).nonzero()
+        draws = torch.randint(self.n_items, (15, len(likes)), generator=self.rng)
+        weights = torch.cat([torch.zeros(1), 1 / torch.arange(1, self.n_items)]).double().cumsum(0)
+        return users, likes, draws, weights
+
+    def warp_warp_step(self) -> list:
+        P, Q, *_ = self.model()
+        users, likes, draws, weights = self._search()
+        known = likes[:, 0] * self.n_items + likes[:, 1]
+        lists = [users, known, *likes.T.contiguous(), draws, weights]
+        return [P, Q, *lists, 0.5, *self.rates(2)]
+
+    def warp_textbook(self) -> list:
+        P, Q, *_ = self.model()
+        users, likes, draws, weights = self._search()
+        rows, positives = likes.T.contiguous()
+        entries = (np.ones(len(rows)), (users[rows].numpy(), positives.numpy()))
+        liked = sp.csr_matrix(entries, (self.n_users, self.n_items))
+        return [P, Q, liked, users[rows], positives, draws, weights, 0.5, *self.rates(2)]
+
+
+class ChangedError(Exception):
+    """An argument that is to stay as it is was changed."""
+
+
+class Came(NamedTuple):
+    """An output: as it was before the call (None for what is returned), and after."""
+
+    before: np.ndarray | None
+    after: np.ndarray | None  # None if nothing came
+
+
+def calls(key: str, seed: int) -> list[list]:
+    """The arguments of each call of a function; a function of few numbers is called often."""
+    task, _, name = key.partition("/")
+    made = getattr(Kernels(seed), f"{task}_{name}")()
+    return made if isinstance(made[0], tuple) else [made]
+
+
+def outputs(function: Callable, key: str, seed: int) -> dict[str, Came]:
+    """What ``function`` changes in place and returns, by "seed/call/output", output from 0."""
+    found = {}
+    wanted = OUTPUTS[key]
+    for place, arguments in enumerate(calls(key, seed)):
+        before = [as_array(arguments[n]).copy() for n in wanted.changed.values()]
+        kept = [as_array(arguments[n]).copy() for n in wanted.kept]
+        returned = function(*arguments)
+        for n, was in zip(wanted.kept, kept, strict=True):
+            if not np.array_equal(as_array(arguments[n]), was):
+                raise ChangedError(f"changes its argument number {n + 1}, which is to stay")
+        after = [as_array(arguments[n]) for n in wanted.changed.values()]
+        pairs = [Came(*pair) for pair in zip(before, after, strict=True)]
+        pairs += [Came(None, value) for value in _returned(returned, len(wanted.returned))]
+        found |= {f"{seed}/{place}/{n}": came for n, came in enumerate(pairs)}
+    return found
+
+
+def _returned(value: object, how_many: int) -> list[np.ndarray | None]:
+    if how_many == 1:
+        return [None if value is None else as_array(value)]
+    parts = list(value) if isinstance(value, tuple | list | np.ndarray | torch.Tensor) else [value]
+    parts = parts if len(parts) == how_many else [None] * how_many
+    return [None if part is None else as_array(part) for part in parts]
+
+
+def as_array(value: object) -> np.ndarray:
+    """Numbers in whatever form a student returns them."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().to_dense() if value.layout != torch.strided else value.detach()
+        value = value.float() if value.dtype == torch.bfloat16 else value  # numpy has none
+    array = value.toarray() if sp.issparse(value) else np.asarray(value)
+    if array.dtype == object:  # fractions and the like
+        with suppress(TypeError, ValueError):
+            return array.astype(float)
+    return array

@@ -1,0 +1,59 @@
+"""What the reference makes of the inputs of every function: the kernels, the notebooks' answers."""
+
+import ast
+import importlib
+from collections.abc import Callable
+from functools import cache
+
+import nbformat
+
+from grading.execution.inputs import Came, outputs
+from grading.paths import ROOT
+from grading.rubric import RUBRIC
+
+
+def notebook_of(task: str) -> nbformat.NotebookNode:
+    return nbformat.read(ROOT / "notebooks" / f"{RUBRIC[task]['notebook']}.ipynb", as_version=4)
+
+
+@cache
+def imports() -> dict[str, str]:
+    """The first code cell of each notebook."""
+    found = {}
+    for task in RUBRIC:
+        cells = notebook_of(task).cells
+        found[task] = next(cell.source for cell in cells if cell.id == "imports")
+    return found
+
+
+@cache
+def answers() -> dict[str, str]:
+    """The source of the cell in which each function of a notebook is written, by key."""
+    found = {}
+    for task in RUBRIC:
+        for cell in notebook_of(task).cells:
+            if "solution" in cell.metadata.get("tags", []):
+                for node in ast.parse(cell.source).body:
+                    if isinstance(node, ast.FunctionDef):
+                        found[f"{task}/{node.name}"] = cell.source
+    return found
+
+
+@cache
+def function(key: str) -> Callable:
+    task, _, name = key.partition("/")
+    if name in RUBRIC[task]["functions"]:
+        return getattr(importlib.import_module(f"mflib.{RUBRIC[task]['module']}"), name)
+    space: dict = {}
+    exec(imports()[task], space)
+    exec(answers()[key], space)
+    return space[name]
+
+
+@cache
+def expected(key: str, seeds: tuple[int, ...]) -> dict[str, Came]:
+    """All outputs, by "seed/call/output"."""
+    found: dict[str, Came] = {}
+    for seed in seeds:
+        found |= outputs(function(key), key, seed)
+    return found

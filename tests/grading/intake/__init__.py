@@ -1,0 +1,1 @@
+"""Read submissions: archives, layouts of learning platforms, notebook cells."""

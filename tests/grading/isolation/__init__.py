@@ -1,0 +1,1 @@
+"""Run untrusted code: sandbox, resource limits, monitored subprocesses."""

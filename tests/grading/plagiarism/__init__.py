@@ -1,0 +1,1 @@
+"""Find similar answers and copies of published answers."""

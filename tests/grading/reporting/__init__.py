@@ -1,0 +1,1 @@
+"""Write pages and tables, and keep those of earlier runs."""

@@ -1,0 +1,1 @@
+"""Measure the grader: right and wrong answers, attacks, random input."""

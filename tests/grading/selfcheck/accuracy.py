@@ -1,0 +1,357 @@
+"""How often does the grader err? Right answers, wrong ones, forms of packing: what becomes of each.
+
+    python -m grading.selfcheck.accuracy
+
+Right answers are written differently (right.py) and saved by four programs (forms.py); each must
+have full marks. Wrong ones (wrong.py) must not, and the reason must name what is wrong. The
+student's check and the grader must agree on all. Prints a confusion matrix and writes everything
+to build/grader-accuracy.md; fails if anything was misjudged.
+"""
+
+import ast
+import json
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import test_exercises  # its right and wrong answers
+from tqdm import tqdm
+
+from grading.checks.compare import Verdict
+from grading.execution.inputs import OUTPUTS, SEEDS
+from grading.execution.reference import answers, expected, imports, notebook_of
+from grading.execution.trial import (
+    Launch,
+    Result,
+    Unit,
+    attempt,
+    exercise,
+    plainly,
+    prepare,
+    verdicts,
+)
+from grading.intake.cells import binds
+from grading.intake.collect import packages
+from grading.intake.submission import Submission, read
+from grading.isolation.sandbox import Limits, protections, run
+from grading.paths import ROOT
+from grading.rubric import RUBRIC
+from grading.scoring import CASES, known
+from grading.selfcheck.forms import FORMS, PROGRAMS, SAID
+from grading.selfcheck.right import RIGHT
+from grading.selfcheck.wrong import WRONG
+from grading.student.edition import empty_suite
+
+TARGET = ROOT / "build" / "grader-accuracy.md"
+
+
+@dataclass
+class Case:
+    """A function written in some way, and what was made of it."""
+
+    key: str
+    name: str
+    right: bool
+    code: str  # the module's text, or the cell's
+    programs: list[str] = field(default_factory=list)  # that have saved just this
+    graded: Verdict | None = None
+    checked: Verdict | None = None
+    really_wrong: set[str] = field(default_factory=set)  # outputs, compared without the judge
+
+    @property
+    def is_kernel(self) -> bool:
+        task, _, name = self.key.partition("/")
+        return name in RUBRIC[task]["functions"]
+
+    @property
+    def misjudged(self) -> str:
+        """What is wrong with the verdicts, or nothing."""
+        graded, checked = self.graded, self.checked
+        if self.right:
+            return "" if graded.share == 1 else f"a right answer: {graded.sentence}"
+        if graded.share == 1:
+            return "a wrong answer has full marks"
+        if graded.error or checked.error:
+            return ""
+        if set(graded.wrong) != self.really_wrong:
+            return f"wrong are {sorted(self.really_wrong)}, named {sorted(graded.wrong)}"
+        named = all(f"in {output} " in graded.sentence for output in graded.wrong)
+        return "" if named else f"the reason does not name the output: {graded.sentence}"
+
+    @property
+    def disagreement(self) -> str:
+        done = [verdict.share == 1 for verdict in (self.graded, self.checked)]
+        return f"check: {self.checked.sentence}; grade: {self.graded.sentence}" * (
+            done[0] != done[1]
+        )
+
+
+@cache
+def module_of(task: str) -> str:
+    return (ROOT / "mflib" / f"{RUBRIC[task]['module']}.py").read_text(encoding="utf-8")
+
+
+def segment(source: str, name: str) -> tuple[int, int]:
+    """The first and the last line of a function, from 0."""
+    node = next(n for n in ast.parse(source).body if getattr(n, "name", "") == name)
+    return node.lineno - 1, node.end_lineno
+
+
+def with_function(key: str, code: str) -> str:
+    """The module, or the cell, with ``code`` in place of a function."""
+    task, _, name = key.partition("/")
+    if name not in RUBRIC[task]["functions"]:
+        return code.strip("\n")
+    lines = module_of(task).split("\n")
+    first, last = segment(module_of(task), name)
+    return "\n".join([*lines[:first], *code.strip("\n").split("\n"), *lines[last:]])
+
+
+def edited(key: str, right: str, wrong: str) -> str:
+    """The reference with a piece of a function replaced, once."""
+    task, _, name = key.partition("/")
+    kernel = name in RUBRIC[task]["functions"]
+    source = module_of(task) if kernel else answers()[key]
+    lines = source.split("\n")
+    first, last = segment(source, name)
+    text = "\n".join(lines[first:last])
+    if right not in text:
+        raise ValueError(f"expected {right!r} in {key}, which has changed: bring it up to date")
+    return "\n".join([*lines[:first], text.replace(right, wrong, 1), *lines[last:]])
+
+
+def exercise_cases() -> Iterable[Case]:
+    """The right and wrong answers with which the notebooks' checks are tried."""
+    tasks = {entry["notebook"]: task for task, entry in RUBRIC.items()}
+    for table, right in ((test_exercises.RIGHT, True), (test_exercises.WRONG, False)):
+        for (notebook, number), sources in table.items():
+            for n, source in enumerate(sources, 1):
+                keys = {f"{tasks[notebook]}/{name}" for name in binds(ast.parse(source))}
+                (key,) = keys & set(OUTPUTS)
+                yield Case(key, f"exercise {number}, no. {n}", right, source)
+
+
+def all_cases() -> list[Case]:
+    found = [Case(key, name, True, with_function(key, code)) for (key, name), code in RIGHT.items()]
+    for key in OUTPUTS:  # the reference itself
+        task, _, name = key.partition("/")
+        kernel = name in RUBRIC[task]["functions"]
+        found.append(
+            Case(key, "the reference", True, module_of(task) if kernel else answers()[key])
+        )
+    found += [Case(key, name, False, edited(key, a, b)) for key, name, a, b in WRONG]
+    return [*found, *exercise_cases()]
+
+
+def eight_files(case: Case | None = None) -> dict[str, bytes]:
+    """The files of a submission; of a case, those of its task, with its function in them."""
+    found = {}
+    for task, entry in RUBRIC.items():
+        own = case is not None and case.key.startswith(f"{task}/")
+        if case is not None and not own:
+            continue
+        text = case.code if own and case.is_kernel else module_of(task)
+        found[f"mflib/{entry['module']}.py"] = text.encode()
+        file = ROOT / "notebooks" / f"{entry['notebook']}.ipynb"
+        if own and not case.is_kernel:
+            notebook = notebook_of(task)
+            for cell in notebook.cells:
+                if cell.source == answers()[case.key] and "solution" in cell.metadata.get(
+                    "tags", []
+                ):
+                    cell.source = case.code
+            found[f"notebooks/{file.name}"] = json.dumps(notebook).encode()
+        else:
+            found[f"notebooks/{file.name}"] = file.read_bytes()
+    return found
+
+
+def saved_by_programs(case: Case) -> list[str]:
+    """The programs from whose files the case is read just as it was written."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for program, form in PROGRAMS.items():
+            path = form(eight_files(case), Path(folder) / program.replace(" ", ""))
+            given = read(packages([path])[0].files, known())
+            if case.is_kernel:
+                same = given.modules[case.key.partition("/")[0]] == case.code.encode()
+            else:
+                own = given.answers.get(case.key, [])
+                same = "".join(case.code.split()) == "".join("".join(s for _, s in own).split())
+            found += [program] if same else []
+    return found
+
+
+def evaluate(cases: list[Case], folder: Path, suite: Path, seeds: tuple[int, ...], launch: Launch):
+    """The results of the cases, each a unit of one job, and the verdicts."""
+    prepare(folder, suite)
+    units = []
+    for n, case in enumerate(cases):
+        if case.is_kernel:
+            place = folder / "cases" / str(n)
+            place.mkdir(parents=True)
+            file = place / f"{RUBRIC[case.key.partition('/')[0]]['module']}.py"
+            file.write_text(case.code, encoding="utf-8")
+            units.append(Unit(case.key, file=file.relative_to(folder).as_posix()))
+        else:
+            units.append(exercise(case.key, [("answer", case.code)], imports()))
+    results = attempt(folder, units, list(seeds), launch)
+    each = zip(units, results, strict=True)
+    expect = lambda key: expected(key, seeds)  # noqa: E731
+    return results, [verdicts([u], [r], expect, {})[u.key] for u, r in each]
+
+
+def really_wrong(case: Case, result: Result, seeds: tuple[int, ...]) -> set[str]:
+    """The outputs that differ from the reference's, by numpy's own comparison."""
+    found = set()
+    if choices := OUTPUTS[case.key].choices:
+        said = [str(array).strip().lower() for array in result.arrays.values()]
+        return set() if said and set(said) <= set(choices) else set(OUTPUTS[case.key].names)
+    for n, output in enumerate(OUTPUTS[case.key].names):
+        for place, came in expected(case.key, seeds).items():
+            if place.endswith(f"/{n}"):
+                mine = result.arrays.get(place, np.empty(0))
+                alike = mine.dtype.kind in "biuf" and mine.size == came.after.size
+                shaped = alike and (mine.shape == came.after.shape or mine.size == 1)
+                close = shaped and np.allclose(
+                    mine.reshape(came.after.shape), came.after, rtol=1e-4, atol=1e-5
+                )
+                found |= set() if close else {output}
+    return found
+
+
+def sandboxed(command: list[str], folder: Path) -> str:
+    finished = run(command, folder, [], Limits(cpu_seconds=1800))
+    if finished.code is None:
+        return f"ended {finished.ended}"
+    return f"exit code {finished.code}: {finished.output[-300:]}" if finished.code else ""
+
+
+def judge_all(cases: list[Case]) -> str:
+    """Grade and check all cases, in as many jobs as there are cores -> which sandbox was used."""
+    safe = all(protections().values())
+    secret = 1000 + secrets.randbelow(10**9)
+    hidden = tuple(secret + n for n in range(CASES))
+    for key in OUTPUTS:  # once, before the threads ask for them
+        expected(key, hidden), expected(key, SEEDS)
+    jobs = [("graded", hidden, sandboxed if safe else plainly), ("checked", SEEDS, plainly)]
+    parts = [cases[n::16] for n in range(16)]
+    with tempfile.TemporaryDirectory(prefix="accuracy-") as temporary:
+        suite = Path(temporary) / "suite"
+        suite.mkdir()
+        empty_suite(suite)
+
+        def one(task: tuple[int, list[Case], str, tuple[int, ...], Launch]) -> None:
+            n, part, what, seeds, launch = task
+            folder = Path(temporary) / f"{what}-{n}"
+            results, found = evaluate(part, folder, suite, seeds, launch)
+            for case, result, verdict in zip(part, results, found, strict=True):
+                setattr(case, what, verdict)
+                if what == "graded":
+                    case.really_wrong = really_wrong(case, result, seeds)
+
+        tasks = [(n, part, *job) for n, part in enumerate(parts) for job in jobs]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(tqdm(pool.map(one, tasks), total=len(tasks), unit="job"))
+    return f"secret {secret}, {'in the sandbox' if safe else 'without a sandbox'}"
+
+
+def try_forms() -> list[tuple[str, str, str, bool]]:
+    """Of each form: its name, what was found, what was said, and whether all is well."""
+    whole = eight_files()
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for n, (name, form) in enumerate({**FORMS, **{k: f for k, (f, _) in SAID.items()}}.items()):
+            path = form(whole, Path(temporary) / str(n))
+            found = packages([path])
+            package = next((p for p in found if p.name == "Jane Doe"), found[0])
+            given = read(package.files, known())
+            trouble = [t for lines in given.trouble.values() for t in lines]
+            said = [*package.notes, *given.notes, *trouble]
+            right = sum(_as_reference(given, key) for key in OUTPUTS)
+            good = any(SAID[name][1] in s for s in said) if name in SAID else right == len(OUTPUTS)
+            rows.append((name, f"{right} of {len(OUTPUTS)}", "; ".join(said)[:160], good))
+    return rows
+
+
+def _as_reference(given: Submission, key: str) -> bool:
+    task, _, name = key.partition("/")
+    if name in RUBRIC[task]["functions"]:
+        mine = given.modules.get(task, b"").replace(b"\r\n", b"\n").removeprefix(b"\xef\xbb\xbf")
+        return mine == module_of(task).encode()
+    own = "".join(source for _, source in given.answers.get(key, []))
+    return "".join(answers()[key].split()) in "".join(own.split())
+
+
+def report(cases: list[Case], forms: list, how: str, seconds: float) -> tuple[str, str, bool]:
+    """The page, the summary line, and whether nothing was misjudged."""
+    right, wrong = ([c for c in cases if c.right is side] for side in (True, False))
+    full = [sum(c.graded.share == 1 for c in side) for side in (right, wrong)]
+    misjudged = [c for c in cases if c.misjudged]
+    disagreements = [c for c in cases if c.disagreement]
+    unread = [c for c in right if len(c.programs) < len(PROGRAMS)]
+    bad_forms = [row for row in forms if not row[3]]
+    summary = (
+        f"{full[0]} of {len(right)} right answers, each saved by {len(PROGRAMS)} programs, have "
+        f"full marks; {len(wrong) - full[1]} of {len(wrong)} wrong ones have not; "
+        f"{len(forms) - len(bad_forms)} of {len(forms)} forms of packing and saving are read or "
+        f"said; check and grade disagree on {len(disagreements)}"
+    )
+    lines = ["# How often the grader errs", "", f"{summary} ({seconds:.0f} s, {how}).", ""]
+    lines += ["| | full marks | not |", "| --- | --- | --- |"]
+    for what, side, n in (("right", right, full[0]), ("wrong", wrong, full[1])):
+        lines.append(f"| {what} answers | {n} | {len(side) - n} |")
+    lines += ["", "## By function", "", "| function | right | full marks | wrong | full marks |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for key in OUTPUTS:
+        sides = [[c for c in side if c.key == key] for side in (right, wrong)]
+        counts = (f"{len(s)} | {sum(c.graded.share == 1 for c in s)}" for s in sides)
+        lines.append(f"| {key} | {' | '.join(counts)} |")
+    tables = {
+        "Misjudged": [(c.key, c.name, c.misjudged) for c in misjudged],
+        "Check and grade disagree": [(c.key, c.name, c.disagreement) for c in disagreements],
+        "Right answers not read alike from all programs": [
+            (c.key, c.name, str(c.programs)) for c in unread
+        ],
+    }
+    for title, rows in tables.items():
+        lines += ["", f"## {title}", ""]
+        lines += [" | ".join(("", *map(_cell, row), "")).strip() for row in rows] or ["None."]
+    lines += ["", "## Forms of packing and saving", "", "| form | answers found | what was said |"]
+    lines += ["| --- | --- | --- |", *(f"| {a} | {b} | {_cell(c)} |" for a, b, c, _ in forms)]
+    for title, side in (("Right answers", right), ("Wrong answers", wrong)):
+        lines += ["", f"## {title}", "", "| function | written | verdict |", "| --- | --- | --- |"]
+        lines += [f"| {c.key} | {_cell(c.name)} | {_cell(c.graded.sentence)} |" for c in side]
+    good = not (misjudged or disagreements or unread or bad_forms)
+    return "\n".join(lines) + "\n", summary, good
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")[:300]
+
+
+def main() -> None:
+    start = time.monotonic()
+    cases = all_cases()
+    for case in tqdm([c for c in cases if c.right], unit="right answer"):
+        case.programs = saved_by_programs(case)
+    forms = try_forms()
+    how = judge_all(cases)
+    page, summary, good = report(cases, forms, how, time.monotonic() - start)
+    TARGET.parent.mkdir(exist_ok=True)
+    TARGET.write_text(page, encoding="utf-8")
+    print(page.partition("## Forms")[0])
+    print(f"{summary}.\nAll of it is in {TARGET.relative_to(ROOT)}.")
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""Whatever strangers may hand in, or leave behind: nothing of it ends the grader, or costs much.
+
+    python -m grading.selfcheck.fuzz [--minutes M] [--seed N] [--only NAME …]
+
+Random bytes, cut, spliced and repeated notebooks, archives, modules, arrays, results and names go
+through the functions that read them, in processes with the grader's bounds. Each call has to come
+to an end in time, with a result or a reason, never with an exception; what fails is written into
+build/fuzz/. Minutes are of the processor, divided among TARGETS.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import resource
+import secrets
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from grading.checks.recommendations import figures, hidden
+from grading.checks.reproducibility import changes, dataset_of, notebook_to_run
+from grading.execution.inputs import OUTPUTS
+from grading.execution.reference import expected
+from grading.execution.trial import Unit, _result, noted_in, verdicts
+from grading.intake.collect import File, packages, safe_name
+from grading.intake.spool import spooled
+from grading.intake.submission import Submission, read
+from grading.isolation.bounded_process import Bounds, Child, Send
+from grading.isolation.sandbox import remove
+from grading.paths import ROOT
+from grading.pipeline import sources
+from grading.plagiarism.public_answers import OF_ANSWERS, warm_up
+from grading.reporting.render import page
+from grading.result import Report, read_report
+from grading.rubric import RUBRIC
+from grading.scoring import executed_cells, known, mark_functions
+from grading.selfcheck.mutations import (
+    NAMES,
+    NUMBERS,
+    archive,
+    as_json,
+    keys,
+    mutated,
+    mutated_tree,
+    results,
+    stored,
+)
+
+TARGET = ROOT / "build" / "fuzz"
+STORED = ROOT / "tests" / "notebooks" / "ml-100k"
+DATASET, SECRET = "ml-100k", 7
+CALL_SECONDS = 60  # of the processor
+BATCH = 50  # calls between two looks at the time
+TASKS = st.sampled_from(sorted(RUBRIC))
+
+
+@cache
+def notebook(task: str) -> bytes:
+    return (STORED / f"{RUBRIC[task]['notebook']}.ipynb").read_bytes()
+
+
+@cache
+def tree(task: str) -> dict:
+    return json.loads(notebook(task))
+
+
+@cache
+def module(task: str) -> bytes:
+    return (ROOT / "mflib" / f"{RUBRIC[task]['module']}.py").read_bytes()
+
+
+def read_one(task: str, name: str, content: bytes) -> Submission:
+    """As it is read, looked at and compared."""
+    given = read({name: File(lambda: content, 0.0)}, known())
+    texts = sources(given)
+    for of_answer in OF_ANSWERS.values():
+        for key, text in texts.items():
+            of_answer(key, text)
+    notebook_to_run(task, given.answers, known()[task])
+    dataset_of(task, given.stored.get(task, {}), DATASET)
+    return given
+
+
+def a_notebook(task: str, number: int, as_bytes: bool) -> None:
+    others = [notebook(other) for other in RUBRIC]
+    spoilt = mutated(notebook(task), others, number) if as_bytes else None
+    content = as_json(mutated_tree(tree(task), number)) if spoilt is None else spoilt
+    read_one(task, f"notebooks/{RUBRIC[task]['notebook']}.ipynb", content)
+
+
+def a_module(task: str, number: int) -> None:
+    others = [module(other) for other in RUBRIC]
+    content = mutated(module(task), others, number)
+    read_one(task, f"mflib/{RUBRIC[task]['module']}.py", content)
+    read_one(task, f"{RUBRIC[task]['notebook']}.py", content)  # a notebook as a script
+
+
+def outputs(task: str, number: int, other: int) -> None:
+    """Stored ones and those that came out of the sandbox, both spoilt."""
+    name = f"{RUBRIC[task]['notebook']}.ipynb"
+    cells = read_one(task, name, as_json(mutated_tree(tree(task), number))).stored.get(task, {})
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "executed.ipynb").write_bytes(as_json(mutated_tree(tree(task), other)))
+        executed = executed_cells(Path(folder), [])
+    report = Report("x", changes={task: changes(task, cells, executed, {"als"})[0]})
+    whole(report)
+
+
+def packing(task: str, number: int, kind: str, names: list[str]) -> None:
+    """An archive with spoilt bytes, in the processes that open archives."""
+    files = {f"mflib/{task}.py": module(task), f"notebooks/{task}.ipynb": notebook(task)}
+    files |= {name: archive(files, "zip") if n else b"1" for n, name in enumerate(names)}
+    content = archive(files, kind)
+    content = mutated(content, [content, module(task)], number) if number % 3 else content
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / f"work.{kind}").write_bytes(content)
+        with suppress(ValueError):  # there is nothing in it
+            for package in packages([Path(folder) / f"work.{kind}"], spooled(Path(folder) / "s")):
+                read(package.files, known())
+                whole(Report(package.name, notes=package.notes))
+
+
+def names_of(several: list[str]) -> None:
+    """A class whose folders and files are called in any way."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        for name in several:
+            place = os.fsencode(folder) + b"/" + name.encode("utf-8", "surrogateescape")[:4000]
+            with suppress(OSError, ValueError):  # no name of a file system
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                with open(place, "wb") as file:
+                    file.write(b"x = 1")
+        with suppress(ValueError):
+            for package in packages([folder], spooled(folder.with_suffix(".s"))):
+                if package.name != safe_name(package.name, 200):
+                    raise AssertionError(f"{package.name!r} is no safe name")
+                read(package.files, known())
+                package.handed_in.astimezone()
+                whole(Report(package.name, notes=package.notes))
+    finally:
+        remove(folder)
+
+
+def came_out(key: str, line: int, array: int, got: dict[str, np.ndarray]) -> None:
+    """Lines and arrays that a run has left, spoilt."""
+    text = mutated(b'{"unit": 0}\n{"unit": 1, "error": "no", "where": "x"}\n', [b"[]"], line)
+    content = stored(got)
+    content = mutated(content, [content], array) if array % 2 else content
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "results.jsonl").write_bytes(text)
+        (Path(folder) / "0.npz").write_bytes(content)
+        noted = noted_in(Path(folder) / "results.jsonl", 2)
+        result = _result(Path(folder) / "0.npz", noted.get(0, {}))
+    found = verdicts([Unit(key)], [result], right_of, {})
+    report = Report("x")
+    mark_functions(Submission(), found, report)
+    whole(report)
+
+
+def lists(task: str, got: dict[str, np.ndarray]) -> None:
+    with suppress(Exception):  # as mark_lists does: it is a reason
+        figures(task, DATASET, SECRET, got["ids"], got["similar"], got["estimates"])
+
+
+def whole(report: Report) -> None:
+    """What the grader's first process makes of a report."""
+    page(read_report(json.loads(json.dumps(report.bounded())))).encode("utf-8", "replace")
+
+
+@cache
+def right_of(key: str) -> dict:
+    return expected(key, (SECRET,))
+
+
+@st.composite
+def of_a_function(draw: st.DrawFn) -> tuple:
+    key = draw(keys())
+    right = {place: came.after for place, came in right_of(key).items()}
+    return key, draw(NUMBERS), draw(NUMBERS), draw(results(right))
+
+
+@st.composite
+def of_lists(draw: st.DrawFn) -> tuple:
+    right = {"ids": np.zeros((943, 10), int), "similar": np.zeros((1682, 11), int)}
+    return draw(TASKS), draw(results(right | {"estimates": np.zeros(15_000)}))
+
+
+KINDS = st.sampled_from(("zip", "tar", "tar.gz"))
+TARGETS: dict[str, tuple[Callable, st.SearchStrategy]] = {
+    "notebooks": (a_notebook, st.tuples(TASKS, NUMBERS, st.booleans())),
+    "modules": (a_module, st.tuples(TASKS, NUMBERS)),
+    "outputs": (outputs, st.tuples(TASKS, NUMBERS, NUMBERS)),
+    "packages": (packing, st.tuples(TASKS, NUMBERS, KINDS, st.lists(NAMES, max_size=3))),
+    "names": (names_of, st.tuples(st.lists(NAMES, max_size=6))),
+    "results": (came_out, of_a_function()),
+    "lists": (lists, of_lists()),
+}
+
+
+@dataclass
+class Found:
+    """What came of a target."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    slowest: float = 0.0  # seconds of the processor of one call
+    memory: int = 0  # bytes resident
+    failures: tuple[str, ...] = ()  # a traceback of each kind
+
+
+class SlowError(BaseException):
+    """No reader is to catch it."""
+
+
+def fuzz(send: Send, name: str, seconds: float, number: int) -> None:
+    """Calls of one target for so many seconds; after each batch what was found is sent."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # what is said of a class
+    function, strategy = TARGETS[name]
+    found, kinds, begun = Found(), {}, _cpu()
+    last = TARGET / f"{name}.last"
+
+    def stop(*_: object) -> None:
+        raise SlowError
+
+    signal.signal(signal.SIGPROF, stop)
+
+    def once(arguments: tuple) -> None:
+        last.write_bytes(pickle.dumps(arguments))  # should the process die
+        start = _cpu()
+        signal.setitimer(signal.ITIMER_PROF, CALL_SECONDS)
+        try:
+            function(*arguments)
+        except (Exception, SlowError) as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            kind = f"{type(error).__name__} {Path(place.filename).name}:{place.lineno}"
+            if kind not in kinds:
+                kinds[kind] = f"{kind}\n{traceback.format_exc()[-1500:]}"
+                last.rename(TARGET / f"{name}.{len(kinds)}")
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        found.calls += 1
+        found.slowest = max(found.slowest, _cpu() - start)
+
+    options = settings(
+        max_examples=BATCH,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    while _cpu() < begun + seconds:
+        number += 1
+        seed(number)(options(given(strategy)(once)))()
+        found.seconds, found.failures = _cpu() - begun, tuple(kinds.values())
+        used = [resource.getrusage(who).ru_maxrss for who in (0, resource.RUSAGE_CHILDREN)]
+        found.memory = 1024 * max(used)
+        send(vars(found))
+
+
+def _cpu() -> float:
+    return sum(os.times()[:4])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=15.0, help="of the processor, in all")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
+    asked = parser.parse_args()
+    TARGET.mkdir(parents=True, exist_ok=True)
+    warm_up()
+    hidden(DATASET, SECRET)
+    for key in OUTPUTS:
+        right_of(key)
+    bounds = replace(Bounds(), cpu_seconds=100_000, seconds=100_000.0)
+    failed = False
+    print(f"seed {asked.seed}\n| what | calls | processor, s | slowest, s | MiB | fails |")
+    for name in asked.only:
+        seconds = 60 * asked.minutes / len(asked.only)
+        child, found = Child(fuzz, name, seconds, asked.seed, bounds=bounds), Found()
+        while message := child.message():
+            found = Found(**message)
+        why = [*found.failures, *([child.ended] if child.ended else [])]
+        failed = failed or bool(why)
+        numbers = f"{found.calls} | {found.seconds:.0f} | {found.slowest:.1f}"
+        print(f"| {name} | {numbers} | {found.memory / 2**20:.0f} | {len(why)} |", flush=True)
+        print(*why, sep="\n", end="\n" if why else "", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

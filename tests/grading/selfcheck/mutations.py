@@ -1,0 +1,198 @@
+"""Inputs for fuzz.py: what is right, spoilt a little; each is made anew from a number."""
+
+import copy
+import io
+import json
+import random
+import tarfile
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+
+from grading.execution.inputs import OUTPUTS
+from grading.intake.collect import FILE_SIZE
+
+WORDS = (
+    b"\xff\xfe",
+    b"\x00",
+    b"\xed\xa0\x80",
+    b"1e999",
+    b"-0",
+    b"NaN",
+    b"[[[[",
+    b"{'",
+    b'"',
+    b"\\",
+)
+VALUES = (None, True, -1, 2**63, 1e308, "", "\ud800", "x" * 3000, [], {}, [[]], {"": {}}, ["a", 5])
+KINDS = ("image/png", "text/plain", "text/html", "application/json", "x/y", "")
+
+
+def mutated(content: bytes, others: Sequence[bytes], number: int) -> bytes:
+    """Bytes cut, repeated, overwritten, or spliced with others."""
+    rng = random.Random(number)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        a, b = sorted(rng.randrange(len(content) + 1) for _ in range(2))
+        b = min(b, a + rng.choice((1, 8, 200, 10**6)))
+        piece = content[a:b]
+        other = rng.choice(others)
+        start = rng.randrange(len(other) + 1)
+        instead = rng.choice(
+            (
+                b"",
+                piece * rng.choice((2, 3, 50)),
+                rng.choice(WORDS) * rng.choice((1, 1, 1000)),
+                rng.randbytes(len(piece)),
+                other[start : start + rng.choice((10, 1000, 10**5))],
+            )
+        )
+        content = content[:a] + instead[: 10**6] + content[b:]
+    return content[: 3 * 2**20]
+
+
+def mutated_tree(tree: object, number: int) -> object:
+    """JSON with some of its values replaced, repeated, left out, or put elsewhere."""
+    rng, tree = random.Random(number), copy.deepcopy(tree)
+    for _ in range(rng.choice((1, 1, 2, 5, 30))):
+        here = tree
+        while True:
+            keys = list(here) if isinstance(here, dict) else list(range(len(here)))
+            if not keys:
+                break
+            key = rng.choice(keys)
+            inside = here[key]
+            if isinstance(inside, (dict, list)) and inside and rng.random() < 0.8:
+                here = inside
+                continue
+            _spoil(here, key, rng)
+            break
+    return tree
+
+
+def _spoil(here: dict | list, key: object, rng: random.Random) -> None:
+    what = rng.randrange(6)
+    if what == 0:
+        del here[key]
+    elif what == 1:
+        here[key] = copy.deepcopy(rng.choice(VALUES))
+    elif what == 2 and isinstance(here, list):
+        fit = FILE_SIZE // 2 // size(here[key])  # so that it is read, and just so
+        here += [here[key]] * min(fit, rng.choice((1, 10, 3000, 10**5)))
+    elif what == 3 and isinstance(here[key], str):
+        here[key] = mutated(
+            here[key].encode("utf-8", "replace"), WORDS, rng.randrange(10**9)
+        ).decode("utf-8", "surrogateescape")
+    elif what == 4 and isinstance(here, dict):
+        here[rng.choice(KINDS)] = here.pop(key)
+    else:
+        here[key] = nest(here[key], rng.choice((1, 3, 500)))
+
+
+def nest(value: object, depth: int) -> object:
+    for n in range(depth):
+        value = [value] if n % 2 else {"data": value}
+    return value
+
+
+def archive(files: dict[str, bytes], kind: str) -> bytes:
+    """zip, tar or tar.gz; the names may be any."""
+    target = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, content in files.items():
+                name = name.encode("utf-8", "replace").decode().partition("\0")[0] or "x"
+                packed.writestr(name, content)
+        return target.getvalue()
+    with tarfile.open(fileobj=target, mode="w:gz" if kind == "tar.gz" else "w") as packed:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            packed.addfile(entry, io.BytesIO(content))
+    return target.getvalue()
+
+
+def stored(arrays: dict[str, np.ndarray]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+NUMBERS = st.integers(0, 2**32)
+# Names as they may stand in archives and folders.
+PARTS = st.one_of(
+    st.sampled_from(
+        ("mflib", "notebooks", "svd.py", "01_svd.ipynb", "..", "", "submitted", "a.zip")
+    ),
+    st.sampled_from(("Jo_12_assignsubmission_file_", "jo_LATE_1_2_03_bpr.ipynb", "bpr.py.tar.gz")),
+    st.text(max_size=12),
+    st.text(max_size=3).map(lambda text: text * 100),
+    st.sampled_from(("=1+1", "@x", "\x1b[2J", "\u202egpj", "con", "-rf", "~$x", ".git", "\udcfc")),
+)
+NAMES = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
+DTYPES = st.one_of(
+    arrays_of.scalar_dtypes(),
+    arrays_of.unicode_string_dtypes(max_len=5),
+    arrays_of.byte_string_dtypes(max_len=5),
+    arrays_of.nested_dtypes(max_itemsize=50),
+)
+
+
+@st.composite
+def results(draw: st.DrawFn, right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The right arrays of a function, some of them of other kinds, shapes and values."""
+    found = dict(right)
+    for place in draw(st.lists(st.sampled_from(sorted(right)), max_size=4)):
+        shape = draw(st.one_of(st.just(right[place].shape), arrays_of.array_shapes(min_dims=0)))
+        what = draw(st.sampled_from(("array", "typed", "shifted", "gone")))
+        if what == "array":
+            dtype = draw(DTYPES)
+            if not dtype.hasobject:
+                found[place] = draw(arrays_of.arrays(dtype, shape))
+        elif what == "gone":
+            found.pop(place, None)
+        elif place in found and found[place].dtype.kind in "biuf":
+            with np.errstate(all="ignore"):
+                changed = found[place] * draw(st.floats(width=32)) if what == "shifted" else None
+                dtype = draw(st.sampled_from("?bBhHiIqQefdFDgSUO"))
+                typed = dtype if dtype != "O" else "M8[s]"
+                found[place] = _as(found[place], typed) if changed is None else changed
+    return found
+
+
+def _as(array: np.ndarray, dtype: str) -> np.ndarray:
+    try:
+        return array.astype(dtype)
+    except (TypeError, ValueError):
+        return array.astype("U")
+
+
+def keys() -> st.SearchStrategy[str]:
+    return st.sampled_from(sorted(OUTPUTS))
+
+
+def as_json(tree: object) -> bytes:
+    """At most what the grader opens: spoilt a few times, a tree may be worth gigabytes."""
+    if size(tree) > 4 * FILE_SIZE:
+        return b"[" * FILE_SIZE
+    try:
+        return json.dumps(tree).encode()[:FILE_SIZE]
+    except RecursionError:  # a writer is not as deep as a reader
+        return b"[" * 3000
+
+
+def size(*trees: object) -> int:
+    """Characters of their JSON, about; what stands in several places is looked at once."""
+    known, todo = {}, [trees]
+    while todo:
+        part = todo[-1]
+        inside = [*part, *part.values()] if isinstance(part, dict) else part
+        new = [p for p in inside if isinstance(p, dict | list) and id(p) not in known]
+        if new:
+            todo += new
+        else:
+            known[id(part)] = sum(2 + (known.get(id(p)) or len(str(p))) for p in inside)
+            todo.pop()
+    return known[id(trees)]

@@ -1,0 +1,1 @@
+"""Build the student edition, and the commands that students run in it."""

@@ -1,0 +1,128 @@
+"""The student edition: the suite without the answers, in build/assignment/ and as a zip beside it.
+
+The functions that rubric.toml lists lose their bodies, the cells tagged "solution" theirs, the
+notebooks their outputs. Signatures, docstrings and everything else stay. The checks compare with
+arrays that the reference computes here.
+"""
+
+import ast
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import nbformat
+import numpy as np
+
+from grading.execution.inputs import OUTPUTS, SEEDS
+from grading.execution.reference import expected
+from grading.execution.trial import HARNESS
+from grading.paths import GRADING, NOTEBOOK_TOOLS, ROOT, copy_modules
+from grading.rubric import RUBRIC
+
+STUDENT = GRADING / "student"  # what is copied as it is
+TARGET = ROOT / "build" / "assignment"
+SUITE = ROOT / "tests" / "suite.py"
+COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
+# The part of this package that students get, as checks/grading.
+CHECKS = (
+    *(*HARNESS, "paths.py", "execution/trial.py", "checks/compare.py"),
+    *(f"intake/{name}.py" for name in ("archives", "cells", "collect", "submission")),
+    *(f"student/{name}.py" for name in ("check", "obtain", "submit")),
+)
+
+
+def blank(source: str, hints: dict[str, str]) -> str:
+    """``source`` with the bodies of the functions in ``hints`` replaced; their docstrings stay.
+
+    Raises ValueError if one of them is not there.
+    """
+    lines, found = source.splitlines(), {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and node.name in hints:
+            found[node.name] = node
+    if missing := set(hints) - set(found):
+        raise ValueError(f"expected the functions {sorted(hints)}, found no {sorted(missing)}")
+    for name, node in sorted(found.items(), key=lambda pair: -pair[1].lineno):
+        first = node.body[0]
+        has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+        start = first.end_lineno if has_docstring else first.lineno - 1
+        indent = " " * first.col_offset
+        stub = f"{indent}raise NotImplementedError({json.dumps(hints[name])})"
+        lines[start : node.end_lineno] = [stub]
+    return "\n".join(lines) + "\n"
+
+
+def blank_cell(source: str) -> str:
+    """A cell tagged "solution": its functions keep their first line."""
+    names = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return blank(source, dict.fromkeys(names, "yours to write")).rstrip("\n")
+
+
+def blank_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            if "solution" in cell.metadata.get("tags", []):
+                cell.source = blank_cell(cell.source)
+                hide = cell.metadata.get("jupyter", {})
+                hide.pop("source_hidden", None)  # an answer folds away, the place for one does not
+                if not hide:
+                    cell.metadata.pop("jupyter", None)
+    return notebook
+
+
+def empty_suite(target: Path) -> None:
+    """The package with empty kernels, the notebooks with empty answers: what is handed out."""
+    shutil.copytree(ROOT / "mflib", target / "mflib", ignore=shutil.ignore_patterns("__pycache__"))
+    (target / "notebooks").mkdir()
+    for entry in RUBRIC.values():
+        module = target / "mflib" / f"{entry['module']}.py"
+        source = module.read_text(encoding="utf-8")
+        module.write_text(blank(source, entry["functions"]), encoding="utf-8")
+        name = f"{entry['notebook']}.ipynb"
+        notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+        nbformat.write(blank_notebook(notebook), target / "notebooks" / name)
+
+
+def cases() -> dict[str, np.ndarray]:
+    """What the checks expect, by "task/function/seed/call/output", and as it was before."""
+    arrays = {}
+    for key in OUTPUTS:
+        for place, came in expected(key, SEEDS).items():
+            arrays[f"{key}/{place}"] = came.after
+            if came.before is not None:
+                arrays[f"{key}/{place}/before"] = came.before
+    return arrays
+
+
+def build(target: Path) -> None:
+    """Write the edition to ``target``, which is replaced, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".assignment-") as temporary:
+        new = Path(temporary) / "assignment"
+        empty_suite(new)
+        for name in COPIED:
+            (new / name).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, new / name)
+        for file in (STUDENT / "README.md", STUDENT / "Makefile", SUITE):
+            shutil.copy(file, new / file.name)
+        (new / "checks").mkdir()
+        empty_suite(new / "checks" / "suite")  # the checks' own, whatever becomes of the student's
+        copy_modules(CHECKS, new / "checks")
+        shutil.copy(NOTEBOOK_TOOLS / "fresh_kernel.py", new / "checks")
+        np.savez_compressed(new / "checks" / "cases.npz", **cases())
+        shutil.copy(STUDENT / "AGENTS.md", new)  # for those who work with an assistant
+        (new / ".github" / "workflows").mkdir(parents=True)
+        shutil.copy(STUDENT / "classroom.yml", new / ".github" / "workflows")
+        shutil.make_archive(str(Path(temporary) / "packed"), "zip", temporary, "assignment")
+        if target.exists():
+            target.rename(Path(temporary) / "old")
+        new.rename(target)
+        (Path(temporary) / "packed.zip").replace(target.with_suffix(".zip"))
+
+
+if __name__ == "__main__":
+    build(TARGET)
+    place = TARGET.relative_to(ROOT)
+    print(f"The student edition is in {place} and {place}.zip")

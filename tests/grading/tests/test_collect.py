@@ -1,0 +1,330 @@
+"""Submissions in every packing, classes in every layout, names in any bytes."""
+
+import io
+import os
+import tarfile
+import zipfile
+from datetime import UTC, datetime
+
+import pytest
+
+from grading.intake.collect import File, Package, expected, packages, plain, read_package, safe_name
+from grading.intake.submission import chosen as choose
+from grading.rubric import RUBRIC
+
+NAMES = [f"notebooks/{entry['notebook']}.ipynb" for entry in RUBRIC.values()]
+NAMES += [f"mflib/{entry['module']}.py" for entry in RUBRIC.values()]
+
+
+def zipped(files, path=None):
+    target = io.BytesIO() if path is None else path
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path or target.getvalue()
+
+
+def written(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+EIGHT = dict.fromkeys(NAMES, "1")
+
+
+def chosen(path):
+    """The eight files that are found, by their expected name, and what is said."""
+    package = read_package(path)
+    notes = list(package.notes)
+    found = choose(package.files, notes)
+    return {which: package.files[name].read() for which, name in found.items()}, notes
+
+
+def tarred(files, path):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content.encode()))
+    return path
+
+
+PACKINGS = {
+    "zip": lambda f: zipped(EIGHT, f / "a.zip"),
+    "tar.gz": lambda f: tarred(EIGHT, f / "a.tar.gz"),
+    "folder": lambda f: written(f, EIGHT),
+    "one more level": lambda f: zipped({f"hw/{n}": c for n, c in EIGHT.items()}, f / "a.zip"),
+    "a zip in a zip": lambda f: zipped({"submission.zip": zipped(EIGHT)}, f / "a.zip"),
+    "a zip in a folder": lambda f: written(f, {"submission.zip": zipped(EIGHT)}),
+    "backslashes": lambda f: zipped(
+        {n.replace("/", "\\"): c for n, c in EIGHT.items()}, f / "a.zip"
+    ),
+    "flat": lambda f: zipped({n.rpartition("/")[2]: c for n, c in EIGHT.items()}, f / "a.zip"),
+    "capitals": lambda f: zipped({n.upper(): c for n, c in EIGHT.items()}, f / "a.zip"),
+    "the whole edition": lambda f: zipped(
+        EIGHT
+        | {f"checks/suite/{n}": "0" for n in NAMES}
+        | {"checks/grading/execution/inputs.py": "0"},
+        f / "a.zip",
+    ),
+}
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_every_packing_is_read(tmp_path, packing):
+    found, _ = chosen(PACKINGS[packing](tmp_path))
+    assert len(found) == 8
+    assert set(found.values()) == {b"1"}
+    (package,) = packages([tmp_path / "a.zip"] if (tmp_path / "a.zip").exists() else [tmp_path])
+    assert len(package.files) >= 1
+
+
+def test_what_systems_leave_is_skipped_and_said(tmp_path):
+    left = {f"__MACOSX/{n.replace('/', '/._')}": "x" for n in NAMES}
+    left |= {".DS_Store": "x", "notebooks/.ipynb_checkpoints/01_svd-checkpoint.ipynb": "x"}
+    left |= {"Thumbs.db": "x", "desktop.ini": "x", "mflib/__pycache__/svd.pyc": "x"}
+    for path in (zipped(EIGHT | left, tmp_path / "a.zip"), written(tmp_path / "b", EIGHT | left)):
+        found, notes = chosen(path)
+        assert set(found.values()) == {b"1"}
+        assert len(read_package(path).files) == 8
+        assert any("skipped" in note and ".DS_Store" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [
+        ("notebooks/01_svd (1).ipynb", "svd.ipynb"),
+        ("01_SVD.ipynb", "svd.ipynb"),
+        ("Copy of 02_als.ipynb", "als.ipynb"),
+        ("doe_03_bpr-final.ipynb", "bpr.ipynb"),
+        ("04_warp.ipynb.txt", "warp.ipynb"),
+        ("svd (2).py", "svd.py"),
+        ("mflib\\bpr.py".replace("\\", "/"), "bpr.py"),
+        ("01_svd.py", "svd.ipynb"),
+        ("test_svd.py", None),
+        ("warped.py", None),
+        ("results_also.ipynb", None),
+        ("svd.pdf", None),
+    ],
+)
+def test_names_are_recognised(name, which):
+    assert expected(name) == which
+
+
+def test_renamed_and_doubled_files_are_said(tmp_path):
+    files = {"notebooks/01_svd (1).ipynb": "2", "mflib/svd.py": "1", "old/mflib/svd.py": "0"}
+    found, notes = chosen(zipped(files, tmp_path / "a.zip"))
+    assert found == {"svd.ipynb": b"2", "svd.py": b"1"}
+    assert "01_svd (1).ipynb was taken for notebooks/01_svd.ipynb" in notes
+    assert any("mflib_svd.py was taken, not" in note for note in notes)
+
+
+LAYOUTS = {
+    "Moodle": lambda who: f"{who}_123_assignsubmission_file_/submission.zip",
+    "Canvas": lambda who: f"{who}_12345_67890_submission.zip",
+    "Canvas, late": lambda who: f"{who}_LATE_12345_67890_submission.zip",
+    "nbgrader": lambda who: f"submitted/{who}/ps1/submission.zip",
+    "zips": lambda who: f"{who}.zip",
+    "zips in folders": lambda who: f"{who}/submission.zip",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_classes_of_every_platform(tmp_path, layout, packed):
+    files = {LAYOUTS[layout](who): zipped(EIGHT) for who in ("Jane Doe", "Bo")}
+    path = zipped(files, tmp_path / "c.zip") if packed else written(tmp_path / "class", files)
+    found = packages([path])
+    assert sorted(package.name for package in found) == ["Bo", "Jane Doe"]
+    for package in found:
+        assert len([n for n in package.files if expected(n)]) == 8
+
+
+def test_loose_files_of_platforms(tmp_path):
+    moodle = {f"Jane Doe_12_assignsubmission_file_/{n}": "1" for n in NAMES}
+    moodle |= {f"Bo_13_assignsubmission_file_{n.rpartition('/')[2]}": "1" for n in NAMES}
+    canvas = {f"doejane_12_{n}_{name.rpartition('/')[2]}": "1" for n, name in enumerate(NAMES)}
+    one = packages([written(tmp_path / "m", moodle)])
+    assert sorted(p.name for p in one) == ["Bo", "Jane Doe"]
+    (two,) = packages([written(tmp_path / "c", canvas)])
+    assert (two.name, len(two.files)) == ("doejane", 8)
+
+
+def test_a_class_has_a_row_for_everybody(tmp_path, capsys):
+    files = {f"ann/{n}": "1" for n in NAMES} | {"bo/report.docx": "", "cy.rar": "", "di.7z": ""}
+    found = {p.name: p for p in packages([written(tmp_path / "class", files | {"grades.csv": ""})])}
+    assert sorted(found) == ["ann", "bo", "cy", "di"]
+    assert "cannot be opened here" in found["cy"].notes[0]
+    assert "not taken for submissions: grades.csv" in capsys.readouterr().out
+    (alone,) = packages([tmp_path / "class" / "di.7z"])
+    assert "pack a .zip instead" in alone.notes[0]
+
+
+def test_too_many_files_cost_nobody_else_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr("grading.intake.collect.MANY", 5)
+    files = {f"bo/{n}.txt": "1" for n in range(9)} | {"ann/svd.py": "1", "cy/svd.py": "1"}
+    found = {p.name: p for p in packages([written(tmp_path / "class", files)])}
+    assert sorted(found) == ["ann", "bo", "cy"]
+    assert [p.notes for p in found.values()] == [[], ["bo: expected at most 5 files"], []]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_too_much_in_an_archive_costs_nobody_else_a_row(tmp_path, packed):
+    """Twenty thousand files, thirty archives, fifty links: of mallory's, in the middle."""
+    own = {f"x/{n}.txt": "" for n in range(20_000)} | {"mflib/svd.py": "1"}
+    several = {f"{n}.zip": zipped({"mflib/svd.py": f"{n}"}) for n in range(30)}
+    for what in (own, several):
+        hers = {"work.zip": zipped(what)} if packed else what
+        files = {f"mallory_2_assignsubmission_file_/{n}": text for n, text in hers.items()}
+        for n, who in enumerate(("ann", "zoe"), 3):
+            files[f"{who}_{n}_assignsubmission_file_/work.zip"] = zipped(EIGHT)
+        found = {p.name: p for p in packages([zipped(files, tmp_path / "class.zip")])}
+        assert sorted(found) == ["ann", "mallory", "zoe"]
+        for who in ("ann", "zoe"):
+            assert found[who].notes == []
+            assert len(found[who].files) == 8
+        assert "expected at most" in found["mallory"].notes[0]
+        (tmp_path / "class.zip").unlink()
+
+
+def test_nobodys_names_change_the_layout_of_a_class(tmp_path):
+    honest = {f"{who}/{name}": "1" for who in ("ann", "zoe") for name in NAMES}
+    for name in (
+        "submitted/zoe/ps1/mflib/svd.py",
+        "log_2024_01_notes.txt",
+        "zoe_3_assignsubmission_file_/svd.py",
+        "a_1_2_b.zip",
+    ):
+        files = honest | {f"mallory/{name}": "0", "mallory/mflib/svd.py": "0"}
+        found = packages([zipped(files, tmp_path / "class.zip")])
+        assert sorted(package.name for package in found) == ["ann", "mallory", "zoe"], name
+    alone = dict.fromkeys(NAMES, "1") | {"log_2024_01_notes.txt": ""}
+    (own,) = packages([zipped(alone, tmp_path / "ann.zip")])
+    assert (own.name, len(own.files)) == ("ann", 9)
+
+
+def test_on_canvas_nobody_can_be_somebody_else(tmp_path):
+    """A name of Moodle's within one of Canvas's is a student's own."""
+    files = {
+        "mallory_200_9002_300_assignsubmission_file_svd.py": "0",
+        "zoe_300_9003_svd.py": "1",
+    }
+    found = packages([written(tmp_path / "class", files)])
+    assert [(p.name, p.number) for p in found] == [("mallory", "200"), ("zoe", "300")]
+
+
+def test_notes_are_of_whoever_they_are_about(tmp_path):
+    """Whoever hands in nothing but a link has a row, too, and nobody else its note."""
+    written(tmp_path / "class", {f"ann/{n}": "1" for n in NAMES} | {"zoe/svd.py": "1"})
+    (tmp_path / "class" / "mallory").mkdir()
+    (tmp_path / "class" / "mallory" / "ann copied this from zoe").symlink_to("/etc")
+    found = {p.name: p for p in packages([tmp_path / "class"])}
+    assert sorted(found) == ["ann", "mallory", "zoe"]
+    assert found["ann"].notes == found["zoe"].notes == []
+    assert "is a link" in found["mallory"].notes[0]
+
+
+def test_names_that_become_one(tmp_path):
+    files = {f"{who}/svd.py": who for who in ("zo:e", "zo_e", "zo_e (2)", "ZO_E")}
+    found = {p.name: p.files["svd.py"].read() for p in packages([written(tmp_path / "c", files)])}
+    assert sorted(found.values()) == [b"ZO_E", b"zo:e", b"zo_e", b"zo_e (2)"]
+
+
+def test_names_are_unique_and_what_is_not_there_is_said(tmp_path):
+    for folder in ("a", "b"):
+        zipped(EIGHT, (tmp_path / folder).mkdir() or tmp_path / folder / "same.zip")
+    found = packages([tmp_path / "a" / "same.zip", tmp_path / "b" / "same.zip"])
+    assert [package.name for package in found] == ["same", "same (2)"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="got none"):
+        packages([tmp_path / "empty"])
+    with pytest.raises(ValueError, match="got nothing at"):
+        packages([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "safe"),
+    [
+        ("=HYPERLINK(1)", "_HYPERLINK(1)"),
+        ("+1", "_1"),
+        ("@x", "x"),
+        ("\x1b[31mred", "_[31mred".replace("[", "_")),
+        ("a/../b", "a_.._b"),
+        ("..", "unnamed"),
+        ("caf\udce9", "caf_"),
+        ("Zoë Müller", "Zoë Müller"),
+        ("x" * 300, "x" * 80),
+        ("\U00020000" * 80, "\U00020000" * 40),
+        ("\u202egpj.exe", "_gpj.exe"),
+        ("-rf", "rf"),
+    ],
+)
+def test_names_in_any_bytes_are_made_safe(raw, safe):
+    assert safe_name(raw) == safe
+
+
+def test_a_latin_1_name_ends_nothing(tmp_path):
+    raw = bytes(tmp_path) + b"/class"
+    os.makedirs(raw + b"/M\xfcller")
+    with open(raw + b"/M\xfcller/svd.py", "w", encoding="utf-8") as file:
+        file.write("1")
+    os.makedirs(raw + b"/Bo")
+    with open(raw + b"/Bo/svd.py", "w", encoding="utf-8") as file:
+        file.write("1")
+    found = packages([tmp_path / "class"])
+    assert sorted(package.name for package in found) == ["Bo", "M_ller"]
+    assert plain("a\x1b[0m\udce9") == "a\ufffd[0m\\udce9"
+
+
+@pytest.mark.parametrize("damage", ["bomb", "link", "corrupt", "deflate", "encrypted"])
+def test_a_bad_zip_gives_a_reason(tmp_path, damage):
+    files = dict(EIGHT)
+    if damage == "bomb":
+        files[NAMES[0]] = "0" * (21 * 2**20)
+    path = zipped(files, tmp_path / "a.zip")
+    content = bytearray(path.read_bytes())
+    if damage == "deflate":
+        content[30 + len(NAMES[0])] = 255  # the first byte after the name
+    elif damage == "corrupt":
+        content = content[:-30]
+    elif damage == "encrypted":
+        central = content.index(b"PK\x01\x02")
+        content[6], content[central + 8] = 1, 1
+    path.write_bytes(content)
+    if damage == "link":
+        with zipfile.ZipFile(path, "w") as archive:
+            entry = zipfile.ZipInfo(NAMES[0])
+            entry.external_attr = 0o120777 << 16
+            archive.writestr(entry, "/etc/passwd")
+    package = read_package(path)
+    try:
+        content = package.files[NAMES[0]].read()
+    except Exception as error:
+        content = str(error)
+    assert package.notes or isinstance(content, str)
+
+
+def test_links_in_a_folder_are_not_followed(tmp_path):
+    (tmp_path / "mflib").mkdir()
+    (tmp_path / "mflib" / "svd.py").symlink_to("/etc/passwd")
+    (tmp_path / "notebooks").symlink_to("/etc")
+    package = read_package(tmp_path)
+    assert package.files == {}
+    assert len([note for note in package.notes if "is a link" in note]) == 2
+
+
+def test_handed_in_is_when_the_newest_file_was_changed(tmp_path):
+    written(tmp_path, EIGHT)
+    for name in NAMES:
+        os.utime(tmp_path / name, (0, datetime(2026, 1, 1).timestamp()))
+    os.utime(tmp_path / NAMES[3], (0, datetime(2026, 2, 1).timestamp()))
+    assert packages([tmp_path])[0].handed_in == datetime(2026, 2, 1)
+
+
+@pytest.mark.parametrize("time", [-1e12, 0, 2.0**62])
+def test_a_date_of_no_calendar_ends_nothing(time):
+    package = Package("a", {"svd.py": File(bytes, time)})
+    assert 1969 <= package.handed_in.astimezone(UTC).year < 9999

@@ -1,0 +1,187 @@
+"""What outputs are worth, and what is said of wrong ones."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from grading.checks.compare import NOT_ATTEMPTED, Verdict, apart, judge
+from grading.execution.inputs import OUTPUTS, SEEDS, ChangedError, calls, outputs
+from grading.execution.reference import answers, expected, function
+from grading.rubric import RUBRIC
+from mflib.bpr import bpr_step
+from mflib.sparse import Entries
+
+SEED = (1101,)
+
+
+def judged(own, key="bpr/bpr_step"):
+    came = outputs(own, key, SEED[0])
+    arrays = {place: pair.after for place, pair in came.items() if pair.after is not None}
+    return judge(key, arrays, expected(key, SEED))
+
+
+def test_every_answer_of_the_notebooks_has_inputs():
+    kernels = {f"{task}/{name}" for task in RUBRIC for name in RUBRIC[task]["functions"]}
+    assert set(answers()) == set(OUTPUTS) - kernels
+    assert len(answers()) == 16
+
+
+@pytest.mark.parametrize("key", OUTPUTS)
+def test_the_reference_is_right_and_its_inputs_differ_by_seed(key):
+    assert judged(function(key), key).share == 1
+    one, other = (expected(key, (seed,)) for seed in SEEDS[:2])
+    if not OUTPUTS[key].choices:
+        one, other = ([c.after.tolist() for c in came.values()] for came in (one, other))
+        assert one != other
+
+
+@pytest.mark.parametrize(("key", "bound"), [("svd/svd_step", 1), ("bpr/bpr_step", 4)])
+@pytest.mark.parametrize("seed", range(2000, 2020))
+def test_the_bound_of_the_rate_holds_for_some_rows_only(key, bound, seed):
+    """In each call, so that a kernel without it is wrong, and one with nothing else is, too."""
+    (arguments,) = calls(key, seed)
+    (entries,) = (argument for argument in arguments if isinstance(argument, Entries))
+    items, rate = entries.column_counts, arguments[8] if bound == 1 else arguments[5]
+    if bound == 4:
+        items = items + entries.with_columns(arguments[4]).column_counts
+    for counts in (entries.row_counts, items):
+        assert counts.min() == 0, "a row that does not occur must stay"
+        assert counts[counts > 0].min() < bound / rate < counts.max()
+    if bound == 1:  # a weight above 1 would count more than once
+        assert 0 < arguments[7].min() < arguments[7].max() <= 1, "weights are in (0, 1]"
+    pairs = set(zip(entries.rows.tolist(), entries.columns.tolist(), strict=True))
+    assert len(pairs) < len(entries), "a pair must occur twice"
+
+
+def test_each_output_counts_alike():
+    def without_losses(*arguments):
+        bpr_step(*arguments)
+
+    verdict = judged(without_losses)
+    assert verdict.share == 3 / 4
+    assert list(verdict.wrong) == ["the losses"]
+    assert "nothing came" in verdict.sentence
+    assert "Right: P, Q, b." in verdict.sentence
+
+
+def test_what_is_not_in_place_is_said():
+    def functional(P, Q, b, *rest):
+        return bpr_step(P.clone(), Q.clone(), b.clone(), *rest)
+
+    verdict = judged(functional)
+    assert verdict.share == 1 / 4
+    assert "nothing changed: it is to be updated in place" in verdict.wrong["P"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share", "says"),
+    [(torch.float32, 1, "float32?"), (torch.bfloat16, 0, "half precision?")],
+)
+def test_imprecise_numbers_are_called_so(dtype, share, says):
+    def imprecise(P, Q, b, *rest):
+        own = [W.to(dtype).double() for W in (P, Q, b)]
+        losses = bpr_step(*own, *rest)
+        for W, mine in zip((P, Q, b), own, strict=True):
+            W.copy_(mine.to(dtype))
+        return losses.to(dtype)
+
+    verdict = judged(imprecise)
+    assert verdict.share == share if share else verdict.share < 1
+    assert says in verdict.sentence
+
+
+def test_the_hint_fits_the_fault(monkeypatch):
+    def opposite(P, Q, b, *rest):
+        before = [W.clone() for W in (P, Q, b)]
+        losses = bpr_step(P, Q, b, *rest)
+        for W, old in zip((P, Q, b), before, strict=True):
+            W.copy_(2 * old - W)
+        return losses
+
+    assert "the opposite way: a sign" in judged(opposite).wrong["P"]
+
+    def unpenalised(P, Q, b, likes, negatives, rate, *_):
+        return bpr_step(P, Q, b, likes, negatives, rate, 0.0, 0.0)
+
+    verdict = judged(unpenalised)
+    assert "the penalty" in verdict.wrong["P"]
+    assert "lambda_I" in verdict.wrong["b"], "where the fault cannot be seen, the output's hint"
+
+    def unbounded(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr("mflib.bpr.BOUND", np.inf)
+            return bpr_step(*arguments)
+
+    verdict = judged(unbounded)
+    assert "some by a wrong length: the rate) (hint: " in verdict.wrong["P"]
+    assert "the losses" not in verdict.wrong
+
+
+def test_numbers_in_a_message_differ():
+    assert apart(0.123456789, 0.123456788) == ("0.123456789", "0.123456788")
+    assert apart(1.0, 2.0) == ("1", "2")
+    right = expected("als/over_entries", SEED)
+    (place,) = right
+    wrong = {place: right[place].after * (1 + 1e-4)}
+    said = re.search(
+        r"expected (\S+) at .*, got (\S+);", judge("als/over_entries", wrong, right).sentence
+    )
+    assert said[1] != said[2], said
+
+
+@pytest.mark.parametrize(
+    ("mine", "says"),
+    [
+        (lambda a: a[:3], "expected the shape"),
+        (lambda a: a.astype(str), "expected numbers"),
+        (lambda a: a + np.nan, "got nan"),
+        (lambda a: a + 1, "100% of the numbers differ"),
+    ],
+)
+def test_shapes_kinds_and_values(mine, says):
+    right = expected("als/over_entries", SEED)
+    arrays = {place: mine(came.after) for place, came in right.items()}
+    verdict = judge("als/over_entries", arrays, right)
+    assert verdict.share == 0
+    assert says in verdict.sentence
+
+
+@pytest.mark.parametrize(("said", "share"), [("a", 1), (" D ", 1), ("e", 0), (3, 0), (["c"], 0)])
+def test_a_prediction_may_be_wrong_but_must_be_one(said, share):
+    verdict = judged(lambda: said, "als/prediction")
+    assert verdict.share == share
+    assert "expected one of a, b, c, d" in verdict.sentence or share
+
+
+def test_an_argument_that_is_to_stay_must_stay():
+    with pytest.raises(ChangedError, match="argument number 2"):
+        outputs(lambda inverse, x, y, alpha: x.__iadd__(1), "als/one_more_like", 7)
+
+
+def test_sentences():
+    assert Verdict("svd/ndcg", error=NOT_ATTEMPTED).sentence == "ndcg: not attempted"
+    verdict = Verdict("svd/ndcg", error="raises ValueError: x", where="cell exercise-1, line 2")
+    assert verdict.sentence == "ndcg (cell exercise-1, line 2): raises ValueError: x"
+    assert verdict.share == 0
+    assert Verdict("svd/ndcg").sentence == "ndcg: done"
+
+
+def test_calls_have_shapes_that_vary():
+    shapes = {tuple(calls("bpr/bpr_step", seed)[0][0].shape) for seed in range(50, 54)}
+    assert len(shapes) == 4
+
+
+@pytest.mark.parametrize("other", ["U5", "M8[s]", "c16", [("a", float)], "?"])
+def test_outputs_that_are_no_numbers_are_wrong_and_no_more(other):
+    """Also beside numbers that are wrong, from which a hint is made."""
+    right = expected("svd/svd_step", (7, 8))
+    for seed in ("7/", "8/"):
+        got = {
+            place: 2.0 * came.after if place.startswith(seed) else np.zeros(came.after.shape, other)
+            for place, came in right.items()
+        }
+        assert judge("svd/svd_step", got, right).share == 0
+    far = {place: came.after * 1e300 for place, came in right.items()}
+    assert judge("svd/svd_step", far, right).share == 0

@@ -1,0 +1,164 @@
+"""Marks do not depend on where, when, beside what and in which order a submission was graded.
+
+A class is generated, and graded by 1, 2 and 4 graders in three orders, which are killed at random;
+what they write must be the same, byte for byte. CLASS=100 makes it a class of a hundred.
+"""
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from suite import own_environment
+
+from grading.execution.inputs import OUTPUTS
+from grading.execution.reference import expected, notebook_of
+from grading.isolation.bounded_process import Child, _once
+from grading.isolation.sandbox import protections
+from grading.paths import ROOT
+from grading.rubric import RUBRIC
+from grading.selfcheck.wrong import WRONG
+
+MISSING = [tool for tool, there in protections().items() if not there]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"needs bubblewrap; missing: {MISSING}"),
+]
+SIZE, ROUNDS = int(os.environ.get("CLASS", "6")), int(os.environ.get("ROUNDS", "4"))
+GRADE = [sys.executable, "-m", "grading"]
+ORDERS = {
+    1: lambda paths: paths,
+    2: lambda paths: paths[::-1],
+    4: lambda paths: random.Random(4).sample(paths, len(paths)),
+}
+
+
+def submissions(folder: Path, how_many: int) -> list[Path]:
+    """Zips of one task each, some with a kernel that is wrong, some broken."""
+    wrong = {}
+    for key, _, right, instead in WRONG:
+        wrong.setdefault(key.partition("/")[0], []).append((right, instead))
+    paths = []
+    for n in range(how_many):
+        task = list(RUBRIC)[n % len(RUBRIC)]
+        entry = RUBRIC[task]
+        source = (ROOT / "mflib" / f"{entry['module']}.py").read_text(encoding="utf-8")
+        if n % 3 == 1:
+            source = source.replace(*wrong[task][n % len(wrong[task])])
+        notebook = notebook_of(task)
+        for cell in notebook.cells:
+            cell.pop("outputs", None), cell.pop("execution_count", None)
+        path = folder / f"student {n:03}.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"mflib/{entry['module']}.py", source)
+            if n % 2:
+                archive.writestr(f"notebooks/{entry['notebook']}.ipynb", json.dumps(notebook))
+        if n % 10 == 9:
+            path.write_bytes(path.read_bytes()[:500])
+        paths.append(path)
+    return paths
+
+
+def graded(paths: list[Path], target: Path, workers: int, deaths: int) -> None:
+    """By so many graders at once, of which some are killed and begin again; then joined."""
+    chance = random.Random(workers)
+    command = [*GRADE, *map(str, paths), "--into", str(target), "--secret", "77", "--jobs", "1"]
+    shards = [[*command, "--shard", f"{n + 1}/{workers}"] for n in range(workers)]
+    running = {n: _started(shard) for n, shard in enumerate(shards)}
+    while running:
+        if deaths and chance.random() < 0.1:
+            victim = chance.choice(sorted(running))
+            running[victim].kill()
+            deaths -= 1
+        for n, process in list(running.items()):
+            if process.poll() is not None:
+                assert process.returncode in (0, -9), process.returncode
+                del running[n]
+                if process.returncode:
+                    running[n] = _started(shards[n])
+        time.sleep(1)
+    subprocess.run(
+        [*command, "--merge"], env=own_environment(), check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def _started(command: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        command, env=own_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def written(target: Path) -> dict[str, str]:
+    """A hash of each file, but for the times."""
+    files = [file for file in target.rglob("*") if file.is_file() and file.name != "seconds.csv"]
+    return {
+        file.relative_to(target).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
+
+
+def test_a_class_is_graded_alike_by_any_number_of_killed_graders(tmp_path):
+    (tmp_path / "class").mkdir()
+    paths = submissions(tmp_path / "class", SIZE)
+    found = {}
+    for workers, ordered in ORDERS.items():
+        given = ordered(paths)
+        target = tmp_path / str(workers)
+        graded(given, target, workers, deaths=workers)
+        found[workers] = written(target)
+        names = {re.sub(r"\.json$", "", Path(name).name) for name in found[workers]}
+        assert {path.stem for path in paths} <= names
+    assert found[1] == found[2] == found[4]
+    digest = hashlib.sha256(json.dumps(found[1], sort_keys=True).encode()).hexdigest()
+    print(f"\n{SIZE} submissions by 1, 2 and 4 graders: {len(found[1])} files, SHA-256 {digest}")
+    # nothing is graded again
+    again = [*GRADE, *map(str, paths), "--into", str(tmp_path / "1"), "--secret", "77"]
+    done = subprocess.run(again, env=own_environment(), capture_output=True, text=True, check=True)
+    assert "Nothing was to be graded." in done.stdout
+    assert written(tmp_path / "1") == found[1]
+
+
+@pytest.mark.skipif(not shutil.which("parallel"), reason="needs GNU parallel")
+def test_parallel_drives_graders(tmp_path):
+    """As tests/grading/README.md shows."""
+    (tmp_path / "class").mkdir()
+    paths = submissions(tmp_path / "class", 4)
+    command = [*GRADE, str(tmp_path / "class"), "--secret", "77"]
+    environment = own_environment()
+    subprocess.run([*command, "--into", str(tmp_path / "one")], env=environment, check=True)
+    command += ["--into", str(tmp_path / "shares")]
+    shares = [*command, "--jobs", "1", "--shard", "{}/8", ":::", *map(str, range(1, 9))]
+    subprocess.run(["parallel", "-j", "2", *shares], env=environment, check=True)
+    subprocess.run([*command, "--merge"], env=environment, check=True)
+    assert written(tmp_path / "shares") == written(tmp_path / "one")
+    assert len(list((tmp_path / "shares" / "submissions").iterdir())) == len(paths)
+
+
+def _digest() -> dict:
+    """Of all that the reference makes of the inputs, computed anew."""
+    found = hashlib.sha256()
+    for key in OUTPUTS:
+        for place, came in sorted(expected.__wrapped__(key, (77, 78)).items()):
+            found.update(place.encode() + came.after.tobytes())
+    return {"digest": found.hexdigest()}
+
+
+def test_the_reference_is_always_right():
+    """Sixteen at once, again and again: nothing that they share changes."""
+    torch.set_num_threads(1)
+    right = _digest()
+    for _ in range(ROUNDS):
+        children = [Child(_once, _digest, ()) for _ in range(16)]
+        assert [child.message() for child in children] == [right] * 16
+        assert [child.message() for child in children] == [None] * 16
+        assert [child.ended for child in children] == [""] * 16
+    assert _digest() == right

@@ -1,0 +1,268 @@
+"""The student edition: nothing of the answers in it, and checks that tell right from wrong."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from grading.checks.compare import judge
+from grading.execution.inputs import OUTPUTS, SEEDS
+from grading.execution.reference import expected
+from grading.execution.trial import Unit, attempt, plainly, prepare
+from grading.paths import ROOT
+from grading.rubric import RUBRIC
+from grading.student.edition import blank, blank_cell, blank_notebook, build
+
+# Plausible mistakes: module, right, wrong, the function in which it must be found.
+MISTAKES = {
+    "the sign of a step": (
+        "svd",
+        "error = ratings - estimates",
+        "error = estimates - ratings",
+        "svd_step",
+    ),
+    "no penalty on the user": (
+        "svd",
+        "P.mul_(keep_u[:, None]).",
+        "P.",
+        "svd_step",
+    ),
+    "item bias forgotten": (
+        "svd",
+        "    b_i.mul_(keep_i).add_(entries.column_sums(step_i))\n",
+        "",
+        "svd_step",
+    ),
+    "duplicates lost": (
+        "bpr",
+        "b.mul_(keep_i).add_(likes.column_sums(step_i)).sub_(",
+        "b.mul_(keep_i)\n    b[i.long()] += step_i\n    b.sub_(",
+        "bpr_step",
+    ),
+    "the rate not bounded": (
+        "svd",
+        "row_rates(learning_rate, entries.row_sums(load), BOUND)",
+        "torch.full_like(b_u, learning_rate)",
+        "svd_step",
+    ),
+    "sigma(x) for sigma(-x)": ("bpr", "torch.sigmoid(-x)", "torch.sigmoid(x)", "bpr_step"),
+    "penalty forgotten": ("als", "X @ gram - penalty * X", "X @ gram", "conjugate_gradient"),
+    "confidence forgotten": (
+        "als",
+        "cp: cp)",
+        "cp: cp.clamp(max=1))",
+        "cholesky",
+    ),
+    "liked items violate": (
+        "warp",
+        "scorer(p_block, Q, known)\n",
+        "scorer(p_block, Q, known[:1])\n",
+        "warp_step",
+    ),
+    "rank off by one": (
+        "warp",
+        "(len(Q) - 1) // needed_draws)",
+        "len(Q) // needed_draws - 1)",
+        "warp_step",
+    ),
+    "draws counted from 0": ("warp", "start + 1 + first", "start + first", "first_violations"),
+}
+
+
+@pytest.fixture(scope="module")
+def edition(tmp_path_factory):
+    target = tmp_path_factory.mktemp("build") / "assignment"
+    build(target)
+    return target
+
+
+def paths(edition: Path) -> str:
+    """Return the PYTHONPATH that suite.py sets in the edition."""
+    return os.pathsep.join(map(str, (edition / "checks", edition / "checks" / "suite")))
+
+
+def check(edition: Path, *tasks: str) -> tuple[int, str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": paths(edition)}
+    command = [sys.executable, "-P", "-m", "grading.student.check", *tasks]
+    run = subprocess.run(command, cwd=edition, env=environment, capture_output=True, text=True)
+    return run.returncode, run.stdout + run.stderr
+
+
+def answers() -> set[str]:
+    """The lines, without indentation, that stand in the blanked bodies and nowhere else.
+
+    Short ones say nothing and are left out.
+    """
+    inside, everywhere = Counter(), Counter()
+    for entry in RUBRIC.values():
+        source = (ROOT / "mflib" / f"{entry['module']}.py").read_text(encoding="utf-8")
+        notebook = nbformat.read(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", as_version=4)
+        cells = [c.source for c in notebook.cells if "solution" in c.metadata.get("tags", [])]
+        for text, names in [(source, set(entry["functions"])), *((cell, None) for cell in cells)]:
+            everywhere.update(line.strip() for line in text.splitlines())
+            for node in ast.parse(text).body:
+                if isinstance(node, ast.FunctionDef) and (names is None or node.name in names):
+                    first = node.body[1 if ast.get_docstring(node) else 0]
+                    inside.update(
+                        line.strip()
+                        for line in text.splitlines()[first.lineno - 1 : node.end_lineno]
+                    )
+    return {line for line, times in inside.items() if len(line) > 24 and times == everywhere[line]}
+
+
+def test_nothing_of_the_answers_is_left(edition):
+    lines = answers()
+    assert len(lines) > 100
+    for file in edition.rglob("*"):
+        if file.is_file() and file.suffix != ".npz":
+            text = file.read_text(encoding="utf-8")
+            if file.suffix == ".ipynb":
+                text = "\n".join(cell.source for cell in nbformat.read(file, as_version=4).cells)
+            assert not [line for line in lines if line in text], file.name
+    names = {path.relative_to(edition).parts[0] for path in edition.rglob("*")}
+    expected = {"mflib", "notebooks", "checks", "data", "README.md", "Makefile", "LICENSE"}
+    expected |= {"AGENTS.md", ".github", "suite.py"}
+    assert names == expected | {"requirements.txt", "pyproject.toml", ".gitignore"}
+    assert not [path for path in edition.rglob("*") if path.suffix in (".pyc", ".html")]
+    with zipfile.ZipFile(edition.with_suffix(".zip")) as archive:
+        packed = {name.partition("/")[2] for name in archive.namelist() if not name.endswith("/")}
+    assert packed == {
+        str(path.relative_to(edition)) for path in edition.rglob("*") if path.is_file()
+    }
+
+
+def test_notebooks_are_cleared_and_complete(edition):
+    for file in sorted((edition / "notebooks").glob("*.ipynb")):
+        mine, whole = (
+            nbformat.read(path, as_version=4) for path in (file, ROOT / "notebooks" / file.name)
+        )
+        assert [cell.id for cell in mine.cells] == [cell.id for cell in whole.cells]
+        assert not any(cell.get("outputs") for cell in mine.cells)
+        assert "source_hidden" not in str([c.metadata for c in mine.cells if c.cell_type == "code"])
+        stubs = [cell for cell in mine.cells if "NotImplementedError" in cell.source]
+        assert [cell.id for cell in stubs] == ["loop", "exercise-1", "exercise-2", "exercise-3"]
+
+
+def test_github_classroom_checks_each_task(edition):
+    text = (edition / ".github" / "workflows" / "classroom.yml").read_text(encoding="utf-8")
+    for task in RUBRIC:
+        assert f"suite.py check {task}\n" in text
+        assert f"{task.upper()}_RESULTS: ${{{{ steps.{task}.outputs.result }}}}" in text
+    assert f"runners: {','.join(RUBRIC)}\n" in text
+
+
+def test_the_checks_have_a_suite_of_their_own(edition):
+    for name in ("mflib/svd.py", "notebooks/01_svd.ipynb"):
+        own = edition / "checks" / "suite" / name
+        assert own.read_bytes() == (edition / name).read_bytes()
+
+
+def test_as_handed_out_everything_is_not_attempted(edition):
+    code, text = check(edition)
+    assert code == 1
+    assert f"0 of {len(OUTPUTS)} done, {len(OUTPUTS)} not attempted" in text
+
+
+def with_answers(edition: Path, folder: Path) -> Path:
+    """The edition with the reference's answers, in ``folder``."""
+    shutil.copytree(edition, folder)
+    for entry in RUBRIC.values():
+        shutil.copy(ROOT / "mflib" / f"{entry['module']}.py", folder / "mflib")
+        shutil.copy(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", folder / "notebooks")
+    return folder
+
+
+def test_the_reference_is_done(edition, tmp_path):
+    code, text = check(with_answers(edition, tmp_path / "reference"))
+    assert code == 0, text
+    assert f"{len(OUTPUTS)} of {len(OUTPUTS)} done" in text
+
+
+def test_one_task_can_be_checked_alone(edition, tmp_path):
+    folder = with_answers(edition, tmp_path / "mine")
+    shutil.copy(edition / "mflib" / "bpr.py", folder / "mflib")
+    code, text = check(folder, "svd")
+    assert (code, "5 of 5 done" in text, "bpr" in text) == (0, True, False), text
+
+
+def test_mistakes_are_named(edition, tmp_path):
+    """All in one process; with what the checks expect."""
+    folder, units, stored = tmp_path / "work", [], np.load(edition / "checks" / "cases.npz")
+    prepare(folder, edition / "checks" / "suite")
+    for n, (module, right, wrong, function) in enumerate(MISTAKES.values()):
+        source = (ROOT / "mflib" / f"{module}.py").read_text(encoding="utf-8")
+        assert right in source, f"{right}: bring it up to date"
+        (folder / str(n)).mkdir()
+        (folder / str(n) / f"{module}.py").write_text(source.replace(right, wrong, 1), "utf-8")
+        units.append(Unit(f"{module}/{function}", file=f"{n}/{module}.py"))
+    results = attempt(folder, units, list(SEEDS), plainly)
+    for what, unit, result in zip(MISTAKES, units, results, strict=True):
+        verdict = judge(unit.key, result.arrays, expected(unit.key, SEEDS))
+        assert verdict.share < 1, f"{what} was not found"
+        assert re.search("hint:|the penalty|a sign", verdict.sentence)
+        for place, came in expected(unit.key, SEEDS).items():
+            assert np.array_equal(stored[f"{unit.key}/{place}"], came.after)
+
+
+def test_check_never_ends_in_a_traceback(edition, tmp_path):
+    """A file that cannot be parsed, a notebook that is none, a file that is not there."""
+    folder = with_answers(edition, tmp_path / "mine")
+    file = folder / "mflib" / "svd.py"
+    source = file.read_text(encoding="utf-8")
+    line = 1 + source[: source.index("def svd_step(")].count("\n")
+    file.write_text(source.replace("def svd_step(", "def svd_step(("), encoding="utf-8")
+    (folder / "mflib" / "bpr.py").unlink()
+    (folder / "notebooks" / "04_warp.ipynb").write_text("{no", encoding="utf-8")
+    code, text = check(folder)
+    assert code == 1
+    assert "Traceback" not in text
+    assert f"svd_step (svd.py, line {line}): '(' was never closed" in text
+    assert "bpr_step: bpr.py: was not handed in" in text
+    assert "04_warp.ipynb: the notebook cannot be read" in text
+    gone = [key for key in OUTPUTS if key.startswith("warp/") and "step" not in key]
+    assert f"{len(OUTPUTS) - 2 - len(gone) + 1} of {len(OUTPUTS)} done" in text
+
+
+def test_data_are_obtained_whatever_becomes_of_the_package(edition, tmp_path):
+    """Else JupyterLab would not open for whom a syntax error needs it most."""
+    broken = shutil.copytree(edition, tmp_path / "broken")
+    (broken / "mflib" / "svd.py").write_text("def svd_step(", encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "grading.student.obtain", "no-such"]
+    environment = os.environ | {"PYTHONPATH": paths(broken)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=broken)
+    assert "invalid choice: 'no-such'" in done.stderr  # mflib.data has been imported
+
+
+def test_blank_keeps_signature_and_docstring():
+    head, tail = 'def f(a: int) -> int:\n    """Doc."""\n', "\n\ndef g():\n    return 1\n"
+    blanked = blank(f"{head}    b = a\n    return b\n{tail}", {"f": "think"})
+    assert blanked == f'{head}    raise NotImplementedError("think")\n{tail}'
+    with pytest.raises(ValueError, match="found no"):
+        blank(head + tail, {"h": "?"})
+    assert (
+        blank_cell("def f(x):\n    return x")
+        == 'def f(x):\n    raise NotImplementedError("yours to write")'
+    )
+
+
+def test_the_place_for_an_answer_is_not_folded():
+    cell = nbformat.v4.new_code_cell("def f(x):\n    return x")
+    cell.metadata = nbformat.from_dict({"tags": ["solution"], "jupyter": {"source_hidden": True}})
+    other = nbformat.v4.new_code_cell("1", metadata={"jupyter": {"source_hidden": True}})
+    seen = nbformat.v4.new_code_cell("def g():\n    return 1")
+    both = {"source_hidden": True, "outputs_hidden": True}
+    seen.metadata = nbformat.from_dict({"tags": ["solution"], "jupyter": both})
+    blanked = blank_notebook(nbformat.v4.new_notebook(cells=[cell, other, seen])).cells
+    assert blanked[0].metadata == {"tags": ["solution"]}
+    assert blanked[1].metadata == {"jupyter": {"source_hidden": True}}
+    assert blanked[2].metadata == {"tags": ["solution"], "jupyter": {"outputs_hidden": True}}

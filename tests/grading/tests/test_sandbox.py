@@ -1,0 +1,250 @@
+"""Code that means harm, or has bad luck, comes to an end, sees nothing and leaves nothing."""
+
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grading.isolation import cgroups, monitor, sandbox, syscalls
+from grading.isolation.bounded_process import MachineError
+from grading.isolation.sandbox import Limits, protections, remove, run
+
+MISSING = [tool for tool, there in protections().items() if not there]
+pytestmark = pytest.mark.skipif(
+    bool(MISSING), reason=f"the sandbox needs bubblewrap and util-linux; missing: {MISSING}"
+)
+SOON = Limits(seconds=60, cpu_seconds=20, memory=2**30, processes=60, file_size=2**20)
+
+
+@pytest.fixture
+def execute(tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def execute(code, limits=SOON):
+        return run([sys.executable, "-c", code], work, [], limits), work
+
+    yield execute
+    remove(work)  # which pytest could not, see below
+
+
+def test_honest_code_runs_and_writes_into_its_folder(execute):
+    finished, work = execute("import json, numpy; open('a', 'w').write('1'); print('done')")
+    assert (finished.code, finished.output) == (0, "done\n")
+    assert (work / "a").read_text(encoding="utf-8") == "1"
+
+
+def test_an_endless_loop_ends(execute):
+    finished, _ = execute("while True: pass", Limits(cpu_seconds=1))
+    assert finished.code != 0
+    # by all its processes together
+    forks = "import os\nfor n in range(6): os.fork()\nwhile True: pass"
+    finished, _ = execute(forks, Limits(cpu_seconds=2))
+    assert "of the processor" in finished.ended
+
+
+def test_what_waits_ends_by_the_clock(execute):
+    sleeping = "import time; time.sleep(600)"
+    for limits in (Limits(seconds=1.5), Limits(idle=1.0)):
+        assert "by the clock" in execute(sleeping, limits)[0].ended
+
+
+def test_what_is_kept_from_the_processor_does_not_wait(execute, monkeypatch):
+    monkeypatch.setattr(monitor, "_goes_on", lambda process: True)
+    finished, _ = execute("import time; time.sleep(600)", Limits(idle=0.5, seconds=3))
+    assert "took more than 3 s" in finished.ended
+
+
+def test_memory_is_bounded(execute):
+    finished, _ = execute("x = bytearray(3 * 2**30)")
+    assert finished.code == 1
+    assert "MemoryError" in finished.output
+
+
+def test_many_processes_share_one_bound_of_memory(execute):
+    hogs = "import os, time\nfor n in range(4):\n    if os.fork() == 0: break\n"
+    # orphans of orphans count, too
+    hogs += "if os.fork() == 0: held = b'x' * 2**28; time.sleep(60)\ntime.sleep(60)"
+    finished, _ = execute(hogs)
+    assert (finished.code, finished.ended) == (None, "for filling the memory")
+
+
+def test_a_fork_bomb_is_bounded_and_nothing_is_left(execute):
+    bomb = "import os, time\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(60)\n"
+    bomb += "except OSError as error: print(error)"
+    finished, _ = execute(bomb)
+    assert "temporarily unavailable" in finished.output
+
+
+def test_gigabytes_of_output_are_cut(execute):
+    finished, _ = execute("while True: print('x' * 10_000)")
+    assert finished.code not in (0, None)
+    assert len(finished.output) <= 20_000
+
+
+def test_no_network(execute):
+    finished, _ = execute("import socket; socket.create_connection(('1.1.1.1', 53), 3)")
+    assert finished.code == 1
+    assert "unreachable" in finished.output
+
+
+def test_nothing_else_is_seen(execute, tmp_path):
+    (tmp_path / "secret").write_text("the answer", encoding="utf-8")
+    for path in (
+        tmp_path / "secret",
+        __file__,
+        "/etc/passwd",
+        Path("/proc/1/root") / "etc" / "passwd",
+    ):
+        finished, _ = execute(f"print(open({str(path)!r}).read())")
+        assert finished.code == 1, path
+        assert "No such file" in finished.output or "denied" in finished.output
+
+
+def test_nothing_else_is_written(execute):
+    for path in ("/usr/x", "/x", f"{sys.prefix}/x"):
+        finished, _ = execute(f"open({path!r}, 'w')")
+        assert finished.code == 1, path
+
+
+def test_exit_codes_come_out(execute):
+    assert execute("import os; os._exit(3)")[0].code == 3
+    assert execute("raise SystemExit(0)")[0].code == 0
+    assert execute("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")[0].code != 0
+
+
+def test_the_private_tmp_is_bounded(execute):
+    fill = "for n in range(3000): open(f'/tmp/{n}', 'wb').write(b'0' * 2**20)"
+    finished, _ = execute(fill, Limits(seconds=30, file_size=2**30))
+    assert finished.code == 1
+    assert "No space left" in finished.output
+
+
+def test_the_disk_is_not_filled(execute):
+    fill = "for n in range(10_000): open(str(n), 'wb').write(bytes(2**20))"
+    finished, _ = execute(fill, Limits(seconds=60, file_size=2**30, disk=2**27))
+    assert (finished.code, finished.ended) == (None, "for filling the disk")
+
+
+def test_a_full_disk_is_the_machines_fault(execute, monkeypatch):
+    monkeypatch.setattr(monitor, "ROOM", 2**62)
+    with pytest.raises(MachineError, match="free on the disk of"):
+        execute("raise OSError('no space left')")
+
+
+@pytest.mark.skipif(not sandbox.strength().group.startswith("version"), reason="no control groups")
+def test_a_sandbox_that_was_not_entered_is_the_machines_fault(execute, monkeypatch):
+    """Another grader has removed its group; strangers' code cannot pretend that."""
+    made = cgroups.group
+
+    def gone(*arguments):
+        group = made(*arguments)
+        group.close()
+        return group
+
+    monkeypatch.setattr(cgroups, "group", gone)
+    with pytest.raises(MachineError, match=r"could not be entered: .*cgroup\.procs"):
+        execute("print(1)")
+
+
+@pytest.mark.skipif(not sandbox.strength().group.startswith("version"), reason="no control groups")
+def test_groups_of_other_graders_stay(monkeypatch):
+    kind = sandbox.strength().group
+    group = cgroups.group(kind, 2**28, 50)
+    cgroups._swept(kind)
+    assert all(folder.is_dir() for folder in group.folders)
+    monkeypatch.setattr(cgroups, "OLD", -60)
+    cgroups._swept(kind)
+    assert not any(folder.is_dir() for folder in group.folders)
+
+
+def test_files_are_counted(execute):
+    finished, _ = execute("for n in range(10**9): open(str(n), 'w')")
+    assert finished.ended == "for leaving more than 20000 files"
+
+
+def test_folders_in_folders_end_nobody(execute):
+    nested = "import os\nfor n in range(3000): os.mkdir('x'); os.chdir('x')\nwhile True: pass"
+    finished, work = execute(nested)
+    assert finished.ended == "for nesting folders too deeply"
+    remove(work)
+    assert not work.exists()
+
+
+def test_a_locked_folder_is_counted_and_removed(execute):
+    locked = "import os; os.mkdir('x'); open('x/y', 'wb').write(bytes(2**20)); os.chmod('x', 0)\n"
+    finished, work = execute(locked + "while True: pass", Limits(disk=2**19, cpu_seconds=20))
+    assert finished.ended == "for filling the disk"
+    remove(work)
+    assert not work.exists()
+
+
+CALL = "import ctypes, os; libc = ctypes.CDLL(None, use_errno=True)\n"
+MEMFD = CALL + (
+    "held = [os.memfd_create(str(n)) for n in range(45)]\n"
+    "for file in held:\n    for _ in range(190): os.write(file, bytes(2**20))\n"
+)
+
+
+@pytest.mark.parametrize("group", [True, False])
+def test_memory_of_no_process_is_bounded(execute, monkeypatch, group):
+    """By the control group, or, where there is none, by not being there."""
+    if group and not sandbox.strength().group:
+        pytest.skip("no control groups here")
+    if not group:
+        weaker = replace(sandbox.strength(), group="")
+        monkeypatch.setattr(sandbox, "strength", lambda: weaker)
+    finished, _ = execute(MEMFD, replace(SOON, file_size=2**30))
+    if group:
+        assert finished.ended == "for filling the memory" or finished.code != 0
+    else:
+        assert "Operation not permitted" in finished.output
+
+
+def test_without_control_groups_memory_is_added_up(execute, monkeypatch):
+    weaker = replace(sandbox.strength(), group="")
+    monkeypatch.setattr(sandbox, "strength", lambda: weaker)
+    hogs = "import os, time\nfor n in range(5):\n    if os.fork() == 0: break\n"
+    hogs += "held = b'x' * 2**28; time.sleep(600)"
+    assert execute(hogs)[0].ended == "for filling the memory"
+    # what processes share counts once
+    shared = "import os, time\nheld = b'x' * 2**28\nfor n in range(8):\n"
+    shared += "    if os.fork() == 0: break\ntime.sleep(600)"
+    assert execute(shared, replace(SOON, idle=2))[0].ended.startswith("by the clock")
+    # in files, too
+    files = "for n in range(7): open(f'/tmp/{n}', 'wb').write(bytes(2**27))\n"
+    files += "held = b'x' * 2**28\nwhile True: pass"
+    limits = replace(SOON, memory=2**30, file_size=2**28)
+    assert execute(files, limits)[0].ended == "for filling the memory"
+
+
+@pytest.mark.skipif(not sandbox.strength().filter, reason="no filter of calls on this machine")
+def test_calls_that_nobody_needs_are_refused(execute):
+    place = list(syscalls.ARCHITECTURES).index(platform.machine())
+    numbers = {name: both[place] for name, both in syscalls.REFUSED.items()}
+    tries = f"for name, n in {numbers}.items():\n"
+    tries += "    print(name, libc.syscall(n, 0, 0, 0, 0, 0), ctypes.get_errno())\n"
+    finished, _ = execute(CALL + tries)
+    assert finished.code == 0
+    said = [line.split() for line in finished.output.splitlines()]
+    assert [name for name, *what in said if what != ["-1", "1"]] == []
+    assert len(said) == len(numbers)
+    # a fork is allowed, a namespace is not; clone3 is left to clone
+    finished, _ = execute(
+        CALL + "print(libc.unshare(0x10000000), flush=True); print(os.fork() >= 0)"
+    )
+    assert finished.output.split() == ["-1", "True", "True"]
+    clones = f"print(libc.syscall({syscalls.CLONE[place]}, 0x10000000 | 17, 0, 0, 0, 0))"
+    assert execute(CALL + clones)[0].output == "-1\n"
+    clones = f"print(libc.syscall({syscalls.CLONE3[place]}, 0, 0), ctypes.get_errno())"
+    assert execute(CALL + clones)[0].output == "-1 38\n"
+
+
+def test_the_filter_of_the_other_machine_has_the_same_calls():
+    one, other = (syscalls.program(machine, True) for machine in syscalls.ARCHITECTURES)
+    assert len(one) - len(other) == 2 * 8, "but for the other set of calls on x86-64"
+    assert len(syscalls.program("aarch64", False)) == len(other) + len(syscalls.HIDDEN) * 2 * 8
+    with pytest.raises(KeyError, match="expected one of"):
+        syscalls.program("riscv64", True)

@@ -1,0 +1,312 @@
+"""Processes of their own: whatever ends one, its submission has a report that says why."""
+
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import sys
+import time
+from argparse import ArgumentTypeError
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from suite import own_environment
+
+from grading import cli, scheduler
+from grading.intake.collect import Package, packages
+from grading.intake.spool import spooled
+from grading.isolation import workspace
+from grading.isolation.bounded_process import FORK, BoundError, Bounds, Child, MachineError, call
+from grading.pipeline import blank
+from grading.rubric import RUBRIC
+from grading.scheduler import grade_all
+from grading.scoring import BY_CLOCK, Options
+from grading.tests.test_collect import EIGHT, zipped
+from grading.tests.test_determinism import written
+
+OPTIONS = Options("ml-100k", 7, Path("/nowhere"))
+SMALL = Bounds(memory=2**26, cpu_seconds=1, seconds=20, message=10_000)
+
+
+def hog():
+    return {"held": len([bytes(2**20) for _ in range(1000)])}
+
+
+def spin():
+    while True:
+        pass
+
+
+def burst():
+    return {"text": "x" * 20_000}
+
+
+def die():
+    os.kill(os.getpid(), 15)
+
+
+def fail():
+    raise KeyError("unforeseen")
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (hog, "needed more than 64 MiB"),
+        (spin, "more than 1 s of the processor"),
+        (burst, "more than 10000 bytes of results"),
+        (die, "killed by signal 15"),
+        (fail, "unforeseen"),
+        (dict, ""),
+    ],
+)
+def test_a_process_is_bounded_and_its_end_told(function, says):
+    if not says:
+        assert call(function, bounds=SMALL) == {}
+        return
+    with pytest.raises(BoundError, match=says):
+        call(function, bounds=SMALL)
+
+
+def test_the_clock_bounds_what_sleeps():
+    with pytest.raises(BoundError, match="by the clock"):
+        call(time.sleep, 60, bounds=replace(SMALL, seconds=0.2))
+
+
+def behave(send, package, options, folder):
+    """In place of graded.child: what the name says, noted in a file."""
+    log = Path(os.environ["LOG"])
+    tries = log.read_text(encoding="utf-8").split().count(package.name)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{package.name}\n")
+    report = blank(package, options)
+    report.marks["svd"]["correctness"] = 40.0
+    message = {"report": report.bounded(), "share": 0.2, "seconds": 1.0}
+    if package.name == "odd":
+        message["report"]["marks"]["svd"] = {"correctness": "a lot"}
+    if package.name == "slow" and not options.alone:
+        report.reasons["svd"].append(f"svd_step: {BY_CLOCK}")
+        message["report"] = report.bounded()
+    if package.name == "slow" and options.alone:
+        report.reasons["svd"].append("alone")
+        message["report"] = report.bounded()
+    send(message)
+    if package.name == "memory":
+        hog()
+    if package.name == "crash":
+        die()
+    if package.name == "unlucky" and tries < 2:
+        os.kill(os.getpid(), 9)
+    if package.name == "doomed":
+        os.kill(os.getpid(), 9)
+
+
+def test_no_class_stops(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.touch()
+    monkeypatch.setenv("LOG", str(log))
+    monkeypatch.setattr(scheduler, "child", behave)
+    monkeypatch.setattr(scheduler, "BOUNDS", replace(SMALL, message=2**20))
+    names = ("slow", "good", "odd", "memory", "crash", "unlucky", "doomed", "last")
+    done: list[float] = []
+    todo = [Package(name) for name in names]
+    graded = list(grade_all(todo, OPTIONS, 2, tmp_path / "w", tmp_path / "lock", done.append))
+    found = {one.package.name: one for one in graded}
+    assert sorted(found) == sorted(names)
+    assert sum(done) == pytest.approx(len(names)), "of the work"
+    whole = {name for name, one in found.items() if one.whole}
+    assert whole == {"slow", "good", "unlucky", "last"}
+    notes = {name: "; ".join(one.report.notes) for name, one in found.items()}
+    assert "needed more than 64 MiB" in notes["memory"]
+    assert "killed by signal 15" in notes["crash"]
+    assert "killed by signal 9" in notes["doomed"]
+    assert "expected a report" in notes["odd"]
+    kept = {name for name, one in found.items() if one.report.marks["svd"]["correctness"] == 40}
+    assert kept == set(names) - {"odd"}, "what was known before the end is kept"
+    assert found["slow"].report.reasons["svd"] == ["alone"]
+    begun = log.read_text(encoding="utf-8").split()
+    assert begun[-1] == "slow", "when nothing else is running"
+    assert begun.count("unlucky") == begun.count("doomed") == scheduler.TRIES
+    assert not list((tmp_path / "w").iterdir())
+
+
+def no_room(send, package, options, folder):
+    raise MachineError("expected 64 MiB free")
+
+
+def test_the_machine_takes_no_marks(tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduler, "child", no_room)
+    (one,) = grade_all([Package("a")], OPTIONS, 1, tmp_path / "w", tmp_path / "lock")
+    assert not one.whole
+    assert "had to stop: expected 64 MiB free; grade again" in one.report.notes[0]
+
+
+def test_whoever_must_be_alone_waits(tmp_path):
+    beside = workspace.Turn(tmp_path / "lock", alone=False)
+    workspace.Turn(tmp_path / "lock", alone=False).over()
+    with (tmp_path / "lock").open("a", encoding="utf-8") as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        beside.over()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_the_folder_of_a_killed_grader_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(workspace.tempfile, "tempdir", str(tmp_path))
+    for name in ("grading-old", "grading-new", "grading-used"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "alive").touch()
+        age = 0 if name == "grading-new" else 100
+        os.utime(tmp_path / name / "alive", (0, time.time() - age))
+    with (tmp_path / "grading-used" / "alive").open(encoding="utf-8") as used:
+        fcntl.flock(used, fcntl.LOCK_EX)
+        with workspace.workplace() as place:
+            there = {path.name for path in tmp_path.iterdir()}
+            assert there == {"grading-new", "grading-used", place.name}
+    assert not place.exists()
+
+
+def test_shares_are_of_the_names_alone():
+    names = [f"student {n}" for n in range(200)]
+    for of in (1, 2, 5):
+        each = [[n for n in names if cli.is_mine(n, (m + 1, of))] for m in range(of)]
+        assert sorted(name for part in each for name in part) == sorted(names)
+        assert min(map(len, each)) > 100 / of
+    assert cli.is_mine("student 1", (2, 2)), "on every machine"
+    assert cli.share("2/5") == (2, 5)
+    for text in ("0/5", "6/5", "2", "a/b", "-1/3"):
+        with pytest.raises(ArgumentTypeError, match="expected a share"):
+            cli.share(text)
+
+
+def judged(send, package, options, folder):
+    """In place of graded.child: marks that depend on what was handed in alone."""
+    report = blank(package, options)
+    for name in package.files.keys() & {"mflib/svd.py"}:
+        report.marks["svd"]["correctness"] = float(package.files[name].read())
+    send({"report": report.bounded(), "share": 1.0, "seconds": 1.0})
+
+
+def test_shares_joined_are_what_one_grader_makes(tmp_path, monkeypatch):
+    (tmp_path / "class").mkdir()
+    for n in range(7):
+        zipped({"mflib/svd.py": f"{n}"}, tmp_path / "class" / f"s{n}.zip")
+    (tmp_path / "class" / "broken.zip").write_bytes(b"no archive")
+    monkeypatch.setattr(scheduler, "child", judged)
+    monkeypatch.setattr(cli, "warm_up", lambda options, target: options)
+
+    def graded(into: str, *more: str) -> dict[str, str]:
+        given = [str(tmp_path / "class"), "--into", str(tmp_path / into), "--secret", "7"]
+        monkeypatch.setattr(sys, "argv", ["grading", *given, "--trust", "--jobs", "2", *more])
+        cli.main()
+        return written(tmp_path / into)
+
+    one = graded("one")
+    graded("two", "--shard", "2/2")
+    with pytest.raises(SystemExit, match="are not graded yet"):
+        graded("two", "--merge")
+    graded("two", "--shard", "1/2")
+    assert graded("two", "--merge") == one
+    assert {"class.csv", "index.html", "s6.html", "submissions/broken.json"} <= set(one)
+
+
+def test_what_ends_before_its_end_counts_in_part_until_it_is_graded_again(tmp_path, monkeypatch):
+    """Whoever joins the shares sees what one grader would have seen."""
+    zipped({"mflib/svd.py": "1"}, tmp_path / "crash.zip")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    (tmp_path / "log").touch()
+    monkeypatch.setattr(scheduler, "child", behave)
+    monkeypatch.setattr(cli, "warm_up", lambda options, target: options)
+    found = []
+    for more in ([], ["--merge"], []):
+        given = [str(tmp_path / "crash.zip"), "--into", str(tmp_path / "x"), "--trust", *more]
+        monkeypatch.setattr(sys, "argv", ["grading", *given])
+        cli.main()
+        found.append((tmp_path / "x" / "class.csv").read_text(encoding="utf-8-sig"))
+    assert "crash,40.0,0.0" in found[0]
+    assert "killed by signal 15" in found[0]
+    assert found[0] == found[1] == found[2]
+    assert (tmp_path / "log").read_text(encoding="utf-8").split() == ["crash"] * 2
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--secret", "-5"], "expected a number from 0"),
+        (["--secret", "9" * 20], "expected a number from 0"),
+        (["--dataset", "nonsense"], "invalid choice"),
+        (["--again", "ann", "nobody"], "expected --again with names of the class, got nobody"),
+        (["--into", __file__], "error: .*exists"),
+        ([], "secret: expected a number from 0"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence(tmp_path, monkeypatch, capsys, more, says):
+    zipped(EIGHT, tmp_path / "ann.zip")
+    (tmp_path / "into").mkdir()
+    (tmp_path / "into" / "secret").write_text("nothing\n", encoding="utf-8")
+    given = [str(tmp_path / "ann.zip"), "--into", str(tmp_path / "into"), "--trust", *more]
+    monkeypatch.setattr(sys, "argv", ["grading", *given])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert re.search(says, f"{ended.value} {capsys.readouterr().err}")
+
+
+def test_marks_of_what_has_changed_meanwhile_do_not_stay(tmp_path):
+    (tmp_path / "class" / "ann").mkdir(parents=True)
+    (tmp_path / "class" / "ann" / "svd.py").write_text("1", encoding="utf-8")
+    (package,) = packages([tmp_path / "class" / "ann"])
+    course = SimpleNamespace(decide=lambda report, handed_in: None)
+    for meanwhile, kept in (("1", True), ("2", False)):
+        whole = cli.Class([package], OPTIONS, course, tmp_path)
+        (tmp_path / "class" / "ann" / "svd.py").write_text(meanwhile, encoding="utf-8")
+        whole.take_new(scheduler.Graded(package, blank(package, OPTIONS), whole=True))
+        assert (whole.reports["ann"].content == whole.prints["ann"]) == kept
+        assert any("while it was graded" in n for n in whole.reports["ann"].notes) != kept
+
+
+def test_who_dies_while_saying_something_was_killed():
+    """Of a message only a part has come: its length, and some bytes."""
+    child = Child(lambda send: die(), bounds=SMALL)
+    child.connection.close()
+    child.connection, theirs = FORK.Pipe(duplex=False)
+    os.write(theirs.fileno(), struct.pack("!i", 5_000) + b"half")
+    theirs.close()
+    assert child.message() is None
+    assert child.ended == "was killed by signal 15"
+
+
+def test_one_secret_for_a_folder(tmp_path):
+    drawn = cli.secret_of(tmp_path, None)
+    assert cli.secret_of(tmp_path, None) == drawn >= 1000
+    assert cli.secret_of(tmp_path, 5) == cli.secret_of(tmp_path, None) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def test_archives_are_opened_in_processes_of_their_own(tmp_path):
+    """A class whose archives are hostile has a row for everybody."""
+    folder = tmp_path / "class"
+    folder.mkdir()
+    zipped(EIGHT, folder / "ann.zip")
+    zipped({"deep.zip": zipped(EIGHT)}, folder / "bo.zip")
+    (folder / "cy.zip").write_bytes(b"no archive")
+    zipped({f"{n}.txt": "" for n in range(20_001)} | EIGHT, folder / "di.zip")
+    zipped({"mflib/svd.py": "1" * (2**21 + 1), f"mflib/{'x' * 600}.py": ""}, folder / "ed.zip")
+    found = {p.name: p for p in packages([folder], spooled(tmp_path / "spool"))}
+    assert sorted(found) == ["ann", "bo", "cy", "di", "ed"]
+    assert all(found["ann"].files[name].read() == b"1" for name in EIGHT)
+    assert sum(file.read() == b"1" for file in found["bo"].files.values()) == 8
+    assert "cannot be opened" in found["cy"].notes[0]
+    assert "at most 20000 files" in found["di"].notes[0]
+    with pytest.raises(ValueError, match="expected at most 2097152 bytes"):
+        found["ed"].files["mflib/svd.py"].read()
+
+
+def test_the_command_begins():
+    command = [sys.executable, "-m", "grading", "--help"]
+    done = subprocess.run(command, env=own_environment(), capture_output=True, text=True)
+    assert "--shard I/N" in done.stdout, done.stderr
+    assert set(RUBRIC) == {"svd", "als", "bpr", "warp"}

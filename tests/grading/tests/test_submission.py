@@ -1,0 +1,173 @@
+"""Cells are found in whatever form a notebook was saved; answers bring along what they need."""
+
+import json
+
+import nbformat
+import pytest
+
+from grading.intake.cells import handed_out, without_magics
+from grading.intake.collect import File
+from grading.intake.submission import read
+from grading.paths import ROOT
+
+KNOWN = handed_out(ROOT / "notebooks")
+EXERCISES = ["loop", "exercise-1", "exercise-2", "exercise-3"]
+
+
+def notebook(name="01_svd"):
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def cell(book, name):
+    return next(c for c in book["cells"] if c["id"] == name)
+
+
+def code(source):
+    cell = {"cell_type": "code", "id": "new", "metadata": {}, "source": source}
+    return cell | {"outputs": [], "execution_count": None}
+
+
+def given(book, name="notebooks/01_svd.ipynb", **more):
+    content = book if isinstance(book, bytes) else json.dumps(book).encode()
+    files = {name: content, "mflib/svd.py": b""} | more
+    return read({n: File(lambda c=c: c, 0.0) for n, c in files.items()}, KNOWN)
+
+
+def run(answer):
+    space = {}
+    exec("import numpy as np", space)
+    for _, source in answer:
+        exec(source, space)
+    return space
+
+
+def without_ids(book):
+    book["nbformat_minor"] = 4
+    for c in book["cells"]:
+        del c["id"]
+
+
+def colab(book):
+    book["nbformat_minor"] = 0
+    for c in book["cells"]:
+        c["metadata"]["id"] = c.pop("id")
+
+
+def new_ids(book):
+    for n, c in enumerate(book["cells"]):
+        c["id"] = f"fresh-{n}"
+
+
+def lists_of_lines(book):
+    for c in book["cells"]:
+        source = c["source"] if isinstance(c["source"], str) else "".join(c["source"])
+        c["source"] = source.splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("form", [without_ids, colab, new_ids, lists_of_lines])
+def test_every_form_gives_the_same_answers(form):
+    book, plain = notebook(), given(notebook())
+    form(book)
+    found = given(book)
+    assert found.trouble["svd"] == plain.trouble["svd"] == []
+    assert {k: [s for _, s in a] for k, a in found.answers.items()} == {
+        k: [s for _, s in a] for k, a in plain.answers.items()
+    }
+    assert sorted(plain.answers) == ["svd/ndcg", "svd/new_user", "svd/prediction", "svd/textbook"]
+    assert set(EXERCISES) <= set(found.stored["svd"])
+    assert len(found.stored["svd"]) == len(plain.stored["svd"]), "other cells, too, by their source"
+
+
+def test_a_script_with_cell_marks_is_read():
+    cells = [c for c in notebook()["cells"] if c["cell_type"] == "code"]
+    script = "\n".join("# %%\n" + "".join(c["source"]) + "\n" for c in cells)
+    found = given(script.encode(), "notebooks/01_svd.py")
+    assert len(found.answers) == 4
+    assert "is a script and has no outputs" in found.trouble["svd"][0]
+
+
+def test_helpers_constants_and_imports_of_other_cells_come_along():
+    book = notebook()
+    cell(book, "exercise-3")["source"] = "def ndcg(x):\n    return half(np.clip(x, LOW, 5))"
+    book["cells"].insert(3, code("import math\nLOW: float = 1\nprint(undefined)\n"))
+    book["cells"].append(code("def half(x):\n    return x / math.sqrt(4)"))
+    book["cells"].append(code("x = estimates = print('not needed')"))
+    answer = given(book).answers["svd/ndcg"]
+    assert run(answer)["ndcg"](8.0) == 2.5
+    assert "not needed" not in str(answer), "x is the function's own"
+    assert "undefined" not in "".join(source for _, source in answer)
+
+
+def test_split_merged_and_repeated_cells():
+    book = notebook()
+    first, second = cell(book, "exercise-3"), cell(book, "exercise-2")
+    second["source"] = ["def ndcg(x):\n    return 7\n\n\n", *second["source"]]
+    book["cells"].remove(first)
+    found = given(book)
+    assert run(found.answers["svd/ndcg"])["ndcg"](0) == 7
+    assert "svd/new_user" in found.answers
+    book = notebook()
+    empty = "def ndcg(x):\n    raise NotImplementedError('yours')"
+    cell(book, "exercise-3")["source"] = empty
+    book["cells"].append(code("def ndcg(x):\n    return 8"))
+    assert run(given(book).answers["svd/ndcg"])["ndcg"](0) == 8, "not the empty one"
+    cell(book, "exercise-3")["source"] = "def ndcg(x:\n"
+    del book["cells"][-1]
+    assert given(book).answers["svd/ndcg"] == [("exercise-3", "def ndcg(x:\n")]
+
+
+def test_a_lambda_a_wrapped_function_and_an_import_define_it_too():
+    for source in ("ndcg = lambda x: 9", "def _c(x):\n    return 9\nndcg = _c", "ndcg = abs"):
+        book = notebook()
+        cell(book, "exercise-3")["source"] = source
+        assert "svd/ndcg" in given(book).answers
+
+
+def test_magics_and_shell_lines_are_taken_out():
+    source = "%%time\n!pip install numpy\n%matplotlib inline\nif x:\n    %time f(x)\n    !ls\ng?"
+    clean = without_magics(source)
+    assert clean.split("\n") == ["", "", "", "if x:", "    f(x)", "    pass", ""]
+    assert without_magics("%%bash\nls") == ""
+    untouched = "x = (5\n% 3)\nprint('!a')"
+    assert without_magics(untouched) == untouched
+
+
+def test_what_is_missing_is_said():
+    book = notebook()
+    book["cells"].remove(cell(book, "exercise-2"))
+    found = given(book)
+    assert "new_user: the cell exercise-2 is missing" in found.trouble["svd"]
+    assert found.trouble["als"] == ["als.py: was not handed in", "02_als.ipynb: was not handed in"]
+    nothing = read({"essay.docx": File(lambda: b"", 0.0)}, KNOWN)
+    assert "none of the expected files" in nothing.notes[0]
+    assert "essay.docx" in nothing.notes[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{not json", b"[1]", b"\xff\xfe\x00", b'{"cells": 5}', b"[" * 100_000, b'{"cells": [1, {}]}'],
+)
+def test_a_notebook_that_is_none_is_a_reason(content):
+    found = given(content)
+    assert found.answers == {}
+    assert found.trouble["svd"]
+
+
+def test_strange_cells_do_not_end_the_reading():
+    book = notebook()
+    book["cells"] += [{"cell_type": "code", "source": 5, "metadata": [], "id": 7}, {}, "text"]
+    book["cells"].append(code("x = 1" + " + 1" * 3000))
+    assert len(given(book).answers) == 4
+
+
+def test_the_edition_beside_the_work_is_not_taken_for_it():
+    found = given(notebook(), **{"checks/suite/mflib/svd.py": b"empty", "mflib/svd.py": b"mine"})
+    assert found.modules["svd"] == b"mine"
+    assert found.notes == []
+
+
+def test_notebooks_of_version_3_and_nbformat_agree():
+    book = nbformat.read(ROOT / "notebooks" / "01_svd.ipynb", as_version=4)
+    old = json.loads(nbformat.writes(nbformat.convert(book, 3), version=3))
+    assert len(given(old).answers) == 4

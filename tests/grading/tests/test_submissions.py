@@ -1,0 +1,438 @@
+"""Submissions graded in the sandbox: right ones, and those that mean harm.
+
+Takes an hour, so `make test` leaves it to `make submissions`. What was given and why, and what it
+took, is written to build/submissions.md. How right and wrong answers are told apart is measured by
+accuracy.py.
+"""
+
+import json
+import os
+import random
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grading import cli, scoring
+from grading.execution.inputs import OUTPUTS, SEEDS
+from grading.intake.collect import File
+from grading.intake.submission import read
+from grading.isolation.bounded_process import Bounds, call
+from grading.isolation.sandbox import protections, remove
+from grading.paths import ROOT
+from grading.result import Report, load, read_report
+from grading.rubric import POINTS, RUBRIC
+from grading.selfcheck.attacks import (
+    ATTACKS,
+    FORGED,
+    Attack,
+    files,
+    in_step,
+    module,
+    with_sources,
+    write,
+)
+from grading.selfcheck.cheats import hard_coded, of_table, svds_for_bpr, switched_off
+from grading.selfcheck.mutations import archive, as_json, mutated, mutated_tree
+from grading.selfcheck.resources import Peaks, measured
+from grading.student.edition import blank, empty_suite
+
+MISSING = [tool for tool, there in protections().items() if not there]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"needs bubblewrap and util-linux; missing: {MISSING}"
+    ),
+]
+TABLE = ROOT / "build" / "submissions.md"
+HEAD = "| what | account | points of 100 | reason | grader, MiB | sandboxes, MiB "
+HEAD += "| processor outside, s | clock, s |\n|" + " --- |" * 8 + "\n"
+OUTSIDE, CPU_OUTSIDE = 2**30, 60  # bytes resident in a process of the grader; seconds
+SIXTEEN = int(os.environ.get("SIXTEEN", "32"))  # submissions
+SPOILT = int(os.environ.get("SPOILT", "24"))
+INSIDE = 7 * 2**30  # bytes: the bound of one, and somebody honest
+# What stands first in bpr_step, and what the reasons must say.
+HARM = {
+    "os._exit": ("import os; os._exit(0)", "before anything came out"),
+    "sys.exit(0)": ("raise SystemExit(0)", "ends the program"),
+    "an endless loop": ("while True: pass", "20 s of the processor"),
+    "memory": ("hog = [torch.ones(2**27) for _ in range(1000)]", "RuntimeError|MemoryError"),
+    "network": ("import socket; socket.create_connection(('1.1.1.1', 53), 3)", "raises OSError"),
+    "a process left behind": (
+        "import subprocess; subprocess.Popen(['sleep', '999']); raise SystemExit",
+        "ends the program",
+    ),
+    "a fork bomb": (
+        "import os\n    while True: os.fork()",
+        "many processes|by the clock|ended|raises",
+    ),
+    "killed": ("import os; os.kill(os.getpid(), 9)", "killed by signal 9"),
+    "the worker killed": ("import os; os.kill(os.getppid(), 9); raise SystemExit", "ended|ends"),
+    "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|clock|raises|ended"),
+    "gigabytes of files": (
+        "import os\n    while True: open(str(os.urandom(8).hex()), 'wb').write(bytes(2**26))",
+        "for filling the disk",
+    ),
+    "writing outside": ("open('/usr/stolen', 'w')", "Read-only"),
+    "reading outside": (f"open('{ROOT}/tests/grading/scoring.py')", "No such file"),
+    "the reference imported": (
+        "from mflib.bpr import bpr_step as theirs; return theirs(P, Q, b, likes, negatives, "
+        "learning_rate, user_regularization, item_regularization)",
+        "needs bpr_step, which is not attempted|not attempted",
+    ),
+    "a metric replaced": (
+        "import mflib.metrics; mflib.metrics.ranking_metrics = None; return None",
+        "nothing changed",
+    ),
+    "a pickle": (
+        FORGED.format("numpy.savez(here, **{'7/0/0': numpy.array([print])})"),
+        "Object arrays cannot be loaded",
+    ),
+    "a link in place of results": (
+        FORGED.format("here.symlink_to('job.json')"),
+        "expected 0.npz to be a file",
+    ),
+    "a pipe in place of results": (FORGED.format("os.mkfifo(here)"), "expected 0.npz to be a file"),
+    "the grader detected": (
+        "import sys\n    if 'harness.py' in sys.argv[0]: return negatives",
+        "bpr_step",
+    ),
+}
+# A cell of 03_bpr and what stands in it instead; what the reasons must say.
+CELLS = {
+    "a check made to pass": (
+        "exercise-2",
+        "np.allclose = lambda *a, **k: True\ndef chosen(*a): return 0.5",
+        "chosen.*in the probability expected",
+    ),
+    "a builtin replaced": (
+        "exercise-3",
+        "int = lambda x: 0\ndef unliked(liked, r): return 0",
+        "unliked.*expected",
+    ),
+    "a fake that equals everything": (
+        "exercise-2",
+        "class Yes:\n    def __eq__(self, other): return True\ndef chosen(*a): return Yes()",
+        "chosen.*expected numbers",
+    ),
+    "a cell that never ends": ("exercise-2", "while True: pass", "chosen.*20 s of the proc"),
+    "a loop that calls the kernel": (
+        "loop",
+        "def textbook(P, Q, b, *batch):\n    return bpr_step(P, Q, b, *batch)",
+        "textbook.*calls bpr_step of mflib",
+    ),
+    "a cell that kills its process": (
+        "loop",
+        "import os\nos.kill(os.getpid(), 9)\ndef textbook(*a): pass",
+        "textbook.*killed by signal 9",
+    ),
+}
+
+
+def all_tables(folder: Path) -> None:
+    for task in RUBRIC:
+        for name, text in of_table(task).items():
+            write(folder / name, text)
+
+
+# Marks without work; of a prediction, which is right when it is one, a table has the point.
+CHEATS = {
+    "tables for the public seeds, scipy's svds, later cells switched off": Attack(
+        all_tables, "svd_step.*the losses", 3.8
+    ),
+    "scipy's svds in BPR's place, the losses right": Attack(
+        lambda f: files(bpr=svds_for_bpr())(f), "need one thing right that bpr_step changes", 2.5
+    ),
+    "later cells switched off": Attack(
+        lambda f: files(bpr=module("bpr"), notebook=switched_off())(f), "cells have the out", 22.9
+    ),
+    "hard-coded answers": Attack(lambda f: files(notebook=hard_coded())(f), "unliked", 0.9),
+}
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    suite = tmp_path_factory.mktemp("suite")
+    empty_suite(suite)
+    return scoring.Options("ml-100k", 7, suite)
+
+
+def submitted(task: str) -> dict[str, str]:
+    """The reference's modules, and of a task the notebook that a student has seen."""
+    modules = [entry["module"] for entry in RUBRIC.values()]  # a notebook uses several models
+    texts = {
+        f"mflib/{name}.py": (ROOT / "mflib" / f"{name}.py").read_text(encoding="utf-8")
+        for name in modules
+    }
+    return texts | {notebook_name(task): with_sources(task)}
+
+
+def notebook_name(task: str) -> str:
+    return f"notebooks/{RUBRIC[task]['notebook']}.ipynb"
+
+
+def graded(what: str, task: str, texts: dict[str, str], options, whole: bool = False) -> Report:
+    """The report on one task; without ``whole``, of its functions only."""
+    with measured() as peaks:
+        found = call(_marks, what, task, texts, options, whole, bounds=Bounds())
+    report = read_report(found)
+    note(what, sum(report.marks[task].values()) / len(RUBRIC), report, peaks)
+    return report
+
+
+def _marks(what: str, task: str, texts: dict[str, str], options, whole: bool) -> dict:
+    files = {name: File(text.encode, 0.0) for name, text in texts.items()}
+    given, report = read(files, scoring.known()), Report(what)
+    with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
+        places = [Path(temporary) / name for name in ("functions", "lists", "notebook")]
+        found = scoring.tried(given, places[0], options)
+        scoring.mark_functions(given, found, report)
+        if whole:
+            scoring.mark_lists(given, found, places[1], options, report)
+            scoring.mark_notebook(task, given, found, places[2], options, report)
+    return report.bounded()
+
+
+def reasons_of(report: Report) -> str:
+    told = [*report.notes, *(reason for told in report.reasons.values() for reason in told)]
+    return " ; ".join(reason for reason in told if "was not handed in" not in reason)
+
+
+def note(what: str, points: float, report: Report, peaks: Peaks) -> None:
+    """A line of the table; what it took is bounded always."""
+    account = "root" if os.geteuid() == 0 else "other"
+    reason = re.sub(r"[|\s]+", " ", reasons_of(report))[:160]
+    numbers = f"{peaks.outside / 2**20:.0f} | {peaks.inside / 2**20:.0f} | "
+    numbers += f"{peaks.cpu_outside:.0f} | {peaks.seconds:.0f}"
+    TABLE.parent.mkdir(exist_ok=True)
+    new = not TABLE.exists()
+    with TABLE.open("a", encoding="utf-8") as file:
+        if new:
+            file.write(HEAD)
+        file.write(f"| {what} | {account} | {points:.1f} | {reason} | {numbers} |\n")
+    assert peaks.outside < OUTSIDE, "memory outside of the sandbox"
+    assert peaks.cpu_outside < CPU_OUTSIDE, "processor outside of the sandbox"
+    assert peaks.inside < INSIDE, "memory in the sandbox"
+
+
+def changed(task: str, **sources: str) -> dict[str, str]:
+    return submitted(task) | {notebook_name(task): with_sources(task, **sources)}
+
+
+@pytest.fixture
+def grade_class(tmp_path, monkeypatch):
+    """Grade a folder as the command line does; the reports by name, the folder, what it took."""
+
+    def grade_class(folder: Path, *more: str) -> tuple[dict[str, Report], Path, Peaks]:
+        target = tmp_path / "grades"
+        whole = ["grading", str(folder), "--into", str(target), "--secret", "7", "--jobs", "2"]
+        monkeypatch.setattr(sys, "argv", [*whole, *more])
+        with measured() as peaks:
+            cli.main()
+        found = map(load, sorted((target / "submissions").glob("*.json")))
+        return {report.name: report for report in found}, target, peaks
+
+    cli.warm_up(
+        scoring.Options("ml-100k", 7, tmp_path), tmp_path
+    )  # once, not a part of what is measured
+    return grade_class
+
+
+def honest(folder: Path) -> None:
+    """Somebody who has written the loop and the exercises of one notebook."""
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / notebook_name("warp")).write_text(with_sources("warp"), encoding="utf-8")
+
+
+@pytest.mark.parametrize("task", RUBRIC)
+def test_the_reference_has_full_marks(task, options):
+    report = graded("the reference", task, submitted(task), options, whole=True)
+    assert report.marks[task] == POINTS, report.reasons[task]
+
+
+@pytest.mark.parametrize("task", RUBRIC)
+def test_what_was_handed_out_has_none(task, options):
+    empty = dict.fromkeys(("loop", "exercise_1", "exercise_2", "exercise_3"), "raise SystemExit")
+    texts = changed(task, **empty)
+    for entry in RUBRIC.values():
+        name = f"mflib/{entry['module']}.py"
+        texts[name] = blank(texts[name], entry["functions"])
+    report = graded("nothing done, stored outputs copied", task, texts, options, whole=True)
+    assert sum(report.marks[task].values()) == 0
+    assert str(report.reasons).count("not attempted") >= len(RUBRIC[task]["functions"])
+
+
+@pytest.mark.parametrize("what", HARM)
+def test_harm_gives_a_mark_and_a_reason(what, options):
+    code, says = HARM[what]
+    texts = {"mflib/bpr.py": in_step(code), notebook_name("bpr"): with_sources("bpr")}  # unit 0
+    report = graded(what, "bpr", texts, options)
+    assert report.marks["bpr"]["correctness"] == 0
+    reasons = " ; ".join(report.reasons["bpr"])
+    assert re.search(says, reasons), reasons
+    others = report.marks["bpr"]["loop and exercises"]
+    assert others == 15 or "ended" in reasons, "what is not touched keeps its points"
+
+
+@pytest.mark.parametrize("what", ATTACKS | CHEATS)
+def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_class, monkeypatch):
+    attack = (ATTACKS | CHEATS)[what]
+    monkeypatch.setitem(scoring.SECONDS, "unit", 8)  # what never ends does so sooner
+    attack.make(tmp_path / "class" / "mallory")
+    honest(tmp_path / "class" / "zoe")
+    try:
+        reports, target, peaks = grade_class(tmp_path / "class")
+    finally:
+        remove(tmp_path / "class")
+    mallory = reports["mallory"]
+    note(what, mallory.total, mallory, peaks)
+    assert re.search(attack.says, reasons_of(mallory)), reasons_of(mallory)
+    assert mallory.total == attack.points
+    assert reports["zoe"].total == 3.8, "15 of 400 points: the class goes on"
+    for file in target.rglob("*.*"):
+        assert file.stat().st_size < 2**20, file.name
+    assert len((target / "class.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_a_table_has_full_marks_for_the_public_seeds_only(options, monkeypatch):
+    monkeypatch.setattr(scoring, "CASES", len(SEEDS))
+    for seed, points in ((SEEDS[0], 55), (7, 15 / 4)):
+        here = replace(options, secret=seed)
+        report = graded(f"a table of answers, seed {seed}", "bpr", of_table("bpr"), here)
+        parts = report.marks["bpr"]
+        assert parts["correctness"] + parts["loop and exercises"] == points, report.reasons["bpr"]
+
+
+NAMES = ("M\udcfcller", "n" * 251, "=HYPERLINK(1)", "\x1b[2J\x1b[31mred", "\u202egpj.exe", "-rf")
+
+
+def test_names_reach_neither_tables_nor_terminal(tmp_path, grade_class, capsys):
+    for name in NAMES:
+        honest(tmp_path / "class" / name)
+    reports, target, peaks = grade_class(tmp_path / "class")
+    shown = "".join(capsys.readouterr())
+    note(
+        "names in Latin-1, of 251 characters, formulas, …", 3.8, next(iter(reports.values())), peaks
+    )
+    assert [report.total for report in reports.values()] == [3.8] * len(NAMES)
+    for text in (shown, (target / "class.csv").read_text(encoding="utf-8-sig")):
+        lines = [line for line in text.splitlines() if line.endswith(",")]
+        assert all(re.match(r"[\w(]", line) for line in lines)
+        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\u202e]", text.replace("\x1b[A", ""))
+
+
+def test_forged_dates_are_called_so_and_times_from_data_count(tmp_path, grade_class):
+    for name in ("ann", "mallory"):
+        honest(tmp_path / "class" / name)
+        os.utime(tmp_path / "class" / name / notebook_name("warp"), (0, 1.6e9))
+    times = tmp_path / "times.csv"
+    times.write_text("name,time\nmallory,2026-02-01T10:00Z\n", encoding="utf-8")
+    limits = ("--soft", "2026-01-31", "--timezone", "UTC", "--times", str(times))
+    reports, target, peaks = grade_class(tmp_path / "class", *limits)
+    note("dates of files forged", reports["mallory"].total, reports["mallory"], peaks)
+    assert [reports[name].late for name in ("ann", "mallory")] == ["", "soft"]
+    assert "dates of files, which can be forged" in (target / "ann.html").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_other_processes_of_the_account_do_not_count(tmp_path, grade_class):
+    honest(tmp_path / "class" / "ann")
+    honest(tmp_path / "class" / "bo")
+    sleeping = [subprocess.Popen(["sleep", "3600"]) for _ in range(250)]
+    try:
+        reports, _, peaks = grade_class(tmp_path / "class")
+    finally:
+        for process in sleeping:
+            process.kill()
+            process.wait()
+    note("250 other processes of the account", 3.8, reports["ann"], peaks)
+    assert [report.total for report in reports.values()] == [3.8, 3.8]
+
+
+def test_sixteen_at_once_are_judged_as_one(tmp_path, grade_class):
+    for n in range(SIXTEEN):
+        honest(tmp_path / "class" / f"s{n}")
+    reports, _, peaks = grade_class(tmp_path / "class", "--jobs", "16")
+    note(f"{SIXTEEN} right ones, 16 at once", 3.8, reports["s0"], peaks)
+    assert [report.total for report in reports.values()] == [3.8] * SIXTEEN
+
+
+def spoilt(number: int) -> bytes:
+    """A right zip of one task whose module, notebook or bytes are spoilt at random."""
+    rng = random.Random(number)
+    task = rng.choice(sorted(RUBRIC))
+    files = {name: text.encode() for name, text in submitted(task).items()}
+    name, others = notebook_name(task), list(files.values())
+    own = f"mflib/{RUBRIC[task]['module']}.py"
+    kind = rng.choice(("module", "notebook", "tree", "archive"))
+    if kind == "tree":
+        files[name] = as_json(mutated_tree(json.loads(files[name]), number))
+    elif kind != "archive":
+        place = own if kind == "module" else name
+        files[place] = mutated(files[place], others, number)
+    packed = archive(files, "zip")
+    return mutated(packed, others, number) if kind == "archive" else packed
+
+
+def test_spoilt_submissions_are_graded_whole(tmp_path, grade_class):
+    (tmp_path / "class").mkdir()
+    number = secrets.randbelow(10**6)
+    for n in range(SPOILT):
+        (tmp_path / "class" / f"s{n}.zip").write_bytes(spoilt(number + n))
+    honest(tmp_path / "class" / "ann")
+    reports, _, peaks = grade_class(tmp_path / "class")
+    each = replace(peaks, cpu_outside=peaks.cpu_outside / SPOILT)
+    note(f"{SPOILT} spoilt at random, from {number} on", 3.8, reports["ann"], each)
+    assert reports["ann"].total == 3.8
+    assert len(reports) == SPOILT + 1
+    assert "the grader's process" not in str([report.notes for report in reports.values()])
+
+
+@pytest.mark.parametrize("what", CELLS)
+def test_a_cell_that_means_harm_costs_itself_alone(what, options):
+    name, source, says = CELLS[what]
+    texts = changed("bpr", **{name.replace("-", "_"): source})
+    report = graded(what, "bpr", texts, options)
+    reasons = " ; ".join(report.reasons["bpr"])
+    assert re.search(says, reasons), reasons
+    assert report.marks["bpr"]["correctness"] == 40
+    assert report.marks["bpr"]["loop and exercises"] == 15 * 3 / 4
+
+
+def test_a_cell_that_kills_its_kernel_costs_what_comes_after(options):
+    texts = changed("bpr", loop="import os\nos.kill(os.getpid(), 9)\ndef textbook(*a): pass")
+    report = graded("the cell that kills its kernel", "bpr", texts, options, whole=True)
+    assert "not executed here" in report.changes["bpr"].values()
+    assert report.marks["bpr"]["recommendations"] == 20
+    assert report.marks["bpr"]["reproducibility"] < 5
+
+
+@pytest.mark.parametrize(
+    ("what", "content"), [("no notebook, or renamed", None), ("a corrupt notebook", "{cells:")]
+)
+def test_without_a_notebook_the_kernel_still_counts(what, content, options):
+    texts = submitted("bpr")
+    del texts["notebooks/03_bpr.ipynb"]
+    texts |= {} if content is None else {"notebooks/03_bpr.ipynb": content}
+    report = graded(what, "bpr", texts, options)
+    assert re.search("was not handed in|cannot be read", str(report.reasons["bpr"]))
+    assert report.marks["bpr"]["correctness"] == 40
+    assert report.marks["bpr"]["loop and exercises"] == 0
+
+
+def test_one_bad_file_costs_its_own_task_alone(options):
+    texts = submitted("bpr") | submitted("svd")
+    texts["mflib/svd.py"] = (
+        "import torch\ntorch.set_default_dtype(torch.float16)\ntorch.abs = None\n("
+    )
+    report = graded("a file that cannot be parsed", "svd", texts, options)
+    assert report.marks["bpr"]["correctness"] == 40
+    assert report.marks["svd"]["loop and exercises"] == 15
+    assert "svd.py, line 4): '(' was never closed" in report.reasons["svd"][0]
+    assert len(report.functions) == len(OUTPUTS)

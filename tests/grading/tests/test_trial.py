@@ -1,0 +1,211 @@
+"""Students' functions run apart from each other, and their ends, good and bad, are told."""
+
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from grading.checks.compare import NOT_ATTEMPTED
+from grading.execution import harness
+from grading.execution.inputs import OUTPUTS
+from grading.execution.reference import answers, expected, imports
+from grading.execution.trial import (
+    Unit,
+    arrays_of,
+    attempt,
+    came_out,
+    exercise,
+    noted_in,
+    plainly,
+    prepare,
+    verdicts,
+)
+from grading.paths import ROOT
+from grading.rubric import RUBRIC
+from grading.student.edition import empty_suite
+
+HARNESS_FILE = "grading/execution/harness.py"
+RIGHT = (ROOT / "mflib" / "bpr.py").read_text(encoding="utf-8")
+STEP = "    others = likes.with_columns(negatives)\n"
+# What stands first in bpr_step, or in the file, and what is said of it.
+BAD = {
+    "crash": ("import os; os._exit(0)", "its process ended before anything came out"),
+    "killed": ("import os; os.kill(os.getpid(), 9)", "its process ended (killed by signal 9)"),
+    "exit": ("raise SystemExit(0)", "ends the program"),
+    "memory": ("x = torch.ones(2**45)", "raises RuntimeError"),
+    "slow": ("while True: negatives = negatives + 0", "ended after 0.5 s of the processor"),
+    "asleep": ("import time; time.sleep(99)", "ended by the clock"),
+    "raises": ("raise ValueError('mine')", "raises ValueError: mine"),
+    "empty": ("raise NotImplementedError('yours')", NOT_ATTEMPTED),
+    "helper": ("hardest()", "raises TypeError"),
+    "no numbers": ("return lambda: 1", "in the losses expected numbers"),
+    "odd type": ("torch.set_default_dtype(torch.float16); torch.randn = None", ""),
+}
+FILES = {
+    "syntax": (RIGHT.replace("def bpr_step(", "def bpr_step(("), "'(' was never closed"),
+    "import": ("import nothing_of_the_sort\n" + RIGHT, "raises ModuleNotFoundError"),
+    "missing": (RIGHT.replace("def bpr_step(", "def step("), "expected a function bpr_step"),
+    "stub beneath": (
+        RIGHT.replace("    if D == 1:", "    raise NotImplementedError\n    if D == 1:").replace(
+            STEP, "    hardest(P, Q, b, likes, negatives[:, None])\n" + STEP
+        ),
+        "needs hardest, which is not attempted",
+    ),
+    "relative": (RIGHT.replace("from mflib.", "from ."), ""),
+    "null": (RIGHT + "\0", "null bytes"),
+    "right": (RIGHT, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("suite")
+    empty_suite(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(suite, tmp_path_factory):
+    """All of BAD and FILES in one run."""
+    folder = tmp_path_factory.mktemp("trial") / "work"
+    prepare(folder, suite)
+    limits = "PROCESSOR_SECONDS, CLOCK_SECONDS = 0.5, 8 "
+    source = (folder / HARNESS_FILE).read_text(encoding="utf-8")
+    assert "PROCESSOR_SECONDS, CLOCK_SECONDS = 20, 200 " in source
+    changed = source.replace("PROCESSOR_SECONDS, CLOCK_SECONDS = 20, 200 ", limits)
+    (folder / HARNESS_FILE).write_text(changed, encoding="utf-8")
+    texts = {w: RIGHT.replace(STEP, f"    {first}\n{STEP}") for w, (first, _) in BAD.items()}
+    texts |= {what: text for what, (text, _) in FILES.items()}
+    units = []
+    for what, text in texts.items():
+        (folder / what).mkdir()
+        (folder / what / "bpr.py").write_text(text, encoding="utf-8")
+        units.append(Unit("bpr/bpr_step", file=f"{what}/bpr.py"))
+    found = attempt(folder, units, [7], plainly)
+    expect = lambda key: expected(key, (7,))  # noqa: E731
+    each = [verdicts([u], [r], expect, {}) for u, r in zip(units, found, strict=True)]
+    return {what: verdict["bpr/bpr_step"] for what, verdict in zip(texts, each, strict=True)}
+
+
+@pytest.mark.parametrize("what", [*BAD, *FILES])
+def test_each_ends_in_its_own_way(results, what):
+    says = (BAD | FILES)[what][1]
+    verdict = results[what]
+    assert says in verdict.sentence
+    assert (verdict.share == 1) == (says == ""), verdict.sentence
+    line = 1 + RIGHT[: RIGHT.index(STEP)].count("\n")
+    if what in ("raises", "slow", "helper"):
+        assert verdict.where == f"bpr.py, line {line}"
+    if what == "syntax":
+        assert verdict.where.startswith("bpr.py, line ")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a run as a whole")
+def test_a_run_that_breaks_off_goes_on_behind_it(tmp_path, suite):
+    """Also where the platform has no processes of their own for units."""
+    folder = tmp_path / "work"
+    prepare(folder, suite)
+    source = (folder / HARNESS_FILE).read_text(encoding="utf-8")
+    (folder / HARNESS_FILE).write_text(source.replace('== "linux"', '== "no"'), encoding="utf-8")
+    for what, text in {"bad": "import os\nos._exit(5)", "good": RIGHT}.items():
+        (folder / what).mkdir()
+        (folder / what / "bpr.py").write_text(text, encoding="utf-8")
+    units = [Unit("bpr/bpr_step", file=f"{w}/bpr.py") for w in ("bad", "good")]
+    bad, good = attempt(folder, units, [7], plainly)
+    assert "exit code 5" in bad.error
+    assert not good.error
+    assert len(good.arrays) == 4
+
+
+def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
+    folder = tmp_path / "work"
+    prepare(folder, suite)
+    sources = {
+        "svd/textbook": "from mflib.sparse import Entries\n\n"
+        "def textbook(P, Q, b_u, b_i, mu, u, i, r, lr, reg):\n"
+        "    order = u.argsort(stable=True)\n"
+        "    entries = Entries.at(u[order], i[order], (len(P), len(Q)))\n"
+        "    svd_step(P, Q, b_u, b_i, mu, entries, r[order], torch.ones(len(r)), lr, reg)",
+        "svd/ndcg": "print(ndcg(model.predict(1)))\n" + answers()["svd/ndcg"] + "\nassert data",
+        "svd/new_user": "def new_user(Q, b, mu, r, reg):\n    return 0 * b",
+        "bpr/chosen": "raise NotImplementedError",
+        "warp/average_weight": "average_weight = lambda v, n, most, L: sum(\n"
+        "    v / n * (1 - v / n) ** (d - 1) * L[(n - 1) // d] for d in range(1, most + 1))",
+    }
+    units = [exercise(key, [("answer", source)], imports()) for key, source in sources.items()]
+    found = attempt(folder, units, [7], plainly)
+    each = verdicts(units, found, lambda key: expected(key, (7,)), {"als": ["als.py: is a pipe"]})
+    assert "calls svd_step of mflib, which is empty here" in each["svd/textbook"].error
+    assert each["svd/textbook"].where == "cell answer, line 6"
+    assert each["svd/ndcg"].share == each["warp/average_weight"].share == 1
+    assert each["svd/new_user"].share == 0
+    assert each["svd/new_user"].where == "cell answer, line 1", "also of what only comes out wrong"
+    assert each["bpr/chosen"].error == NOT_ATTEMPTED
+    assert each["als/cholesky"].error == "als.py: is a pipe"
+    assert set(each) == set(OUTPUTS)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "large", "folder"])
+def test_only_plain_files_come_out(tmp_path, kind):
+    file, other = tmp_path / "0.npz", tmp_path / "elsewhere.npz"
+    np.savez(other, a=np.ones(3))
+    assert arrays_of(other)["a"].sum() == 3
+    if kind == "link":
+        file.symlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        with file.open("wb") as stream:
+            stream.truncate(2**29)
+    with pytest.raises(ValueError, match=r"expected 0\.npz to be a file"):
+        came_out(file)
+    file.rename(tmp_path / "results.jsonl")
+    assert noted_in(tmp_path / "results.jsonl", 3) == {}
+
+
+def test_pickles_and_bombs_are_refused(tmp_path):
+    file = tmp_path / "0.npz"
+    np.savez(file, a=np.array([print], dtype=object))
+    with pytest.raises(ValueError, match="Object arrays"):
+        arrays_of(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", b"not an array")
+    with pytest.raises(ValueError, match="expected arrays, got other bytes called a"):
+        arrays_of(file)
+    np.savez_compressed(file, bomb=np.zeros(2**24))
+    with pytest.raises(ValueError, match="expected at most"):
+        arrays_of(file)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"unit": ', '{"unit": [1]}', '{"unit": 9}'])
+def test_broken_lines_of_results_are_left_out(tmp_path, content):
+    good = json.dumps({"unit": 1, "error": "x"})
+    (tmp_path / "r").write_text(f"{good}\n{content}", encoding="utf-8")
+    assert set(noted_in(tmp_path / "r", 3)) <= {1}
+    assert noted_in(tmp_path / "nothing", 3) == {}
+
+
+def test_a_class_calls_kernels_with_other_names_of_arguments():
+    def empty(P, users, learning_rate):
+        raise NotImplementedError
+
+    def own(factors, u, lr):
+        factors.requires_grad_(True)
+        return factors * lr
+
+    import torch
+
+    P = torch.ones(2)
+    returned = harness.called_like(own, empty)(P=P, learning_rate=3.0, users=None)
+    assert returned.tolist() == [3, 3]
+    assert not P.requires_grad
+    assert not returned.requires_grad
+
+
+def test_every_kernel_of_a_task_is_listed():
+    for entry in RUBRIC.values():
+        assert set(entry["lists"]) <= set(entry["functions"])
