@@ -51,7 +51,6 @@ PROJECT = {
     "gradescope": ["-m grading.course.gradescope build"],
     "grader-accuracy": ["-m grading.selfcheck.accuracy"],
     "submissions": ["-m mflib.data ml-100k", f"{SLOW} tests/grading/tests/test_submissions.py"],
-    "determinism": ["-m mflib.data ml-100k", f"-s {SLOW} tests/grading/tests/test_determinism.py"],
     "fuzz": ["-m mflib.data ml-100k", "-m grading.selfcheck.fuzz"],
 }
 EDITION = {

@@ -1,112 +1,371 @@
-"""One submission graded, in a process of its own: it alone reads what strangers wrote.
+"""Grade one submission: read it, run its code in the sandbox, and score what comes out.
 
-What is known so far is sent after each step, so that a step that ends the process costs what comes
-after it, not what came before.
+``grade_in_child`` does so in a process of its own, which alone reads untrusted files. It sends the
+score so far after each step, so a step that ends the process costs only what comes after it.
+
+Students' code runs in folders that are complete before it starts: what it leaves in one cannot
+reach another.
 """
 
 import hashlib
+import json
 import os
 import platform
+import shutil
+import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import nbformat
+import numpy as np
+
+from grading import schema
+from grading.checks.recommendations import QualityRange, hidden_split, quality_range
+from grading.checks.reproducibility import (
+    Comparison,
+    compare_cells,
+    dataset_of,
+    notebook_to_run,
+    reference_cells,
+)
+from grading.checks.verdict import Verdict
+from grading.execution.reference import expected, imports
+from grading.execution.trial import (
+    Unit,
+    UnitResult,
+    module_path,
+    plain_file,
+    prepare,
+    run_units,
+    units_of,
+    verdicts,
+    write_modules,
+)
+from grading.intake.cells import HandedOut, handed_out
 from grading.intake.collect import Package
 from grading.intake.submission import Submission, read
 from grading.isolation.bounded_process import Send
-from grading.plagiarism.public_answers import OF_ANSWERS, own
-from grading.result import SOURCE, SOURCES, Report
-from grading.rubric import POINTS, RUBRIC
-from grading.scoring import Options, known, mark_functions, mark_lists, mark_notebook, tried
+from grading.isolation.monitor import Limits
+from grading.isolation.sandbox import run
+from grading.outcomes import Failure, FailureKind
+from grading.paths import NOTEBOOK_TOOLS, ROOT, copy_modules
+from grading.plagiarism import public_answers
+from grading.result import SOURCE, SOURCES, Score
+from grading.rubric import RUBRIC
+from grading.scoring import (
+    Verdicts,
+    empty_score,
+    is_determined,
+    kernel_fraction,
+    kernels_of_lists,
+    score_functions,
+    score_lists,
+    score_reproducibility,
+)
+from mflib.data import data_dir
 
-SHARES = {"functions": 0.2, "lists": 0.2, **dict.fromkeys(RUBRIC, 0.6 / len(RUBRIC))}  # of the work
+N_SEEDS = 4  # for each function
+# CPU seconds of a run: to start, for each unit, for each fitted model, for a notebook.
+SECONDS = {"start": 30, "unit": 25, "lists": 180, "notebook": 900}
+NOTEBOOK = 2**22  # bytes of an executed notebook
+WALL_FACTOR, WALL_FACTOR_ALONE = 6, 2  # the limit of wall time, relative to that of CPU time
+# The steps of grading, and the part of the work that each is.
+STEPS = {"functions": 0.2, "lists": 0.2, **dict.fromkeys(RUBRIC, 0.6 / len(RUBRIC))}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of one run of the grader."""
+
+    dataset: str
+    secret: int  # the seed of all hidden inputs
+    suite: Path  # the package with empty kernels, see ``empty_suite``
+    trust: bool = False  # run without the sandbox
+    container: bool = False  # the machine is the sandbox
+    alone: bool = False  # nothing else is graded meanwhile
+    # added to the secret for the inputs of functions; lists of all submissions share one split
+    submission_seed: int = 0
+    quality: dict[str, QualityRange] = field(default_factory=dict)  # by task, computed in advance
+    cpu_seconds: list[float] = field(default_factory=list)  # of each run in the sandbox
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(self.secret + self.submission_seed + n for n in range(N_SEEDS))
+
+    def launch(self, command: list[str], folder: Path, seconds: int) -> Failure | None:
+        """Run a command in the sandbox; return why it did not end well."""
+        wall = seconds * (WALL_FACTOR_ALONE if self.alone else WALL_FACTOR)
+        limits = Limits(cpu_seconds=seconds, seconds=wall)
+        finished = run(command, folder, [], limits, self.trust, self.container)
+        self.cpu_seconds.append(finished.cpu_seconds)
+        return finished.failure
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a grading process sends after each step."""
+
+    step: str
+    score: Score
+    cpu_seconds: float  # of the step, including the sandbox
+
+    @property
+    def work(self) -> float:
+        """The part of the whole work that the step was."""
+        return STEPS[self.step]
+
+
+@cache
+def known() -> dict[str, list[HandedOut]]:
+    """Return the cells of the notebooks that were handed out."""
+    return handed_out(ROOT / "notebooks")
 
 
 @cache
 def versions() -> str:
-    """Of what numbers depend on."""
+    """Return the versions of everything that numbers depend on."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy"))
     return f"Python {platform.python_version()}, {packages}"
 
 
-def blank(package: Package, options: Options) -> Report:
-    """The report on what has not been graded."""
-    report = Report(package.name, dataset=options.dataset, secret=options.secret)
-    report.versions = versions()
-    report.marks = {task: dict.fromkeys(POINTS, 0.0) for task in RUBRIC}
-    report.reasons = {task: [] for task in RUBRIC}
-    return report
-
-
-def sources(given: Submission) -> dict[str, str]:
-    """What was written, by key: "svd/svd.py" for a module, "svd/ndcg" for an answer in cells.
-
-    Of a module, what was not handed out.
-    """
-    found = {
-        f"{task}/{RUBRIC[task]['module']}.py": content.decode("utf-8", "replace")
-        for task, content in given.modules.items()
-    }
-    for key, cells in given.answers.items():
-        found[key] = "\n\n".join(source for _, source in cells)
-    kept, left = {}, SOURCES
-    for key, source in found.items():
-        kept[key] = own(key, source)[: min(SOURCE, left)]
-        left -= len(kept[key])
-    return kept
+def new_score(options: Options) -> Score:
+    """Return the score of a submission that has not been graded."""
+    score = empty_score()
+    score.dataset, score.secret, score.versions = options.dataset, options.secret, versions()
+    return score
 
 
 def grade(
     package: Package,
     options: Options,
     folder: Path,
-    said: Callable[[Report, float], object] = lambda report, share: None,
-) -> Report:
-    """The marks of a submission, which is tried in ``folder``.
+    report_step: Callable[[str, Score], object] = lambda step, score: None,
+) -> Score:
+    """Return the score of a submission.
 
-    ``said`` is called after each step with what is known, and the share of the work that is done.
+    Parameters
+    ----------
+    package : Package
+        The submitted files.
+    options : Options
+        Options of the run.
+    folder : Path
+        Where students' code is run, each step in a folder of its own.
+    report_step : callable
+        Called after each step with its name and the score so far.
     """
-    report = blank(package, options)
+    score = new_score(options)
     given = read(package.files, known())
-    options = replace(options, own=number_of(given))
-    report.notes = [*package.notes, *given.notes]
-    report.answers = sources(given)
-    for name, of_answer in OF_ANSWERS.items():
-        report.prints[name] = {key: of_answer(key, text) for key, text in report.answers.items()}
-    places = {name: folder / name for name in SHARES}
-    found = tried(given, places["functions"], options)
-    mark_functions(given, found, report)
-    said(report, SHARES["functions"])
-    mark_lists(given, found, places["lists"], options, report)
-    said(report, SHARES["lists"])
+    options = replace(options, submission_seed=seed_of(given))
+    score.notes = [*package.notes, *given.notes]
+    score.answers = sources(given)
+    for key, source in score.answers.items():
+        score.fingerprints[key] = public_answers.own_fingerprints(key, source)
+        score.published[key] = public_answers.published(key, source)
+    found = try_functions(given, folder / "functions", options)
+    score_functions(found, given.problems, score)
+    report_step("functions", score)
+    score_models(given, found, folder / "lists", options, score)
+    report_step("lists", score)
     for task in RUBRIC:
-        mark_notebook(task, given, found, places[task], options, report)
-        said(report, SHARES[task])
-    return report
+        reproduce(task, given, found, folder / task, options, score)
+        report_step(task, score)
+    return score
 
 
-def number_of(given: Submission) -> int:
-    """A number that belongs to what was written.
+def grade_in_child(send: Send, package: Package, options: Options, folder: Path) -> None:
+    """``grade``, sending its progress as JSON."""
+    before = 0.0
 
-    With it the hidden inputs change: whoever has seen them cannot hand in a table of the answers.
+    def report_step(step: str, score: Score) -> None:
+        nonlocal before
+        now = sum(os.times()[:4]) + sum(options.cpu_seconds)
+        send(schema.encode(Progress(step, score.bounded(), now - before)))
+        before = now
+
+    grade(package, options, folder, report_step)
+
+
+def seed_of(given: Submission) -> int:
+    """Return a number that depends on what was written.
+
+    The hidden inputs change with it, so a student who has seen them on a page cannot submit a table
+    of the answers.
     """
     code = repr((sorted(given.modules.items()), sorted(given.answers.items())))
     return int.from_bytes(hashlib.sha256(code.encode("utf-8", "replace")).digest()[:5], "big")
 
 
-def child(send: Send, package: Package, options: Options, folder: Path) -> None:
-    """``grade`` in a process of its own: reports are sent as JSON.
+def sources(given: Submission) -> dict[str, str]:
+    """Return what the student wrote, by key: "svd/svd.py" for a module, "svd/ndcg" for cells.
 
-    Beside each, the seconds of the processor of its step, with those in the sandbox.
+    Statements of a module that were handed out are left out.
     """
-    before = 0.0
+    texts = {
+        f"{task}/{RUBRIC[task]['module']}.py": content.decode("utf-8", "replace")
+        for task, content in given.modules.items()
+    }
+    for key, cells in given.answers.items():
+        texts[key] = "\n\n".join(source for _, source in cells)
+    kept, left = {}, SOURCES
+    for key, source in texts.items():
+        kept[key] = public_answers.without_handout(key, source)[: min(SOURCE, left)]
+        left -= len(kept[key])
+    return kept
 
-    def said(report: Report, share: float) -> None:
-        nonlocal before
-        now = sum(os.times()[:4]) + sum(options.spent)
-        send({"report": report.bounded(), "share": share, "seconds": now - before})
-        before = now
 
-    grade(package, options, folder, said)
+def try_functions(given: Submission, folder: Path, options: Options) -> dict[str, Verdict]:
+    """Call all functions of a submission; return the verdicts."""
+    prepare(folder, options.suite)
+    write_modules(given, folder)
+    units = units_of(given, imports())
+    seconds = SECONDS["start"] + SECONDS["unit"] * len(units)
+    results = run_units(
+        folder, units, list(options.seeds), lambda c, f: options.launch(c, f, seconds)
+    )
+    return verdicts(units, results, lambda key: expected(key, options.seeds), given.problems)
+
+
+def model_unit(task: str, kernel: str) -> Unit:
+    """Return the unit that fits the model of a task with a kernel."""
+    options = RUBRIC[task]["lists"][kernel]
+    return Unit(f"{task}/lists", file=module_path(task), options=tuple(options.items()))
+
+
+def fit_models(
+    given: Submission, kernels: dict[str, str], folder: Path, options: Options
+) -> dict[str, UnitResult]:
+    """Fit each task's class with the student's kernel; return the lists.
+
+    SVD runs in another folder than the others: it predicts held-out ratings, so that folder shows
+    which pairs are held out.
+    """
+    results: dict[str, UnitResult] = {}
+    for place, is_svd in ((folder / "svd", True), (folder / "others", False)):
+        tasks = [task for task in kernels if (task == "svd") == is_svd]
+        if not tasks:
+            continue
+        prepare(place, options.suite)
+        write_modules(given, place)
+        arrays = dict(hidden_split(options.dataset, options.secret).arrays)
+        if not is_svd:
+            del arrays["users"], arrays["items"]
+        np.savez(place / "train.npz", **arrays)  # type: ignore[arg-type]
+        units = [model_unit(task, kernels[task]) for task in tasks]
+        seconds = SECONDS["start"] + SECONDS["lists"] * len(units)
+
+        def launch(command: list[str], place: Path, seconds: int = seconds) -> Failure | None:
+            return options.launch(command, place, seconds)
+
+        results |= dict(zip(tasks, run_units(place, units, [], launch), strict=True))
+    return results
+
+
+def score_models(
+    given: Submission, found: Verdicts, folder: Path, options: Options, score: Score
+) -> None:
+    """Fit models with the student's kernels, and score their lists."""
+    kernels = kernels_of_lists(found, score)
+    for task, result in fit_models(given, kernels, folder, options).items():
+        kernel = found[f"{task}/{kernels[task]}"]
+        split_of = (options.dataset, options.secret)
+        between = options.quality.get(task) or quality_range(task, *split_of)
+        score_lists(kernel, result, *split_of, between, score)
+
+
+def reproduce(
+    task: str,
+    given: Submission,
+    found: Verdicts,
+    folder: Path,
+    options: Options,
+    score: Score,
+) -> None:
+    """Compare the outputs of a notebook with those that it has here, and score that.
+
+    Where all that a notebook needs is right, and its outputs are the known ones, it is not run.
+    """
+    stored = given.stored.get(task, {})
+    kernels = kernel_fraction(task, found)
+    if not kernels:  # the student has nothing to reproduce
+        return
+    if not any(cell.get("execution_count") for cell in stored.values()):
+        if stored:
+            score.reasons[task].append("reproducibility: the notebook has no outputs")
+        return
+    dataset = dataset_of(task, stored, options.dataset)
+    comparison = compare_with_known(task, stored, dataset)
+    if dataset != options.dataset:
+        what = f"the notebook was run on {dataset}; it is compared with the outputs there"
+        score.reasons[task].append(what)
+        # anybody can copy the public outputs, so they count only as far as the kernels are right
+        score_reproducibility(task, comparison, kernels, score)
+        return
+    if comparison.differences or not is_determined(task, found, score):
+        executed = execute_notebook(task, given, found, folder, options, score)
+        incomplete = {key.partition("/")[0] for key, v in found.items() if not v.is_right}
+        comparison = compare_cells(task, stored, executed, incomplete - {task})
+    score_reproducibility(task, comparison, 1.0, score)
+
+
+def compare_with_known(task: str, stored: dict[str, dict[str, Any]], dataset: str) -> Comparison:
+    """Compare stored outputs with the repository's."""
+    reference = reference_cells(task, dataset)
+    shown = {name: raw for name, raw in stored.items() if name in reference}
+    return compare_cells(task, shown, reference, only=set(reference))
+
+
+def execute_notebook(
+    task: str,
+    given: Submission,
+    found: Verdicts,
+    folder: Path,
+    options: Options,
+    score: Score,
+) -> dict[str, nbformat.NotebookNode]:
+    """Run the grader's notebook with the student's answers and kernels; return its code cells."""
+    prepare_notebook(task, given, found, folder, options)
+    command = [sys.executable, "-m", "grading.execution.run_notebook", options.dataset]
+    if failure := options.launch(command, folder, SECONDS["notebook"]):
+        score.wall_time |= failure.kind is FailureKind.WALL_TIME
+        score.reasons[task].append(f"the notebook: {failure}")
+    try:
+        return executed_cells(folder)
+    except Exception as error:  # no file, or whatever untrusted code has left there
+        what = f"the executed notebook did not come out: {type(error).__name__}"
+        score.reasons[task].append(what)
+        return {}
+
+
+def prepare_notebook(
+    task: str, given: Submission, found: Verdicts, folder: Path, options: Options
+) -> None:
+    """Write a folder with the notebook, the data, and the student's kernels of all tasks.
+
+    A notebook uses several models. Kernels of other tasks that end their process are left empty.
+    """
+    prepare(folder, options.suite)
+    write_modules(given, folder)
+    for other, entry in RUBRIC.items():
+        failures = [found[f"{other}/{name}"].failure for name in entry["functions"]]
+        if other != task and any(f is not None and f.kind.ends_process for f in failures):
+            (folder / module_path(other)).unlink(missing_ok=True)
+        with (folder / "mflib" / f"{entry['module']}.py").open("a", encoding="utf-8") as module:
+            module.write("\n\nfrom grading.execution.harness import adopt\n")
+            module.write(f"\nadopt(globals(), {other!r})\n")
+    copy_modules(["execution/run_notebook.py"], folder)
+    shutil.copy(NOTEBOOK_TOOLS / "fresh_kernel.py", folder)
+    nbformat.write(notebook_to_run(task, given.answers, known()[task]), folder / "notebook.ipynb")
+    shutil.copytree(data_dir() / options.dataset, folder / "data" / options.dataset)
+
+
+def executed_cells(folder: Path) -> dict[str, nbformat.NotebookNode]:
+    """Return the code cells of the executed notebook by id; any exception if it is malformed."""
+    file = plain_file(folder / "executed.ipynb", NOTEBOOK)
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    code = [nbformat.from_dict(cell) for cell in cells if cell["cell_type"] == "code"]
+    return {str(cell["id"]): cell for cell in code}

@@ -1,185 +1,223 @@
-"""What is known of a submission when it has been graded: one form, with bounds, read and written.
+"""The result of one submission: its score, the course's decision on it, and the report of both.
 
-It comes out of a process that has read what strangers wrote, so its form is checked before it is
-believed.
+A score follows from the submission alone, so it is kept until the submission or the grader changes.
+A decision follows from deadlines, overrides and earlier marks, and is made again in every run.
+
+Scores are sent by a process that has read untrusted files, so they are decoded with the types and
+bounds declared here.
 """
 
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Any
 
-import jsonschema
-
+from grading import schema
+from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS
-from grading.rubric import RUBRIC
+from grading.outcomes import Failure
+from grading.rubric import POINTS, RUBRIC
+from grading.schema import Bounds
 
 REASON = 2_000  # characters of one text
-TEXTS = 15_000  # characters of all of a kind in a task
+TEXTS = 15_000  # characters of all texts of a kind in a task
+VERDICT_TEXT = 500  # characters of one text of a verdict
 SOURCE, SOURCES = 20_000, 100_000  # characters of one answer, of all
-SIZE = 2**23  # bytes of a report as it is written, with its indents
-ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")  # differs from run to run
+SIZE = 2**23  # bytes of a report as a file
+ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")  # differs between runs
+TOTAL = "total"  # the part of an override of the whole
+
+Text = Annotated[str, Bounds(REASON)]
+Texts = Annotated[list[Text], Bounds(100)]
+Points = Annotated[float, Bounds(100)]
+Source = Annotated[str, Bounds(SOURCE)]
+Fingerprint = Annotated[list[int], Bounds(3)]  # hash, first and last line
 
 
-def _texts(most: int = REASON) -> dict:
-    return {"type": "array", "maxItems": 100, "items": {"type": "string", "maxLength": most}}
+class Missed(StrEnum):
+    """The deadline that a submission has missed."""
+
+    SOFT = "soft"
+    HARD = "hard"
 
 
-def _by_name(values: dict, most: int = 100) -> dict:
-    names = {"maxLength": 200}
-    return {
-        "type": "object",
-        "maxProperties": most,
-        "propertyNames": names,
-        "additionalProperties": values,
-    }
+@dataclass
+class Score:
+    """What a submission has earned, by task, and why."""
+
+    # by task and part: points
+    marks: Annotated[dict[str, dict[str, Points]], Bounds(10)] = field(default_factory=dict)
+    # by task: what to tell the student, the most important first
+    reasons: Annotated[dict[str, Texts], Bounds(10)] = field(default_factory=dict)
+    # by task and cell: how the stored output (-) differs from the one produced here (+)
+    changes: Annotated[dict[str, Annotated[dict[str, Text], Bounds(100)]], Bounds(10)] = field(
+        default_factory=dict
+    )
+    functions: Annotated[dict[str, Verdict], Bounds(100)] = field(default_factory=dict)  # by key
+    answers: Annotated[dict[str, Source], Bounds(100)] = field(default_factory=dict)  # by key
+    # by key: fingerprints of the answer, without those of public code
+    fingerprints: Annotated[dict[str, Annotated[list[Fingerprint], Bounds(500)]], Bounds(100)] = (
+        field(default_factory=dict)
+    )
+    # by key: the functions that equal the published ones
+    published: Annotated[dict[str, Texts], Bounds(100)] = field(default_factory=dict)
+    notes: Texts = field(default_factory=list)  # about reading and grading, for the instructor
+    wall_time: bool = False  # whether something was stopped by a limit of wall time
+    complete: bool = False  # False if grading has stopped early; the notes give the reason
+    dataset: Text = ""
+    versions: Text = ""
+    secret: int = 0  # the seed of the hidden inputs
+    content: Text = ""  # a hash of the submission and of everything else the score depends on
+
+    def bounded(self) -> "Score":
+        """Return the score with all texts cut to what a page can hold."""
+        changes = {
+            task: dict(zip(cells, cut_all(cells.values(), more=False), strict=False))
+            for task, cells in self.changes.items()
+        }
+        return replace(
+            self,
+            reasons={task: cut_all(texts) for task, texts in self.reasons.items()},
+            notes=cut_all(self.notes),
+            changes=changes,
+            functions={key: _cut_verdict(verdict) for key, verdict in self.functions.items()},
+        )
 
 
-TEXT = {"type": "string", "maxLength": REASON}
-VERDICT = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["key", "wrong", "error", "remark", "where", "share"],
-    "properties": {
-        **dict.fromkeys(("key", "error", "remark", "where"), TEXT),
-        "wrong": _by_name(TEXT),
-        "share": {"type": "number", "minimum": 0, "maximum": 1},
-    },
-}
-FORM = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["name", "marks", "reasons"],
-    "properties": {
-        "name": {"type": "string", "maxLength": 100},
-        "marks": _by_name(_by_name({"type": "number", "minimum": 0, "maximum": 40})),
-        "reasons": _by_name(_texts()),
-        "changes": _by_name(_by_name(TEXT)),
-        "functions": _by_name(VERDICT),
-        "answers": _by_name({"type": "string", "maxLength": SOURCE}),
-        "prints": _by_name(_by_name({"type": "array", "maxItems": 500})),
-        "notes": _texts(),
-        "secret": {"type": "integer"},
-        "most": {"type": "number", "minimum": 0, "maximum": 100},
-        "earlier": {"type": "object"},
-        "overrides": {"type": "array", "items": {"type": "object"}},
-        **dict.fromkeys(("late", "handed_in", "time_from", "limit"), TEXT),
-        **dict.fromkeys(("dataset", "versions", "content"), TEXT),
-    },
-}
-VALID = jsonschema.Draft202012Validator(FORM)
+@dataclass(frozen=True)
+class Override:
+    """Points, or only a comment, that an instructor gives instead of the grader's."""
+
+    task: str  # empty for the whole
+    part: str
+    points: Points | None = None  # None: only a comment
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The mark of an earlier submission."""
+
+    total: Points
+    handed_in: Text
+
+
+@dataclass
+class Decision:
+    """What the course makes of a score."""
+
+    handed_in: Text = ""
+    time_from: Text = ""  # where the time comes from
+    missed: Missed | None = None  # a deadline
+    limit: Text = ""  # the missed deadline; otherwise the soft one
+    most: Points = 100.0  # points that count
+    earlier: Earlier | None = None
+    overrides: Annotated[list[Override], Bounds(100)] = field(default_factory=list)
 
 
 @dataclass
 class Report:
-    """Points and reasons of one submission, by task and part."""
+    """Score and decision of one submission."""
 
-    name: str
-    marks: dict[str, dict[str, float]] = field(default_factory=dict)
-    # by task: what to say of each function, then of the rest; what is missing comes first
-    reasons: dict[str, list[str]] = field(default_factory=dict)
-    # by task and cell: stored (-), re-executed (+)
-    changes: dict[str, dict[str, str]] = field(default_factory=dict)
-    functions: dict[str, dict] = field(default_factory=dict)  # by key: the verdict
-    answers: dict[str, str] = field(default_factory=dict)  # by key: the source
-    prints: dict[str, object] = field(default_factory=dict)  # by key: what is known of the source
-    notes: list[str] = field(default_factory=list)
-    handed_in: str = ""
-    time_from: str = ""  # who says when
-    late: str = ""  # or the deadline that was missed, "soft" or "hard"
-    limit: str = ""  # when that was, or the soft one will be
-    most: float = 100.0  # points that it can have
-    earlier: dict = field(default_factory=dict)  # total and handed_in of an earlier submission
-    overrides: list[dict] = field(default_factory=list)  # task, part, points, comment
-    dataset: str = ""
-    versions: str = ""
-    secret: int = 0  # the seed of the hidden inputs
-    content: str = ""  # what was graded, as a hash
-
-    @property
-    def decided(self) -> tuple:
-        """What does not come from what was handed in."""
-        when = (self.handed_in, self.time_from, self.late, self.limit, self.most)
-        return (*when, self.earlier, self.overrides)
+    name: Annotated[str, Bounds(100)]
+    score: Score = field(default_factory=Score)
+    decision: Decision = field(default_factory=Decision)
 
     @property
     def counted(self) -> dict[str, dict[str, float]]:
-        """The marks with what was decided otherwise."""
-        found = {task: dict(parts) for task, parts in self.marks.items()}
-        for one in self.overrides:
-            if one["task"] in found and one["points"] is not None:
-                found[one["task"]][one["part"]] = one["points"]
-        return found
+        """The marks, with overridden parts."""
+        marks = {task: dict(parts) for task, parts in self.score.marks.items()}
+        for override in self.decision.overrides:
+            if override.task in marks and override.points is not None:
+                marks[override.task][override.part] = override.points
+        return marks
 
     @property
     def points(self) -> float:
-        """Of 100, whenever it was handed in; a task is a quarter."""
+        """Points of 100, whenever it was handed in; each task is a quarter."""
         return sum(sum(parts.values()) for parts in self.counted.values()) / len(RUBRIC)
+
+    @property
+    def own_total(self) -> float:
+        """Points that this submission has after the deadline's cap."""
+        return round(min(self.points, self.decision.most), 1)
 
     @property
     def earlier_counts(self) -> bool:
         """Whether an earlier submission is the better of the two."""
-        return self.earlier.get("total", 0.0) > round(min(self.points, self.most), 1)
+        earlier = self.decision.earlier
+        return earlier is not None and earlier.total > self.own_total
 
     @property
     def total(self) -> float:
-        """What counts: at most what the deadline leaves, the better of two, or what was decided."""
-        for one in self.overrides:
-            if not one["task"] and one["points"] is not None:
-                return round(one["points"], 1)
-        own = round(min(self.points, self.most), 1)
-        return self.earlier["total"] if self.earlier_counts else own
+        """The mark: an override, or the better of this and the earlier submission."""
+        for override in self.decision.overrides:
+            if not override.task and override.points is not None:
+                return round(override.points, 1)
+        earlier = self.decision.earlier
+        return self.own_total if earlier is None else max(self.own_total, earlier.total)
 
-    def bounded(self) -> dict:
-        """As JSON, every text cut to what a page can bear."""
-        found = asdict(self)
-        found["reasons"] = {task: cut_all(texts) for task, texts in self.reasons.items()}
-        found["notes"] = cut_all(self.notes)
-        for task, cells in self.changes.items():
-            texts = cut_all(cells.values(), more=False)
-            found["changes"][task] = dict(zip(cells, texts, strict=False))
-        found["functions"] = {key: _cut_fields(f) for key, f in self.functions.items()}
-        return found
+    def as_json(self) -> dict[str, Any]:
+        return schema.encode(replace(self, score=self.score.bounded())) | {"total": self.total}
 
 
 def cut(text: str, most: int = REASON) -> str:
+    """Return a text of at most ``most`` characters, without addresses of objects."""
     text = ADDRESS.sub("0x…", text[: 2 * most])
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def cut_all(texts: Iterable[str], more: bool = True) -> list[str]:
-    """As many as fit into a page, each cut."""
-    texts, found, left = list(texts), [], TEXTS
+    """Return as many texts as fit into a page, each cut.
+
+    ``more``: whether the last one says how many are left out.
+    """
+    texts, kept, left = list(texts), [], TEXTS
     for n, text in enumerate(texts):
-        found.append(cut(text))
-        left -= len(found[-1])
+        kept.append(cut(text))
+        left -= len(kept[-1])
         if (left < 0 or n == 98) and n + 1 < len(texts):
-            return [*found, f"… and {len(texts) - n - 1} more"] if more else found
-    return found
+            return [*kept, f"… and {len(texts) - n - 1} more"] if more else kept
+    return kept
 
 
-def _cut_fields(verdict: dict) -> dict:
-    found = {name: cut(v, 500) if isinstance(v, str) else v for name, v in verdict.items()}
-    return found | {"wrong": {name: cut(why, 500) for name, why in verdict["wrong"].items()}}
+def _cut_verdict(verdict: Verdict) -> Verdict:
+    failure = verdict.failure
+    return Verdict(
+        verdict.key,
+        {name: cut(why, VERDICT_TEXT) for name, why in verdict.wrong.items()},
+        failure and Failure(failure.kind, cut(failure.message, VERDICT_TEXT)),
+        cut(verdict.remark, VERDICT_TEXT),
+        cut(verdict.where, VERDICT_TEXT),
+    )
 
 
-def read_report(raw: dict) -> Report:
-    """A report from JSON; ValueError if it is none."""
-    if error := next(VALID.iter_errors(raw), None):
-        raise ValueError(f"expected a report, got another form: {error.message[:200]}")
-    if set(raw["marks"]) - set(RUBRIC) or set(raw["functions"]) - set(OUTPUTS):
-        raise ValueError("expected a report on the tasks of the rubric, got others")
-    return Report(**raw)
+def read_score(raw: object) -> Score:
+    """Decode a score; ValueError if its form, its tasks or its points are not possible ones."""
+    score = schema.decode(Score, raw, "score")
+    if set(score.marks) - set(RUBRIC) or set(score.functions) - set(OUTPUTS):
+        raise ValueError("score: expected tasks and functions of the rubric, got others")
+    for parts in score.marks.values():
+        if any(points > POINTS.get(part, 0) for part, points in parts.items()):
+            raise ValueError(f"score: expected at most {POINTS} points, got {parts}"[:REASON])
+    return score
+
+
+def read_report(raw: dict[str, Any]) -> Report:
+    """Decode a report; ValueError if it is not one."""
+    report = schema.decode(Report, {k: v for k, v in raw.items() if k != "total"}, "report")
+    report.score = read_score(raw.get("score", {}))
+    return report
 
 
 def load(file: Path) -> Report | None:
-    """A report as it was written, or None if there is none that can be read."""
+    """Return the report in a file, or None if there is none that can be read."""
     try:
         if file.stat().st_size > SIZE:
             return None
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        del stored["total"]
-        return read_report(stored)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return read_report(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None

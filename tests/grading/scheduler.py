@@ -1,7 +1,8 @@
-"""A class graded side by side: a process for each submission, so many at once.
+"""Grade a class, several submissions at once, each in a process of its own.
 
-Whatever ends one of them, the others go on. What was ended by the clock is graded again when
-nothing else is running: load must not take marks. What was killed from outside is begun again.
+Whatever ends one process, the others continue. A submission that was stopped by a limit of wall
+time is graded again when nothing else is running, so that load costs no marks. One whose process
+was killed from outside is started again.
 """
 
 import multiprocessing.connection
@@ -11,127 +12,138 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from grading import schema
 from grading.intake.collect import Package
-from grading.isolation.bounded_process import Bounds, Child
+from grading.isolation.bounded_process import BoundedProcess, Bounds
 from grading.isolation.sandbox import remove
 from grading.isolation.workspace import Turn
-from grading.pipeline import SHARES, blank, child
-from grading.result import Report, read_report
-from grading.scoring import BY_CLOCK, Options
+from grading.pipeline import Options, Progress, grade_in_child, new_score
+from grading.result import Score, read_score
 
-TRIES = 3  # of what is killed from outside
+MAX_STARTS = 3  # of a submission whose process is killed from outside
 BOUNDS = Bounds()
 
 
 @dataclass
 class Graded:
-    """A report, and how long it took."""
+    """The score of a submission, and how long grading took."""
 
     package: Package
-    report: Report
-    whole: bool = False  # otherwise its notes say why not
-    clock: float = 0.0  # seconds
-    steps: dict[str, float] = field(default_factory=dict)  # seconds of the processor
+    score: Score
+    wall_seconds: float = 0.0
+    cpu_seconds: dict[str, float] = field(default_factory=dict)  # by step
 
 
-class Attempt:
+class Job:
     """A submission that is being graded."""
 
-    def __init__(self, package: Package, options: Options, folder: Path, lock: Path, tries: int):
-        self.package, self.options, self.folder, self.tries = package, options, folder, tries
+    def __init__(self, package: Package, options: Options, folder: Path, lock: Path, starts: int):
+        self.package, self.options, self.folder, self.starts = package, options, folder, starts
         self.turn = Turn(lock, options.alone)
-        self.found = Graded(package, blank(package, options))
-        self.start, self.done = time.monotonic(), 0.0
+        self.graded = Graded(package, new_score(options))
+        self.start, self.work = time.monotonic(), 0.0
         folder.mkdir(parents=True)
-        self.child = Child(child, package, options, folder, bounds=BOUNDS)
+        self.process = BoundedProcess(grade_in_child, package, options, folder, bounds=BOUNDS)
 
-    def go_on(self, progress: Callable[[float], object]) -> bool:
-        """Take the next message; whether there may be more."""
-        if (message := self.child.message()) is None:
+    def advance(self, report_work: Callable[[float], object]) -> bool:
+        """Take the next message; return whether there may be more."""
+        if (message := self.process.message()) is None:
             self.finish()
             return False
         try:
-            self.found.report = read_report(message["report"])
-            self.found.steps[list(SHARES)[len(self.found.steps)]] = float(message["seconds"])
-            share = float(message["share"])
-            self.done += share
-            progress(share)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            self.child.stop()
-            self.child.ended = str(error)
+            progress = schema.decode(Progress, message)
+            self.graded.score = read_score(message["score"])
+            self.graded.cpu_seconds[progress.step] = progress.cpu_seconds
+            self.work += progress.work
+            report_work(progress.work)
+        except (ValueError, KeyError) as error:
+            self.process.stop()
+            self.process.ended = str(error)
             self.finish()
             return False
         return True
 
     def finish(self) -> None:
-        self.found.clock = time.monotonic() - self.start
-        self.found.whole = not self.child.ended
-        if self.child.ended:
-            what = f"the grader's process {self.child.ended}; grade again, or the rest by hand"
-            self.found.report.notes.append(what)
+        self.graded.wall_seconds = time.monotonic() - self.start
+        self.graded.score.complete = not self.process.ended
+        if self.process.ended:
+            what = f"the grader's process {self.process.ended}; grade again, or the rest by hand"
+            self.graded.score.notes.append(what)
         self.turn.over()
         remove(self.folder)
 
     @property
-    def to_be_begun_again(self) -> bool:
-        return self.child.killed and self.tries < TRIES
+    def must_start_again(self) -> bool:
+        return self.process.killed and self.starts < MAX_STARTS
 
     @property
-    def to_be_tried_alone(self) -> bool:
-        report = self.found.report
-        said = [str(f["error"]) for f in report.functions.values()]
-        said += [reason for reasons in report.reasons.values() for reason in reasons]
-        return not self.options.alone and any(BY_CLOCK in text for text in said)
+    def must_run_alone(self) -> bool:
+        return self.graded.score.wall_time and not self.options.alone
 
 
 def grade_all(
-    todo: list[Package],
+    packages: list[Package],
     options: Options,
-    at_once: int,
-    place: Path,
+    n_jobs: int,
+    folder: Path,
     lock: Path,
-    progress: Callable[[float], object] = lambda share: None,
+    report_work: Callable[[float], object] = lambda work: None,
 ) -> Iterator[Graded]:
-    """Every submission of ``todo``, as it is finished.
+    """Yield every submission when it is graded.
 
-    ``place``: a folder to work in; ``lock``: a file that all graders of the class share.
+    Parameters
+    ----------
+    packages : list of Package
+        The submissions.
+    options : Options
+        Options of the run.
+    n_jobs : int
+        How many are graded at once.
+    folder : Path
+        A folder to work in.
+    lock : Path
+        A file that all graders of the class share.
+    report_work : callable
+        Called with the part of one submission's work that was done.
     """
-    waiting, alone = deque((package, 1) for package in todo), deque()
-    running: list[Attempt] = []
+    waiting, alone = deque((package, 1) for package in packages), deque[tuple[Package, int]]()
+    running: list[Job] = []
     number = 0
     try:
         while waiting or alone or running:
-            while waiting and len(running) < at_once:
-                package, tries = waiting.popleft()
+            while waiting and len(running) < n_jobs:
+                package, starts = waiting.popleft()
                 number += 1
-                running.append(Attempt(package, options, place / str(number), lock, tries))
+                running.append(Job(package, options, folder / str(number), lock, starts))
             if not running:
-                package, tries = alone.popleft()
+                package, starts = alone.popleft()
                 number += 1
                 calm = replace(options, alone=True)
-                running.append(Attempt(package, calm, place / str(number), lock, tries))
-            for attempt in _ready(running):
-                if attempt.go_on(progress):
+                running.append(Job(package, calm, folder / str(number), lock, starts))
+            for job in _ready(running):
+                if job.advance(report_work):
                     continue
-                running.remove(attempt)
-                again = (attempt.package, attempt.tries + 1)
-                done = not (attempt.to_be_begun_again or attempt.to_be_tried_alone)
-                progress(done - attempt.done)
-                if attempt.to_be_begun_again:
-                    (alone if attempt.options.alone else waiting).append(again)
-                elif attempt.to_be_tried_alone:
-                    alone.append((attempt.package, 1))
+                running.remove(job)
+                is_done = not (job.must_start_again or job.must_run_alone)
+                report_work(is_done - job.work)
+                if job.must_start_again:
+                    queue = alone if job.options.alone else waiting
+                    queue.append((job.package, job.starts + 1))
+                elif job.must_run_alone:
+                    alone.append((job.package, 1))
                 else:
-                    yield attempt.found
+                    yield job.graded
     finally:
-        for attempt in running:
-            attempt.child.stop()
-            remove(attempt.folder)
+        for job in running:
+            job.process.stop()
+            remove(job.folder)
 
 
-def _ready(running: list[Attempt]) -> list[Attempt]:
-    """Those that have something to say, or have said nothing for too long."""
-    connections = [attempt.child.connection for attempt in running]
-    heard = multiprocessing.connection.wait(connections, timeout=1)
+def _ready(running: list[Job]) -> list[Job]:
+    """Return the jobs with a message, and those that have exceeded their time."""
+    connections = [job.process.connection for job in running]
+    readable = multiprocessing.connection.wait(connections, timeout=1)
     now = time.monotonic()
-    return [a for a in running if a.child.connection in heard or now > a.child.deadline]
+    return [
+        job for job in running if job.process.connection in readable or now > job.process.deadline
+    ]

@@ -60,7 +60,7 @@ def third_party(paths) -> set[str]:
         else:
             names |= imports(path.read_text(encoding="utf-8"))
     names -= {"implicit", "threadpoolctl"}  # tests that need them are skipped without them
-    names -= {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"mflib"}
+    names -= {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"mflib", "grading"}
     names -= set(sys.stdlib_module_names)
     distributions = metadata.packages_distributions()
     return {canonicalize_name(distributions[name][0]) for name in names}

@@ -1,70 +1,24 @@
-"""What a function's outputs are worth, and what is wrong with them, in sentences.
+"""Compare the arrays of a student's function with those of the reference, and describe the faults.
 
-Judged outside of what students write: arrays come in, beside them what the reference makes of the
-same inputs. Each output counts alike, so that a step whose losses are wrong still earns its
-factors.
+This happens outside the sandbox. Each output counts alike, so a step with wrong losses still earns
+the points of its factors.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from grading.execution.inputs import OUTPUTS, Came
+from grading.checks.verdict import Verdict
+from grading.execution.inputs import OUTPUTS, Observed
 from grading.rubric import RUBRIC
 
 EXACT = 1e-8  # relative: what another order of summation may change
 FLOAT32 = 2e-5  # what computing in float32 may change
-NOT_ATTEMPTED = "not attempted"
-
-
-@dataclass
-class Verdict:
-    """On one function."""
-
-    key: str
-    wrong: dict[str, str] = field(default_factory=dict)  # by output: what is wrong with it
-    error: str = ""  # why there are no outputs
-    remark: str = ""  # what costs nothing
-    where: str = ""  # "svd.py, line 26" or "cell exercise-1, line 2"
-
-    @property
-    def name(self) -> str:
-        return self.key.partition("/")[2]
-
-    @property
-    def share(self) -> float:
-        """Of its outputs, those that are right."""
-        return 0.0 if self.error else 1 - len(self.wrong) / len(OUTPUTS[self.key].names)
-
-    @property
-    def share_of_model(self) -> float:
-        """The same of the outputs that stay in a model: what it changes in place."""
-        changed = OUTPUTS[self.key].changed
-        right = [name for name in changed if name not in self.wrong]
-        return 0.0 if self.error else len(right) / len(changed)
-
-    @property
-    def sentence(self) -> str:
-        """What to tell the student."""
-        place = f" ({self.where})" if self.where else ""
-        if self.error == NOT_ATTEMPTED:
-            return f"{self.name}: {NOT_ATTEMPTED}"
-        if self.error:
-            return f"{self.name}{place}: {self.error}"
-        if not self.wrong:
-            return f"{self.name}: done" + (f"; {self.remark}" if self.remark else "")
-        names = OUTPUTS[self.key].names
-        right = [name for name in names if name not in self.wrong]
-        besides = f" Right: {', '.join(right)}." if right else ""
-        return f"{self.name}{place}: {'; '.join(self.wrong.values())}.{besides}"
-
-    def as_json(self) -> dict:
-        return asdict(self) | {"share": self.share}
+MISSING = "nothing came; expected it to be returned"
 
 
 def judge(
-    key: str, got: Mapping[str, np.ndarray], expected: Mapping[str, Came], where: str = ""
+    key: str, got: Mapping[str, np.ndarray], expected: Mapping[str, Observed], where: str = ""
 ) -> Verdict:
     """Compare all outputs of a function; both mappings are by "seed/call/output"."""
     verdict, wanted = Verdict(key, where=where), OUTPUTS[key]
@@ -73,21 +27,20 @@ def judge(
         places = [place for place in expected if place.endswith(f"/{n}")]
         for place in places:
             mine, right = got.get(place), expected[place]
-            if why := _wrong(mine, right, wanted.choices):
+            why = MISSING if mine is None else _wrong(mine, right, wanted.choices)
+            if why:
                 verdict.wrong[name] = f"in {name} {why}" + _hint(key, name, got, expected, places)
                 break
-            if not wanted.choices:
+            if mine is not None and not wanted.choices:
                 worst = max(worst, _error(mine, right.after))
     if worst > EXACT and not verdict.wrong:
         verdict.remark = f"too imprecise for float64 ({worst:.0e}): float32?"
     return verdict
 
 
-def _wrong(mine: np.ndarray | None, came: Came, choices: tuple[str, ...]) -> str:
-    """What is wrong with one array, in words that follow "in P", or nothing."""
-    right = came.after
-    if mine is None:
-        return "nothing came; expected it to be returned"
+def _wrong(mine: np.ndarray, reference: Observed, choices: tuple[str, ...]) -> str:
+    """Return what is wrong with one array, in words that follow "in P"; empty if it is right."""
+    right, before = reference.after, reference.before
     if choices:
         said = str(mine).strip().lower()
         expected = f"expected one of {', '.join(choices)}"
@@ -99,7 +52,7 @@ def _wrong(mine: np.ndarray | None, came: Came, choices: tuple[str, ...]) -> str
         mine, right = mine.reshape(()), right.reshape(())
     if mine.shape != right.shape:
         return f"expected the shape {right.shape}, got {mine.shape}"
-    if came.before is not None and np.array_equal(mine, came.before) and _error(mine, right) > 0:
+    if before is not None and np.array_equal(mine, before) and _error(mine, right) > 0:
         return "nothing changed: it is to be updated in place"
     if not np.isfinite(mine).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(mine))[0])
@@ -117,7 +70,7 @@ def _wrong(mine: np.ndarray | None, came: Came, choices: tuple[str, ...]) -> str
 
 
 def _is_half(numbers: np.ndarray) -> bool:
-    """Whether numbers are such as float16 or bfloat16 has, and not all whole."""
+    """Return whether all numbers are representable in float16 or bfloat16, and not all whole."""
     if numbers.dtype.kind != "f" or numbers.size < 8 or (numbers == numbers.round()).all():
         return False
     with np.errstate(over="ignore"):
@@ -145,7 +98,7 @@ def _error(mine: np.ndarray, right: np.ndarray) -> float:
 
 
 def apart(a: float, b: float) -> tuple[str, str]:
-    """Two numbers with as many digits as it takes to tell them apart."""
+    """Return two numbers with as many digits as are needed to see their difference."""
     for digits in range(4, 18):
         one, other = f"{a:.{digits}g}", f"{b:.{digits}g}"
         if one != other:
@@ -154,23 +107,31 @@ def apart(a: float, b: float) -> tuple[str, str]:
 
 
 def _hint(
-    key: str, name: str, got: Mapping[str, np.ndarray], expected: Mapping[str, Came], places: list
+    key: str,
+    name: str,
+    got: Mapping[str, np.ndarray],
+    expected: Mapping[str, Observed],
+    places: list,
 ) -> str:
-    """What the fault looks like, where it can be seen, otherwise the hint for this output."""
+    """Return what the fault looks like, if it can be recognised, and the hint for this output."""
     pairs = [(got[place], expected[place]) for place in places if place in got]
     pairs = [
         (mine, came)
         for mine, came in pairs
         if mine.shape == came.after.shape and mine.dtype.kind in "biuf"
     ]
-    moved = [(m, c) for m, c in pairs if c.before is not None and np.isfinite(m).all()]
+    moved = [  # mine, before, after
+        (mine, came.before, came.after)
+        for mine, came in pairs
+        if came.before is not None and np.isfinite(mine).all()
+    ]
     seen = ""
-    still = all(np.array_equal(mine, came.before) for mine, came in moved)
+    still = all(np.array_equal(mine, before) for mine, before, _ in moved)
     if moved and len(moved) == len(places) and not still:
-        steps = [(mine - came.before, came.after - came.before) for mine, came in moved]
+        steps = [(mine - before, after - before) for mine, before, after in moved]
         if all(np.allclose(mine, -right) for mine, right in steps):
             return " (the step goes the opposite way: a sign)"
-        missing = [(mine - came.after, came.before) for mine, came in moved]
+        missing = [(mine - after, before) for mine, before, after in moved]
         if all(map(_proportional, *zip(*missing, strict=True))):
             return " (what differs is proportional to it: the penalty)"
         scaled = [(mine - right, right) for mine, right in steps]

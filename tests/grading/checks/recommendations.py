@@ -1,8 +1,11 @@
-"""Recommendations and similar movies, judged where the held-out part is."""
+"""Judge recommendations and similar movies, outside the sandbox, where the held-out part is."""
 
+from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 
@@ -11,21 +14,38 @@ from grading.execution.harness import FIT
 from mflib.data import load_movielens
 from mflib.sampling import train_test_split
 
-LISTS = ("recommendations", "similar movies")
+LIST_PARTS = ("recommendations", "similar movies")
+TRAINING_FRACTION = 0.85
+RELEVANT = 4  # stars
+MIN_RATINGS = 20  # of a movie whose similar movies are judged
+ENOUGH = 0.95  # the fraction of the reference's gain that earns all points
+
+
+class HiddenSplit(NamedTuple):
+    """A split of the ratings, with permuted ids."""
+
+    # of the training matrix, and the users and items of the held-out ratings
+    arrays: dict[str, np.ndarray]
+    test: sp.csr_matrix
+    movies: pd.DataFrame
+    counts: np.ndarray  # training ratings of each movie
+
+
+@dataclass(frozen=True)
+class QualityRange:
+    """The quality of each list part without any learning, and that of the reference."""
+
+    baseline: dict[str, float]
+    reference: dict[str, float]
 
 
 @cache
-def hidden(
-    dataset: str, secret: int
-) -> tuple[dict[str, np.ndarray], sp.csr_matrix, object, np.ndarray]:
-    """A split with permuted ids for the sandbox, by the secret of this run.
-
-    The held-out part, the movies and their order stay here.
-    """
+def hidden_split(dataset: str, secret: int) -> HiddenSplit:
+    """Return the split that belongs to the secret of a run; the held-out ratings stay outside."""
     data, rng = load_movielens(dataset), np.random.default_rng(secret)
     users, items = (rng.permutation(n) for n in data.ratings.shape)
     train, test = train_test_split(
-        data.ratings[users][:, items].tocsr(), 0.85, random_state=secret % 2**31
+        data.ratings[users][:, items].tocsr(), TRAINING_FRACTION, random_state=secret % 2**31
     )
     train.sort_indices()
     held_out = test.tocoo()
@@ -34,111 +54,105 @@ def hidden(
         "indices": train.indices,
         "indptr": train.indptr,
         "shape": np.array(train.shape),
+        "users": held_out.row.astype(np.int64),
+        "items": held_out.col.astype(np.int64),
     }
-    arrays |= {"users": held_out.row.astype(np.int64), "items": held_out.col.astype(np.int64)}
     movies = data.movies.iloc[items].reset_index(drop=True)
-    return arrays, test, movies, np.diff(train.tocsc().indptr)
+    return HiddenSplit(arrays, test, movies, np.diff(train.tocsc().indptr))
 
 
-def ndcg(ids: np.ndarray, wanted: sp.csr_matrix) -> float:
-    """Mean NDCG@10 of lists (U x 10) over the users with at least one wanted item.
+def ndcg(ids: np.ndarray, relevant: sp.csr_matrix) -> float:
+    """Return the mean NDCG@10 of lists (U x 10) over the users with at least one relevant item.
 
     A repeated item counts once.
     """
-    found = []
-    for user in np.flatnonzero(np.diff(wanted.indptr)):
-        mine = wanted[user].indices
+    values = []
+    discounts = 1 / np.log2(2 + np.arange(ids.shape[1]))
+    for user in np.flatnonzero(np.diff(relevant.indptr)):
+        items = relevant[user].indices
         _, first = np.unique(ids[user], return_index=True)
-        hit = np.isin(ids[user], mine) & np.isin(np.arange(ids.shape[1]), first)
-        best = (1 / np.log2(2 + np.arange(min(len(mine), ids.shape[1])))).sum()
-        found.append((hit / np.log2(2 + np.arange(ids.shape[1]))).sum() / best)
-    return float(np.mean(found))
+        hit = np.isin(ids[user], items) & np.isin(np.arange(ids.shape[1]), first)
+        best = discounts[: min(len(items), ids.shape[1])].sum()
+        values.append((hit * discounts).sum() / best)
+    return float(np.mean(values))
 
 
-def figures(
+def measure(
     task: str,
-    dataset: str,
-    secret: int,
+    split: HiddenSplit,
     ids: np.ndarray,
     similar: np.ndarray,
     estimates: np.ndarray,
 ) -> dict[str, float]:
-    """The measures of the recommendations and of the similar movies.
+    """Return the quality of each list part.
 
-    RMSE for SVD, otherwise NDCG@10; the mean share of common genres.
+    Recommendations: RMSE for SVD, otherwise NDCG@10. Similar movies: the mean Jaccard similarity
+    of genres.
     """
-    arrays, test, movies, count = hidden(dataset, secret)
-    shape = tuple(arrays["shape"])
-    if ids.shape != (shape[0], 10) or similar.shape != (shape[1], 11):
-        got = f"{ids.shape} and {similar.shape}"
-        raise ValueError(f"expected lists of {shape[0]} x 10 and {shape[1]} x 11, got {got}")
-    wanted = sp.csr_matrix(test >= 4, dtype=float)
-    judged = np.flatnonzero(count >= 20)
-    genres = movies["genres"].str.get_dummies("|").to_numpy(bool)
+    n_users, n_items = split.arrays["shape"]
+    if ids.shape != (n_users, 10) or similar.shape != (n_items, 11):
+        received = f"{ids.shape} and {similar.shape}"
+        raise ValueError(f"expected lists of {n_users} x 10 and {n_items} x 11, got {received}")
+    judged = np.flatnonzero(split.counts >= MIN_RATINGS)
+    genres = split.movies["genres"].str.get_dummies("|").to_numpy(bool)
     near = similar[judged]
-    own, others = genres[judged][:, None], genres[np.clip(near, 0, shape[1] - 1)]
-    share = (own & others).sum(2) / np.maximum((own | others).sum(2), 1)
-    real = (near != judged[:, None]) & (near >= 0)
-    quality = float((share * real).sum() / max(1, real.sum())) if real.any(1).all() else 0.0
+    own, others = genres[judged][:, None], genres[np.clip(near, 0, n_items - 1)]
+    jaccard = (own & others).sum(2) / np.maximum((own | others).sum(2), 1)
+    valid = (near != judged[:, None]) & (near >= 0)
+    quality = float((jaccard * valid).sum() / max(1, valid.sum())) if valid.any(1).all() else 0.0
     if task == "svd":
-        if estimates.shape != (test.nnz,):
-            raise ValueError(f"expected {test.nnz} estimates, got the shape {estimates.shape}")
-        error = np.asarray(estimates, float) - test.tocoo().data
+        if estimates.shape != (split.test.nnz,):
+            expected = f"expected {split.test.nnz} estimates"
+            raise ValueError(f"{expected}, got the shape {estimates.shape}")
+        error = np.asarray(estimates, float) - split.test.tocoo().data
         return {"recommendations": float(np.sqrt(np.mean(error**2))), "similar movies": quality}
-    return {"recommendations": ndcg(ids, wanted), "similar movies": quality}
+    relevant = sp.csr_matrix(split.test >= RELEVANT, dtype=float)
+    return {"recommendations": ndcg(ids, relevant), "similar movies": quality}
 
 
 @cache
-def reference_figures(
-    task: str, dataset: str, secret: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """The figures of knowing nothing, and of the reference."""
-    arrays, _, _, count = hidden(dataset, secret)
+def quality_range(task: str, dataset: str, secret: int) -> QualityRange:
+    """Return the qualities between which a submission's lists are placed."""
+    split = hidden_split(dataset, secret)
+    arrays = split.arrays
     train = sp.csr_matrix(
         (arrays["data"], arrays["indices"], arrays["indptr"]), tuple(arrays["shape"])
     )
-    known = train if task == "svd" else sp.csr_matrix(train >= 4, dtype=np.float64)
+    known = train if task == "svd" else sp.csr_matrix(train >= RELEVANT, dtype=np.float64)
     n_users, n_items = train.shape
     rng = np.random.default_rng(0)
     random_lists = np.column_stack([np.arange(n_items), rng.integers(n_items, size=(n_items, 10))])
     popularity = mflib.Popularity(dtype=torch.float64).fit(known, False)
     popular, _ = popularity.recommend(np.arange(n_users), known, 10)
-    means = np.where(count > 0, train.sum(0).A1 / np.maximum(count, 1), train.data.mean())
-    means = means[arrays["items"]]
+    means = train.sum(0).A1 / np.maximum(split.counts, 1)
+    means = np.where(split.counts > 0, means, train.data.mean())[arrays["items"]]
     model = getattr(mflib, task.upper())(dtype=torch.float64, **FIT[task])
     model.fit(known, show_progress=False)
     ids, _ = model.recommend(np.arange(n_users), known, 10)
     similar, _ = model.similar_items(np.arange(n_items), 11)
-    best = figures(
-        task, dataset, secret, ids, similar, model.predict(arrays["users"], arrays["items"])
+    estimates = model.predict(arrays["users"], arrays["items"])
+    return QualityRange(
+        baseline=measure(task, split, popular, random_lists, means),
+        reference=measure(task, split, ids, similar, estimates),
     )
-    return figures(task, dataset, secret, popular, random_lists, means), best
 
 
-def share(value: float, nothing: float, best: float) -> float:
-    """0 for knowing nothing, 1 for nearly what the reference reaches."""
-    reached = np.clip((value - nothing) / (0.95 * (best - nothing)), 0, 1)
-    return float(np.nan_to_num(reached, nan=0.0))
+def relative_quality(value: float, baseline: float, reference: float) -> float:
+    """Return 0 at the baseline, and 1 at nearly the quality of the reference."""
+    relative = np.clip((value - baseline) / (ENOUGH * (reference - baseline)), 0, 1)
+    return float(np.nan_to_num(relative, nan=0.0))
 
 
 def judge_lists(
-    task: str,
-    dataset: str,
-    secret: int,
-    got: dict[str, np.ndarray],
-    between: tuple[dict[str, float], dict[str, float]],
+    task: str, split: HiddenSplit, lists: dict[str, np.ndarray], between: QualityRange
 ) -> tuple[dict[str, float], list[str]]:
-    """By list, how much of what can be reached was; and what to say where it is not all.
-
-    ``between``: see ``reference_figures``.
-    """
-    lists = (got["ids"], got["similar"], got["estimates"])
-    found = figures(task, dataset, secret, *lists)
-    nothing, best = between
-    shares, reasons = {}, []
-    for part, value in found.items():
-        shares[part] = share(value, nothing[part], best[part])
-        if shares[part] < 1:
-            known = f"the reference has {best[part]:.3f} and {nothing[part]:.3f} is for nothing"
+    """Return the relative quality of each list part, and reasons for those below 1."""
+    measured = measure(task, split, lists["ids"], lists["similar"], lists["estimates"])
+    qualities, reasons = {}, []
+    for part, value in measured.items():
+        baseline, reference = between.baseline[part], between.reference[part]
+        qualities[part] = relative_quality(value, baseline, reference)
+        if qualities[part] < 1:
+            known = f"the reference has {reference:.3f} and {baseline:.3f} is for nothing"
             reasons.append(f"{part}: {value:.3f}, where {known}")
-    return shares, reasons
+    return qualities, reasons

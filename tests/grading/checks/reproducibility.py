@@ -1,7 +1,7 @@
-"""Whether the outputs that were handed in are those that come out here.
+"""Compare the outputs stored in a submitted notebook with those that its code produces here.
 
-Both sides are read alike: what depends on the machine and the minute (paths of temporary files,
-addresses, measured times, progress bars) does not count.
+What differs between machines and runs (temporary paths, addresses, times, progress bars) is
+removed from both before they are compared.
 """
 
 import ast
@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Mapping, Set
 from functools import cache
+from typing import NamedTuple
 
 import nbformat
 from differences import differences, texts
@@ -20,7 +21,7 @@ from grading.execution.reference import notebook_of
 from grading.intake.cells import Cells, HandedOut, binds
 from grading.rubric import RUBRIC
 
-PASSING = (
+VOLATILE = (
     (re.compile(r"0x[0-9a-fA-F]{6,}"), "0x…"),
     (re.compile(r"(?m)^.*(?:CPU times|Wall time|CPU time|per loop).*\n?"), ""),
     (re.compile(r"(?m)^.*\d{1,3}%\|.*\|.*\n?"), ""),
@@ -29,16 +30,18 @@ PASSING = (
     (re.compile(r"ipykernel_\d+"), "ipykernel"),
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# Of a cell: outputs, kinds of one, figures; pixels of a figure.
-OUTPUTS, KINDS, FIGURES, PIXELS = 200, 20, 8, 2**21
+OUTPUTS, KINDS, FIGURES = 200, 20, 8  # of a cell: outputs, MIME types of one, figures
+PIXELS = 2**21  # of a figure
 PNG = b"\x89PNG\r\n\x1a\n"
 SHOWS_SOURCE = "kernel"  # the cell that displays the student's own code
 
 
 def as_cell(raw: Mapping) -> nbformat.NotebookNode:
-    """A stored cell with outputs in one form; ValueError and the like if it has none."""
+    """Return a stored cell with normalised outputs; malformed ones raise ValueError and others."""
     count, stored = raw.get("execution_count"), raw.get("outputs") or []
-    if not isinstance(count, int | None):  # nbformat's own complaint quotes it, however deep it is
+    if not isinstance(
+        count, int | None
+    ):  # nbformat's own message would quote it, however deep it is
         raise ValueError(f"expected a number of the execution, got {type(count).__name__}")
     cell = nbformat.v4.new_code_cell("", id="x", execution_count=count)
     if len(stored) > OUTPUTS:
@@ -50,19 +53,19 @@ def as_cell(raw: Mapping) -> nbformat.NotebookNode:
         if WIDGET in output.get("data", {}):
             continue
         if "text" in output:
-            output.text = passing_removed(_joined(output.text))
+            output.text = without_volatile(_joined(output.text))
             if not output.text.strip():
                 continue
         data = output.get("data", {})
         if not _joined(data.get("text/plain", "<")).startswith("<"):
-            data.pop("text/html", None)  # the same table, which Colab dresses in its own way
+            data.pop("text/html", None)  # the same table; Colab wraps it in other elements
         for kind, content in data.items():
             if kind.startswith("text/"):
-                output.data[kind] = passing_removed(_joined(content))
+                output.data[kind] = without_volatile(_joined(content))
             elif isinstance(content, list):
                 output.data[kind] = _joined(content)
         if output.output_type == "error":
-            output.evalue = passing_removed(_joined(output.get("evalue", "")))
+            output.evalue = without_volatile(_joined(output.get("evalue", "")))
         cell.outputs.append(output)
     return cell
 
@@ -71,9 +74,9 @@ def _joined(text: object) -> str:
     return "".join(text) if isinstance(text, list) else str(text)
 
 
-def passing_removed(text: str) -> str:
+def without_volatile(text: str) -> str:
     text = text.rpartition("\r")[2] if "\r" in text and "\n" not in text else text
-    for pattern, instead in PASSING:
+    for pattern, instead in VOLATILE:
         text = pattern.sub(instead, text)
     return text
 
@@ -85,7 +88,7 @@ def _failed(cell: nbformat.NotebookNode) -> bool:
 
 
 def dataset_of(task: str, stored: Mapping[str, Mapping], graded_on: str) -> str:
-    """The data set that a notebook was run on, as its outputs show."""
+    """Return the data set on which a notebook was run, judged by its outputs."""
     scores = {}
     for name in STORED:
         pairs = stored_texts(task, name).items()
@@ -96,7 +99,7 @@ def dataset_of(task: str, stored: Mapping[str, Mapping], graded_on: str) -> str:
 
 @cache
 def stored_texts(task: str, dataset: str) -> dict[str, list[tuple[str, str]]]:
-    """The texts that the repository's notebook has put out, by cell."""
+    """Return the text outputs of the repository's notebook by cell."""
     cells = nbformat.read(STORED[dataset] / f"{RUBRIC[task]['notebook']}.ipynb", as_version=4).cells
     return {c.id: texts(as_cell(c)) for c in cells if c.cell_type == "code" and c.outputs}
 
@@ -109,33 +112,41 @@ def _has(raw: Mapping | None, expected: list[tuple[str, str]]) -> bool:
 
 
 @cache
-def stored_reference(task: str, dataset: str) -> dict[str, nbformat.NotebookNode]:
-    """The repository's outputs on a data set, but for the cells that show what a student wrote."""
+def reference_cells(task: str, dataset: str) -> dict[str, nbformat.NotebookNode]:
+    """Return the repository's cells with outputs that do not show what a student wrote."""
     file = STORED[dataset] / f"{RUBRIC[task]['notebook']}.ipynb"
     cells = nbformat.read(file, as_version=4).cells
     shown = [c for c in cells if c.cell_type == "code" and "solution" not in tags(c)]
     return {cell.id: cell for cell in shown if cell.id != SHOWS_SOURCE}
 
 
-def change(raw: Mapping | None, came: nbformat.NotebookNode | None) -> str:
-    """How what came out here differs from what was handed in; "" if it does not."""
+def cell_difference(raw: Mapping | None, executed: nbformat.NotebookNode | None) -> str:
+    """Return how the outputs of a cell differ; an empty text if they do not.
+
+    Parameters
+    ----------
+    raw : mapping or None
+        The cell as handed in.
+    executed : NotebookNode or None
+        The same cell after it was executed here.
+    """
     if raw is None or not raw.get("execution_count"):
         return "no outputs were handed in"
-    if came is None or not came.get("execution_count"):
+    if executed is None or not executed.get("execution_count"):
         return "not executed here"
     try:
-        stored, executed = as_cell(raw), as_cell(came)
-        for cell in (stored, executed):
-            look_at_figures(cell)
-        # not as notebooks: to validate what is not valid takes gigabytes
-        pair = (nbformat.from_dict({"cells": [cell]}) for cell in (stored, executed))
+        cells = as_cell(raw), as_cell(executed)
+        for cell in cells:
+            check_figures(cell)
+        # not nbformat's notebooks: validating an invalid one takes gigabytes
+        pair = (nbformat.from_dict({"cells": [cell]}) for cell in cells)
         return differences(*pair)["x"]
     except Exception as error:  # what is stored may be anything
         return f"the outputs handed in cannot be read: {error or type(error).__name__}"
 
 
-def look_at_figures(cell: nbformat.NotebookNode) -> None:
-    """ValueError if figures of a cell are too many or too large to compare, or no figures."""
+def check_figures(cell: nbformat.NotebookNode) -> None:
+    """Raise ValueError if a cell has too many figures, or one that is too large or not a PNG."""
     figures = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
     if len(figures) > FIGURES:
         raise ValueError(f"expected at most {FIGURES} figures, got {len(figures)}")
@@ -146,9 +157,9 @@ def look_at_figures(cell: nbformat.NotebookNode) -> None:
 
 
 def size_of(png: bytes) -> tuple[int, int]:
-    """Width and height of a PNG in pixels; ValueError if it says so more than once, or never.
+    """Return width and height of a PNG in pixels; ValueError unless it has exactly one header.
 
-    A reader takes the last of several headers, and reserves what it says before it looks further.
+    matplotlib believes the last of several headers and allocates memory accordingly.
     """
     sizes, place = [], len(PNG)
     if not png.startswith(PNG):
@@ -165,7 +176,7 @@ def size_of(png: bytes) -> tuple[int, int]:
 
 @cache
 def needs(task: str) -> dict[str, set[str]]:
-    """By cell of a notebook, whose models it may need: itself, or what it takes from others."""
+    """Return, for each cell of a notebook, the tasks whose models it may use."""
     made_of: dict[str, set[str]] = {model.upper(): {model} for model in RUBRIC}
     found = {}
     cells = [c for c in notebook_of(task).cells if c.cell_type == "code"]
@@ -175,7 +186,7 @@ def needs(task: str) -> dict[str, set[str]]:
         nodes = list(ast.walk(tree))
         uses = {node.id for node in nodes if isinstance(node, ast.Name)}
         found[cell.id] = set().union(*(made_of.get(name, set()) for name in uses))
-        # what it defines, what it stores something in, what it calls methods of
+        # objects that the cell defines, changes, or calls methods of
         parts = [n for n in nodes if isinstance(n, ast.Subscript | ast.Attribute)]
         called = [id(n.func) for n in nodes if isinstance(n, ast.Call)]
         parts = [n for n in parts if isinstance(n.ctx, ast.Store) or id(n) in called]
@@ -185,44 +196,66 @@ def needs(task: str) -> dict[str, set[str]]:
     return found
 
 
-def changes(
+class Comparison(NamedTuple):
+    """How the cells of a notebook compare."""
+
+    differences: dict[str, str]  # by cell that is not reproduced
+    n_cells: int  # that count
+
+    @property
+    def n_reproduced(self) -> int:
+        return self.n_cells - len(self.differences)
+
+
+def compare_cells(
     task: str,
     stored: Mapping[str, Mapping],
     executed: Mapping[str, nbformat.NotebookNode],
-    gaps: Set[str],
-    only: set[str] | None = None,
-) -> tuple[dict[str, str], int]:
-    """By cell, what was not reproduced; and of how many cells that count.
+    incomplete: Set[str] = frozenset(),
+    only: Set[str] | None = None,
+) -> Comparison:
+    """Compare stored with executed cells.
 
-    Cells that need other tasks, which have ``gaps``, do not count if they fail here, and have no
-    outputs or the same failure in what was handed in. That a cell shows nothing, which shows
-    something in the repository, is not reproduced. ``only``: the cells to be compared, if not all.
+    A cell that fails here does not count if it needs another task that is ``incomplete``, and has
+    no outputs, or the same failure, in what was handed in. A cell that shows nothing on both sides
+    is not reproduced if it shows something in the repository.
+
+    Parameters
+    ----------
+    task : str
+        The task of the notebook.
+    stored, executed : mapping
+        Cells by the ids of the hand-out.
+    incomplete : set of str
+        Other tasks whose functions are not all right.
+    only : set of str, optional
+        The cells to compare; all by default.
     """
-    reference = stored_reference(task, "ml-100k")  # on the other data set the same cells do
+    reference = reference_cells(task, "ml-100k")  # on the other data set the same cells have some
     shows = {name for name, cell in reference.items() if cell.outputs}
     cells = [c for c in notebook_of(task).cells if c.cell_type == "code"]
     ids = [c.id for c in cells if "skip-execution" not in tags(c)]
-    ids = ids if only is None else [name for name in ids if name in only]
-    found, counted = {}, 0
-    for name in ids:
-        came, raw = executed.get(name), stored.get(name)
-        difference, nothing = change(raw, came), not (raw or {}).get("execution_count")
-        fails = came is not None and _failed(came)
-        excused = not gaps.isdisjoint(needs(task)[name])
-        if excused and fails and (nothing or not difference):
+    differences, n_cells = {}, 0
+    for name in (name for name in ids if only is None or name in only):
+        here, raw = executed.get(name), stored.get(name)
+        difference = cell_difference(raw, here)
+        was_executed = bool((raw or {}).get("execution_count"))
+        fails = here is not None and _failed(here)
+        excused = not incomplete.isdisjoint(needs(task)[name])
+        if excused and fails and (not was_executed or not difference):
             continue
-        counted += 1
-        if not difference and name in shows and not came.get("outputs"):
+        n_cells += 1
+        if not difference and name in shows and here is not None and not here.get("outputs"):
             difference = "shows nothing, here and in what was handed in"
         if difference:
-            found[name] = difference
-    return found, counted
+            differences[name] = difference
+    return Comparison(differences, n_cells)
 
 
 def notebook_to_run(
     task: str, answers: Mapping[str, Cells], known: list[HandedOut]
 ) -> nbformat.NotebookNode:
-    """The grader's notebook with the student's answers."""
+    """Return the grader's notebook with the student's answers and without outputs."""
     notebook = notebook_of(task)
     own = {cell.id: cell.functions for cell in known}
     for cell in notebook.cells:

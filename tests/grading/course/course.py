@@ -1,29 +1,30 @@
-"""What an instructor gives besides the submissions, and what that does to the reports.
+"""A course: times and deadlines, overrides, an earlier run, pseudonyms, files of platforms.
 
-Times and deadlines, decisions, an earlier run, pseudonyms, platforms' files. All of it is read, and
-what is wrong in it is said, before anything is graded. None of it is a reason to grade again.
+All files are read and checked before anything is graded. None of them changes a score, so nothing
+is graded again when they change.
 """
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from pathlib import Path
 
 from grading.course.deadlines import FILES, Deadlines, deadline, read_times, timezone
 from grading.course.lms import Mark, Person, Sheet, read_sheet, squeezed
-from grading.course.overrides import Override, by_name, read_overrides
+from grading.course.overrides import by_name, read_overrides
 from grading.course.pseudonyms import pseudonyms
-from grading.intake.collect import Package, plain
+from grading.intake.collect import Package
+from grading.intake.names import plain
 from grading.reporting.csv_tables import read_table, write_table
-from grading.result import Report, load
+from grading.result import Decision, Earlier, Missed, Override, Report, load
 
-Owners = dict[str, tuple[str, str]]  # by submission: whose it is, and the platform's number
+Owners = dict[str, tuple[str, str]]  # by submission: the student's name and number
 
 
 @dataclass
 class Course:
-    """What holds for one class."""
+    """What an instructor has given for one class."""
 
     deadlines: Deadlines = field(default_factory=Deadlines)
     times: dict[str, datetime] = field(default_factory=dict)  # by submission
@@ -33,57 +34,55 @@ class Course:
     exports: list[tuple[Path, Sheet, str | None]] = field(default_factory=list)
     owners: Owners = field(default_factory=dict)
 
-    def decide(self, report: Report, handed_in: datetime) -> None:
-        """Put the deadlines, the decisions and the earlier mark into a report.
+    def decide(self, name: str, handed_in: datetime) -> Decision:
+        """Return the decision on a submission.
 
-        ``handed_in``: the date of the files, for a submission of which nothing else is known.
+        ``handed_in``: the date of its files, which counts if no better time is known.
         """
-        time = self.times.get(report.name, handed_in.astimezone())
-        report.time_from = self.times_from if report.name in self.times else FILES
-        report.handed_in, report.late = self.deadlines.shown(time), self.deadlines.missed(time)
-        limit = getattr(self.deadlines, report.late or "soft")
-        report.limit = self.deadlines.shown(limit) if limit else ""
-        report.most = self.deadlines.most(report.late)
-        self.decide_otherwise(report)
-        if before := self.earlier.get(report.name):
-            report.earlier = {"total": before.total, "handed_in": before.handed_in}
-        else:
-            report.earlier = {}
-
-    def decide_otherwise(self, report: Report) -> None:
-        mine = self.overrides.get(report.name, [])
-        kept = ("task", "part", "points", "comment")
-        report.overrides = [{name: asdict(one)[name] for name in kept} for one in mine]
+        time = self.times.get(name, handed_in.astimezone())
+        missed = self.deadlines.missed(time)
+        limit = self.deadlines.hard if missed is Missed.HARD else self.deadlines.soft
+        before = self.earlier.get(name)
+        return Decision(
+            handed_in=self.deadlines.shown(time),
+            time_from=self.times_from if name in self.times else FILES,
+            missed=missed,
+            limit=self.deadlines.shown(limit) if limit else "",
+            most=self.deadlines.most(missed),
+            earlier=Earlier(before.total, before.decision.handed_in) if before else None,
+            overrides=self.overrides.get(name, []),
+        )
 
     def only_earlier(self, names: Iterable[str]) -> list[Report]:
-        """The reports of the earlier run on those who have handed in nothing since."""
-        found = [report for name, report in self.earlier.items() if name not in set(names)]
-        for report in found:
-            self.decide_otherwise(report)
-        return found
+        """Return the earlier reports of students who have not handed in anything since."""
+        reports = [report for name, report in self.earlier.items() if name not in set(names)]
+        for report in reports:
+            report.decision.overrides = self.overrides.get(report.name, [])
+        return reports
 
     def export(self, reports: Sequence[Report]) -> list[str]:
-        """Fill in the platforms' files; what to say of them."""
-        said = []
+        """Write the platforms' files with the marks; return messages about them."""
+        messages = []
         for target, sheet, column in self.exports:
             marks: dict[int, Mark] = {}
             claimed: dict[int, list[str]] = {}
             for report in reports:
                 person, why = self._person(sheet, report.name)
                 if person is None:
-                    said.append(why)
+                    messages.append(why)
                     continue
                 names = claimed.setdefault(person.row.line, [])
                 names.append(report.name)
                 marks[person.row.line] = Mark(report.total, feedback(report))
                 if len(names) == 2:
                     both = f"{' and '.join(names)} would be of one person: fill it in by hand"
-                    said.append(f"{sheet.table.at(person.row)}: {both}")
+                    messages.append(f"{sheet.table.at(person.row)}: {both}")
             for line in (line for line, names in claimed.items() if len(names) > 1):
-                del marks[line]  # whose it is cannot be known
+                del marks[line]  # it is not known whose it is
             write_table(target, sheet.filled(marks, column))
-            said.append(f"{target.name}: {len(marks)} of {len(sheet.people)} rows are filled in")
-        return said
+            counts = f"{len(marks)} of {len(sheet.people)} rows are filled in"
+            messages.append(f"{target.name}: {counts}")
+        return messages
 
     def _person(self, sheet: Sheet, name: str) -> tuple[Person | None, str]:
         owner, number = self.owners.get(name, (name, ""))
@@ -95,14 +94,15 @@ class Course:
 
 
 def feedback(report: Report) -> str:
-    """One line for a platform: points of the tasks, the deadline, the comments."""
+    """Return one line for a platform: points of the tasks, the deadline, comments."""
     tasks = [f"{task} {sum(parts.values()):.1f}" for task, parts in report.counted.items()]
     parts = [f"{', '.join(tasks)} of 100 each"]
-    if report.late:
-        parts.append(f"after the {report.late} deadline: at most {report.most:g} points")
+    decision = report.decision
+    if decision.missed:
+        parts.append(f"after the {decision.missed} deadline: at most {decision.most:g} points")
     if report.earlier_counts:
         parts.append("the earlier submission counts")
-    return "; ".join([*parts, *(o["comment"] for o in report.overrides if o["comment"])])
+    return "; ".join([*parts, *(o.comment for o in decision.overrides if o.comment)])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -115,25 +115,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--timezone", metavar="ZONE", help=zone)
     times = "a table with the columns name and time, or Moodle's grading worksheet"
     add("--times", type=Path, metavar="FILE", help=times)
-    earlier = "where an earlier run has written its marks (its --into): the better counts"
+    earlier = "folder of an earlier run (its --into): the better mark counts"
     add("--earlier", type=Path, metavar="FOLDER", help=earlier)
     overrides = "a table with the columns name, task, part, points, comment"
     add("--overrides", type=Path, metavar="FILE", help=overrides)
-    key = "names that say nothing; whose they are is in FILE, which is made or added to"
+    key = "use pseudonyms; FILE lists whose they are, and is created or extended"
     add("--anonymous", type=Path, metavar="FILE", help=key)
     add("--moodle", type=Path, metavar="FILE", help="a grading worksheet to fill in")
     add("--canvas", type=Path, metavar="FILE", help="an export of the gradebook to fill in")
     add("--canvas-column", metavar="TITLE", help="the assignment, if there are several")
 
 
-def course_of(given: argparse.Namespace, found: list[Package], target: Path) -> Course:
-    """Read what was given; ``found`` gets pseudonyms if these are wanted.
+def read_course(given: argparse.Namespace, found: list[Package], target: Path) -> Course:
+    """Read the files that were given; packages get pseudonyms if these are wanted.
 
-    ValueError, in a sentence, for what is wrong in it.
+    ValueError, with a message for the instructor, if something in them is wrong.
     """
     zone = timezone(given.timezone) if given.timezone else None
     limits = [deadline(text, zone) if text else None for text in (given.soft, given.hard)]
-    course = Course(Deadlines(*limits, cap=given.cap, zone=zone))
+    course = Course(Deadlines(limits[0], limits[1], cap=given.cap, zone=zone))
     exports = target
     if given.anonymous:
         if given.anonymous.resolve().is_relative_to(target.resolve()):
@@ -154,8 +154,9 @@ def course_of(given: argparse.Namespace, found: list[Package], target: Path) -> 
     if given.overrides:
         names += course.earlier
         known = {owner: name for name, (owner, _) in course.owners.items()}
-        read = [_under(known, one) for one in read_overrides(given.overrides)]
-        course.overrides = by_name(given.overrides.name, read, names)
+        rows = read_overrides(given.overrides)
+        rows = [replace(row, name=known.get(row.name, row.name)) for row in rows]
+        course.overrides = by_name(given.overrides.name, rows, names)
     for file, name in ((given.moodle, "moodle.csv"), (given.canvas, "canvas.csv")):
         if file:
             sheet, column = read_sheet(file), given.canvas_column
@@ -164,13 +165,8 @@ def course_of(given: argparse.Namespace, found: list[Package], target: Path) -> 
     return course
 
 
-def _under(known: dict[str, str], one: Override) -> Override:
-    """An override under the submission's name here, which may be a pseudonym."""
-    return Override(**asdict(one) | {"name": known.get(one.name, one.name)})
-
-
 def _times(file: Path, owners: Owners, zone: tzinfo | None) -> dict[str, datetime]:
-    """By submission; who is not in the file is said."""
+    """Return the times by submission; those without one are printed."""
     if "time" in read_table(file).columns:
         named = {squeezed(name): time for name, time in read_times(file, zone).items()}
         keys = {name: (squeezed(name), *map(squeezed, o)) for name, o in owners.items()}
@@ -189,9 +185,15 @@ def _times(file: Path, owners: Owners, zone: tzinfo | None) -> dict[str, datetim
 
 
 def _earlier(folder: Path) -> dict[str, Report]:
-    files = sorted((folder / "submissions").glob("*.json"))
-    reports = [load(file) for file in files]
-    if not reports or None in reports:
-        what = f"{files[reports.index(None)].name} cannot be read" if reports else "there are none"
-        raise ValueError(f"expected the reports of an earlier run in {folder}; {what}")
-    return {report.name: report for report in reports}
+    reports: dict[str, Report] = {}
+    what = "there are none"
+    for file in sorted((folder / "submissions").glob("*.json")):
+        report = load(file)
+        if report is None:
+            what = f"{file.name} cannot be read"
+            break
+        reports[report.name] = report
+    else:
+        if reports:
+            return reports
+    raise ValueError(f"expected the reports of an earlier run in {folder}; {what}")

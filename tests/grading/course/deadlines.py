@@ -1,8 +1,8 @@
-"""When something was handed in, and what that costs: times from data, deadlines, the better of two.
+"""Parse times and deadlines, and determine which deadline a submission has missed.
 
-At the soft deadline there are a mark and remarks; corrections are taken until the hard one, and
-then the better of the two counts. What comes after the soft deadline has at most ``cap`` points,
-what comes after the hard one none.
+After the soft deadline students get a mark and remarks, and may submit corrections until the hard
+one. A submission after the soft deadline has at most ``cap`` points, one after the hard deadline
+none.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from grading.reporting.csv_tables import read_table
+from grading.result import Missed
 
 DAY = "%Y-%m-%d"
 # As Moodle writes them in English, of the world and of the United States, with 12 or 24 hours.
@@ -23,7 +24,7 @@ FILES = "the dates of files, which can be forged"
 
 
 def timezone(name: str) -> ZoneInfo:
-    """ValueError, in a sentence, for a name that is not in the data base of time zones."""
+    """Return the time zone of this name; ValueError if there is none."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder
@@ -31,10 +32,10 @@ def timezone(name: str) -> ZoneInfo:
 
 
 def moment(text: str, zone: tzinfo | None = None) -> datetime:
-    """A time with a zone: its own ("…Z", "…+02:00", "… Europe/Berlin"), or else ``zone``.
+    """Parse a time in ISO 8601 or in Moodle's English form; ValueError for others.
 
-    ``None`` is the zone of this machine. ISO 8601 and Moodle's English form are read; ValueError
-    for others.
+    Without a zone of its own ("…Z", "…+02:00", "… Europe/Berlin") it is in ``zone``, or in that of
+    this machine.
     """
     text = " ".join(text.split())
     front, _, last = text.rpartition(" ")
@@ -63,7 +64,7 @@ def _parsed(text: str) -> datetime | None:
 
 
 def deadline(text: str, zone: tzinfo | None = None) -> datetime:
-    """A time, or the end of a day."""
+    """Parse a time, or a day, which means its end."""
     try:
         day = datetime.strptime(text.strip(), DAY) + timedelta(days=1)
     except ValueError:
@@ -91,23 +92,22 @@ class Deadlines:
     def shown(self, time: datetime) -> str:
         return f"{time.astimezone(self.zone):%Y-%m-%d %H:%M %Z}"
 
-    def missed(self, time: datetime) -> str:
-        """The last deadline that is over: "", "soft" or "hard"."""
-        for name in ("hard", "soft"):
-            limit = getattr(self, name)
+    def missed(self, time: datetime) -> Missed | None:
+        """Return the last deadline before ``time``."""
+        for missed, limit in ((Missed.HARD, self.hard), (Missed.SOFT, self.soft)):
             if limit and time.astimezone(UTC) > limit.astimezone(UTC):
-                return name
-        return ""
+                return missed
+        return None
 
-    def most(self, missed: str) -> float:
-        """The points that a submission can have."""
-        return {"": 100.0, "soft": self.cap, "hard": 0.0}[missed]
+    def most(self, missed: Missed | None) -> float:
+        """Return the points that a submission can have."""
+        return {None: 100.0, Missed.SOFT: self.cap, Missed.HARD: 0.0}[missed]
 
 
 def read_times(file: Path, zone: tzinfo | None = None) -> dict[str, datetime]:
-    """From a table with the columns name and time: the time by name; the last row of a name holds.
+    """Read a table with the columns name and time; of several rows of a name the last one counts.
 
-    ValueError, in a sentence that names the line, for what is not a time.
+    ValueError, which names the line, for what is not a time.
     """
     table, found = read_table(file, ("name", "time")), {}
     for row in table.rows:

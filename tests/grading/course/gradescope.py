@@ -1,11 +1,11 @@
-"""Gradescope: a zip that makes an autograder there, and what it writes for each submission.
+"""Gradescope: build the zip of an autograder, and write its results for each submission.
 
     python -m grading.course.gradescope build [--cap 80]      build/gradescope.zip
 
-There the container is the sandbox: bubblewrap does not work in it. Students' code runs as the user
-nobody, who may read neither the suite nor write results, under the limits of prlimit; but it has
-the container's network. Of the submissions of a student the best counts, what comes after the due
-date with at most ``cap`` points.
+There the container is the sandbox, since bubblewrap does not work in it. Students' code runs as
+another user, who can neither read the suite nor write results, within the limits of prlimit; but it
+has the container's network. The best submission of a student counts; after the due date it has at
+most ``cap`` points.
 """
 
 import argparse
@@ -17,28 +17,30 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from grading.cli import warm_up
 from grading.course.course import Course
 from grading.course.deadlines import Deadlines, moment
+from grading.gradebook import warm_up
 from grading.intake.collect import read_package
 from grading.intake.spool import spooled
-from grading.isolation.workspace import workplace
+from grading.isolation.workspace import workspace
 from grading.paths import GRADING, ROOT
+from grading.pipeline import Options
 from grading.reporting.csv_tables import write_whole
-from grading.reporting.render import deadline_said
+from grading.reporting.render import deadline_sentences
 from grading.result import Report
 from grading.rubric import POINTS, RUBRIC
 from grading.scheduler import grade_all
-from grading.scoring import Options
 from grading.student.edition import empty_suite
 
 TARGET = ROOT / "build" / "gradescope.zip"
-PACKED = ("mflib", "notebooks", "tests/grading", "tests/notebooks", "data/README.md")
-PACKED += ("requirements.txt", "pyproject.toml", "LICENSE")
+PACKED = (
+    *("mflib", "notebooks", "tests/grading", "tests/notebooks", "data/README.md"),
+    *("requirements.txt", "pyproject.toml", "LICENSE"),
+)
 
 
 def build(target: Path, cap: float) -> None:
-    """Write the autograder's zip, whole or not at all."""
+    """Write the autograder's zip atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".gradescope-") as temporary:
         new = Path(temporary) / "autograder"
@@ -59,41 +61,41 @@ def build(target: Path, cap: float) -> None:
 
 
 def handed_in(metadata: Mapping, cap: float) -> tuple[datetime, Deadlines]:
-    """When, and the deadlines, those of the student if there are some; as Gradescope says."""
+    """Return time and deadlines from Gradescope's metadata; a student's own deadlines count."""
     user = (metadata.get("users") or [{}])[0]
     dates = dict(metadata["assignment"]) | (user.get("assignment") or {})
     soft, hard = (dates.get(name) for name in ("due_date", "late_due_date"))
     time = moment(metadata["created_at"])
     limits = [moment(text) if text else None for text in (soft, hard)]
-    return time, Deadlines(*limits, cap=cap, zone=time.tzinfo)
+    return time, Deadlines(limits[0], limits[1], cap=cap, zone=time.tzinfo)
 
 
-def graded(submission: Path, time: datetime, deadlines: Deadlines) -> Report:
-    """The report on what was handed in; students' code runs as another user in this container."""
-    with workplace() as place:
-        place.chmod(0o711)  # the other user passes through
-        empty_suite(place / "suite")
+def grade_in_container(submission: Path, time: datetime, deadlines: Deadlines) -> Report:
+    """Return the report on a submission; its code runs as another user in this container."""
+    with workspace() as folder:
+        folder.chmod(0o711)  # for the other user
+        empty_suite(folder / "suite")
         secret = 1000 + secrets.randbelow(10**9)
-        options = Options("ml-100k", secret, place / "suite", container=True)
-        package = read_package(submission, spooled(place / "spool"))
-        options = warm_up(options, place)
-        (found,) = grade_all([package], options, 1, place / "work", place / "lock")
-        Course(deadlines, {package.name: time}, "Gradescope").decide(found.report, time)
-        return found.report
+        options = Options("ml-100k", secret, folder / "suite", container=True)
+        package = read_package(submission, spooled(folder / "spool"))
+        options = warm_up(options, folder)
+        (graded,) = grade_all([package], options, 1, folder / "work", folder / "lock")
+        course = Course(deadlines, {package.name: time}, "Gradescope")
+        return Report(package.name, graded.score, course.decide(package.name, time))
 
 
 def results(report: Report, metadata: Mapping) -> dict:
-    """What Gradescope shows: each part of each task, reasons with the first; the best total."""
-    before = [found.get("score") or 0 for found in metadata.get("previous_submissions") or []]
+    """Return what Gradescope shows: the best total, the parts of each task, reasons."""
+    before = [one.get("score") or 0 for one in metadata.get("previous_submissions") or []]
     best = max([report.total, *map(float, before)])
-    output = [*deadline_said(report), *report.notes]
+    output = [*deadline_sentences(report), *report.score.notes]
     if best > report.total:
         output.append(
             f"This one has {report.total:g} points, an earlier one {best:g}, which count."
         )
     tests = []
-    for task, parts in report.marks.items():
-        reasons = "\n".join(f"- {reason}" for reason in report.reasons.get(task, []))
+    for task, parts in report.score.marks.items():
+        reasons = "\n".join(f"- {reason}" for reason in report.score.reasons.get(task, []))
         for n, (part, most) in enumerate(POINTS.items()):
             tests.append(
                 {
@@ -130,9 +132,9 @@ def main() -> None:
         print(f"Upload {TARGET.relative_to(ROOT)} to Gradescope as the autograder.")
         return
     metadata = json.loads((given.place / "submission_metadata.json").read_text(encoding="utf-8"))
-    report = graded(given.place / "submission", *handed_in(metadata, given.cap))
-    found = results(report, metadata)
-    write_whole(given.place / "results" / "results.json", json.dumps(found, indent=1))
+    report = grade_in_container(given.place / "submission", *handed_in(metadata, given.cap))
+    text = json.dumps(results(report, metadata), indent=1)
+    write_whole(given.place / "results" / "results.json", text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What an instructor decides otherwise: points of a part, of the whole, or only a comment.
+"""Read an instructor's overrides: points of a part or of the whole, or only a comment.
 
-They stand in a file of their own, so they survive when a class is graded again.
+They are in a file of their own, so they stay valid when a class is graded again.
 """
 
 from collections.abc import Iterable
@@ -8,41 +8,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grading.reporting.csv_tables import Row, Table, read_table
+from grading.result import TOTAL, Override
 from grading.rubric import POINTS, RUBRIC
 
 COLUMNS = ("name", "task", "part", "points", "comment")
-TOTAL = "total"
 
 
 @dataclass(frozen=True)
-class Override:
-    """Of one part of a task; of the total if there is no task."""
+class OverrideRow:
+    """An override, the submission that it is for, and its line in the file."""
 
     line: int
     name: str
-    task: str
-    part: str
-    points: float | None  # None: only the comment
-    comment: str
+    override: Override
 
 
-def read_overrides(file: Path) -> list[Override]:
-    """ValueError, in a sentence that names the line, where something in the file is wrong."""
+def read_overrides(file: Path) -> list[OverrideRow]:
+    """Read a table of overrides; ValueError, which names the line, if it is malformed."""
     table = read_table(file, COLUMNS)
-    found = [_override(table, row) for row in table.rows]
+    rows = [_override_row(table, row) for row in table.rows]
     seen: dict[tuple[str, str, str], int] = {}
-    for one in found:
-        key = (one.name, one.task, one.part)
-        if one.points is not None and (before := seen.setdefault(key, one.line)) != one.line:
+    for row in rows:
+        one = row.override
+        key = (row.name, one.task, one.part)
+        if one.points is not None and (before := seen.setdefault(key, row.line)) != row.line:
             part = " ".join(filter(None, (one.task, one.part)))
             raise ValueError(
-                f"{table.name}, line {one.line}: the points of {one.name}, {part}, stand in line "
+                f"{table.name}, line {row.line}: the points of {row.name}, {part}, are in line "
                 f"{before} already"
             )
-    return found
+    return rows
 
 
-def _override(table: Table, row: Row) -> Override:
+def _override_row(table: Table, row: Row) -> OverrideRow:
     name, task, part, points, comment = (row.cells[column] for column in COLUMNS)
     if not name:
         raise ValueError(f"{table.at(row)}: expected the name of a submission, got none")
@@ -63,18 +61,20 @@ def _override(table: Table, row: Row) -> Override:
         value = -1.0
     if value is not None and not 0 <= value <= most:
         raise ValueError(f"{table.at(row)}: expected 0 to {most} points, got {points!r}")
-    return Override(row.line, name, task, part, value, comment)
+    return OverrideRow(row.line, name, Override(task, part, value, comment))
 
 
-def by_name(file: str, overrides: Iterable[Override], names: Iterable[str]) -> dict[str, list]:
-    """The overrides of each submission in ``names``; ValueError for a name that is not there."""
+def by_name(
+    file: str, rows: Iterable[OverrideRow], names: Iterable[str]
+) -> dict[str, list[Override]]:
+    """Return the overrides of each submission; ValueError for a name that is not in ``names``."""
     known = sorted(names)
-    found: dict[str, list[Override]] = {name: [] for name in known}
-    for one in overrides:
-        if one.name not in found:
+    overrides: dict[str, list[Override]] = {name: [] for name in known}
+    for row in rows:
+        if row.name not in overrides:
             there = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
             raise ValueError(
-                f"{file}, line {one.line}: there is no submission {one.name!r}; there are {there}"
+                f"{file}, line {row.line}: there is no submission {row.name!r}; there are {there}"
             )
-        found[one.name].append(one)
-    return found
+        overrides[row.name].append(row.override)
+    return overrides

@@ -1,11 +1,11 @@
-"""What runs inside the sandbox: students' functions on hidden inputs; arrays come out.
+"""Run students' functions on hidden inputs, inside the sandbox, and store the arrays they return.
 
-    python -m grading.execution.harness job.json [units that are done …]
+    python -m grading.execution.harness job.json [finished units …]
 
-In the folder: mflib (the grader's, whose kernels are empty), this file and those that it imports,
-what students wrote, and the job: units, each with a function to be called. Each unit runs in a
-process of its own (where there is fork), so that a crash, or a library that is set up anew, costs
-nothing else. Written after each: n.npz and a line of results.jsonl.
+The current folder holds mflib (the grader's, with empty kernels), the modules of this package that
+are needed here, the student's modules, and the job: units, each with one function to call. Each
+unit runs in its own process (where fork exists), so that a crash, or a change of a library's
+settings, affects nothing else. After each unit, n.npz and a line of results.jsonl are written.
 """
 
 import ast
@@ -22,6 +22,7 @@ import traceback
 import types
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,11 @@ import scipy.sparse as sp
 import torch
 
 from grading.execution.inputs import ChangedError, outputs
+from grading.outcomes import NOT_ATTEMPTED, FailureKind, UnitLine
 from grading.rubric import RUBRIC
 
-PROCESSOR_SECONDS, CLOCK_SECONDS = 20, 200  # of one function
-LISTS_SECONDS = 120
+CPU_SECONDS, WALL_SECONDS = 20, 200  # limits of one function
+LISTS_CPU_SECONDS, LISTS_WALL_SECONDS = 120, 1200
 FORKS = sys.platform == "linux"
 FIT = {  # not longer than the defaults, on a small data set
     "svd": {"iterations": 30},
@@ -44,20 +46,25 @@ SLOW = "an endless loop, or far too slow"
 
 
 class TooSlowError(BaseException):
-    """Not an Exception: a student's ``except Exception`` is to let it pass."""
+    """A function has used too much CPU time.
+
+    It is not an Exception, so that a student's ``except Exception`` does not catch it.
+    """
 
 
 class UncalledError(Exception):
-    """A function that is to be compared with the kernel has called the kernel."""
+    """A function has called a kernel that it must do without."""
 
 
 def load(file: Path) -> types.ModuleType:
-    """The module that a student has written, whole, as a part of the grader's package.
+    """Import a student's module as part of the grader's package.
 
-    So its relative imports find the package, and the package does not find it.
+    Its relative imports find the package; the package does not import it.
     """
     name = f"mflib.submitted_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None, file
+    assert spec.loader is not None, file
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles ask for it
     spec.loader.exec_module(module)
@@ -65,7 +72,7 @@ def load(file: Path) -> types.ModuleType:
 
 
 def function_of(unit: dict) -> Callable:
-    """The student's function, or AttributeError."""
+    """Return the student's function; AttributeError if there is none."""
     name = unit["key"].partition("/")[2]
     if "file" in unit:
         found = getattr(load(Path(unit["file"])), name, None)
@@ -80,10 +87,10 @@ def function_of(unit: dict) -> Callable:
 
 
 def run_cells(cells: list[list[str]]) -> dict:
-    """The names that cells of a notebook define, (label, source) each.
+    """Return the names that cells of a notebook, pairs of label and source, define.
 
-    A statement that fails (it may need the data) ends nothing: what counts is what is defined.
-    If a function is missing in the end, the first failure says why.
+    A statement that fails (it may need the data) does not stop the others. If the function is not
+    defined in the end, the first failure is the reason.
     """
     space: dict = {"__name__": "__main__"}
     for label, source in cells:
@@ -98,9 +105,9 @@ def run_cells(cells: list[list[str]]) -> dict:
 
 
 def adopt(module: dict, task: str) -> None:
-    """Put the student's kernels, if their file can be imported, in place of the empty ones.
+    """Replace the empty kernels of a module by the student's, if their file can be imported.
 
-    Called at the end of the grader's module where a whole notebook is run.
+    The grader's modules call this in their last line when a whole notebook is run.
     """
     file = Path(__file__).parents[2] / "submitted" / f"{RUBRIC[task]['module']}.py"
     with suppress(Exception):
@@ -109,9 +116,9 @@ def adopt(module: dict, task: str) -> None:
 
 
 def called_like(function: Callable, empty: Callable) -> Callable:
-    """``function``, called by place with what the class passes by the names of ``empty``.
+    """Return ``function`` with its arguments passed by position, in the order of ``empty``.
 
-    What autograd leaves on the tensors is taken off.
+    Gradients that the function leaves on tensors are removed.
     """
     signature = inspect.signature(empty)
 
@@ -129,8 +136,8 @@ def called_like(function: Callable, empty: Callable) -> Callable:
     return call
 
 
-def lists(unit: dict) -> dict[str, np.ndarray]:
-    """Recommendations and similar movies of the grader's class around the student's kernels."""
+def fit_model(unit: dict) -> dict[str, np.ndarray]:
+    """Fit the grader's class with the student's kernels; return its recommendations."""
     import mflib
 
     task = unit["key"].partition("/")[0]
@@ -151,47 +158,48 @@ def lists(unit: dict) -> dict[str, np.ndarray]:
     return {"ids": ids, "similar": similar, "estimates": model.predict(*pairs)}
 
 
-def attempt(unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a unit; and what went wrong and where, or where the function stands."""
+def run_unit(n: int, unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray], UnitLine]:
+    """Return the arrays of a unit, and its line of results."""
     try:
         if unit["key"].endswith("/lists"):
-            return lists(unit), {}
+            return fit_model(unit), UnitLine(n)
         if "cells" in unit:
-            forbid(unit["key"].partition("/")[0])
-        function, found = function_of(unit), {}
+            empty_kernels(unit["key"].partition("/")[0])
+        function = function_of(unit)
+        arrays: dict[str, np.ndarray] = {}
         for seed in seeds:
-            came = outputs(function, unit["key"], seed)
-            found |= {k: storable(p.after) for k, p in came.items() if p.after is not None}
-        return found, standing(function, unit)
+            observed = outputs(function, unit["key"], seed)
+            arrays |= {place: storable(output.after) for place, output in observed.items()}
+        return arrays, UnitLine(n, where=definition_of(function, unit))
     except BaseException as error:  # whatever a student's code raises is a result
-        return {}, described(error, unit)
+        return {}, failure_line(n, error, unit)
 
 
-def standing(function: Callable, unit: dict) -> dict[str, str]:
-    """The line of a student in which a function begins, if it is one with lines."""
+def definition_of(function: Callable, unit: dict) -> str:
+    """Return the student's line in which a function begins, if it is written in Python."""
     code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
-    if not isinstance(code, types.CodeType) or Path(code.co_filename).name not in own_files(unit):
-        return {}
-    return {"where": place_of(Path(code.co_filename).name, code.co_firstlineno)}
+    if not isinstance(code, types.CodeType) or Path(code.co_filename).name not in file_names(unit):
+        return ""
+    return place_of(Path(code.co_filename).name, code.co_firstlineno)
 
 
-def own_files(unit: dict) -> set[str]:
-    """What a student's file or cells are called in a traceback."""
+def file_names(unit: dict) -> set[str]:
+    """Return what a student's file or cells are called in a traceback."""
     return {Path(unit["file"]).name} if "file" in unit else {f"<{c[0]}>" for c in unit["cells"]}
 
 
-def place_of(label: str, line: int) -> str:
+def place_of(label: str, line: int | None) -> str:
     place = label.strip("<>") if label.endswith(".py") else f"cell {label.strip('<>')}"
     return f"{place}, line {line}"
 
 
 def storable(array: np.ndarray) -> np.ndarray:
-    """The array, or in place of one that holds objects, what they are called."""
+    """Return the array; for an array of objects, a short description."""
     return array if array.dtype.kind in "biufcU" else np.asarray(f"{array.dtype} {array}"[:60])
 
 
-def forbid(task: str) -> None:
-    """Let the kernels of a task say that a loop, or an exercise, must do without them."""
+def empty_kernels(task: str) -> None:
+    """Make the kernels of a task raise an error that loops and exercises must do without them."""
     module = importlib.import_module(f"mflib.{RUBRIC[task]['module']}")
     for name in RUBRIC[task]["functions"]:
 
@@ -201,113 +209,115 @@ def forbid(task: str) -> None:
         setattr(module, name, refuse)
 
 
-def described(error: BaseException, unit: dict) -> dict[str, str]:
-    """An error as a sentence with the student's own line."""
+def failure_line(n: int, error: BaseException, unit: dict) -> UnitLine:
+    """Describe an exception, with the student's own line."""
     name = unit["key"].partition("/")[2]
-    own = own_files(unit)
-    frames = traceback.extract_tb(error.__traceback__)
-    frames = [f for f in frames if Path(f.filename).name in own]
-    label = Path(frames[-1].filename).name if frames else ""
-    line = frames[-1].lineno if frames else 0
-    what = f"raises {type(error).__name__}: {error}"
+    own = file_names(unit)
+    trace = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in trace if Path(frame.filename).name in own]
+    where = place_of(Path(frames[-1].filename).name, frames[-1].lineno) if frames else ""
+    kind, message = FailureKind.RAISED, f"raises {type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and Path(error.filename or "").name in own:
-        label, line, what = Path(error.filename).name, error.lineno, f"{error.msg}"
+        where, message = place_of(Path(str(error.filename)).name, error.lineno), error.msg
     elif isinstance(error, NotImplementedError):
         inside = frames[-1].name if frames else name
-        helper = f"needs {inside}, which is not attempted"
-        what = helper if inside not in (name, "<module>") else "not attempted"
+        if inside in (name, "<module>"):
+            kind, message = NOT_ATTEMPTED.kind, NOT_ATTEMPTED.message
+        else:
+            message = f"needs {inside}, which is not attempted"
     elif isinstance(error, UncalledError | ChangedError):
-        what = str(error)
+        message = str(error)
     elif isinstance(error, TooSlowError):
-        what = f"ended after {PROCESSOR_SECONDS} s of the processor: {SLOW}"
+        seconds = LISTS_CPU_SECONDS if unit["key"].endswith("/lists") else CPU_SECONDS
+        kind, message = FailureKind.CPU_TIME, f"ended after {seconds} s of CPU time: {SLOW}"
     elif isinstance(error, AttributeError) and not frames:
-        what = str(error)
+        message = str(error)
     elif isinstance(error, SystemExit):
-        what = "ends the program"
-    return {"error": what[:2000], "where": place_of(label, line) if label else ""}
+        message = "ends the program"
+    return UnitLine(n, kind, message[:2000], where)
 
 
-def in_time(unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """``attempt``, ended after some processor time, and where the system knows no such clock, not.
+def run_in_time(n: int, unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray], UnitLine]:
+    """``run_unit``, stopped at its limit of CPU time, on systems that can measure it.
 
-    The student's line in which it was spent comes along.
+    The student's line at which it was stopped is reported.
     """
     if not hasattr(signal, "SIGPROF"):
-        return attempt(unit, seeds)
+        return run_unit(n, unit, seeds)
 
     def stop(*_: object) -> None:
         raise TooSlowError
 
     signal.signal(signal.SIGPROF, stop)
     long = unit["key"].endswith("/lists")
-    signal.setitimer(signal.ITIMER_PROF, LISTS_SECONDS if long else PROCESSOR_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, LISTS_CPU_SECONDS if long else CPU_SECONDS)
     try:
-        return attempt(unit, seeds)
+        return run_unit(n, unit, seeds)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def finish(n: int, unit: dict, seeds: list[int]) -> None:
-    arrays, trouble = in_time(unit, seeds)
+def run_and_store(n: int, unit: dict, seeds: list[int]) -> None:
+    arrays, line = run_in_time(n, unit, seeds)
     try:
-        np.savez(f"{n}.npz", **arrays)
+        np.savez(f"{n}.npz", **arrays)  # type: ignore[arg-type]
     except Exception as error:  # a student's object that only looks like an array
-        what = f"returns what is no array: {type(error).__name__}"
-        trouble = {"error": trouble.get("error", what), "where": trouble.get("where", "")}
-    note(n, trouble)
+        message = f"returns what is no array: {type(error).__name__}"
+        line = line if line.kind else replace(line, kind=FailureKind.RAISED, message=message)
+    store(line)
 
 
-def note(n: int, trouble: dict[str, str]) -> None:
+def store(line: UnitLine) -> None:
     with open("results.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(json.dumps({"unit": n} | trouble) + "\n")
+        file.write(json.dumps(asdict(line)) + "\n")
 
 
-def goes_on(child: int) -> bool:
-    """Whether a process is computing, or would if others let it; then only its processor counts."""
-    return (
-        Path(f"/proc/{child}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "R"
-    )
+def is_running(child: int) -> bool:
+    """Return whether a process is computing, or would if the machine were not busy."""
+    fields = Path(f"/proc/{child}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return fields[0] == "R"
 
 
-def in_child(n: int, unit: dict, seeds: list[int]) -> None:
-    """``finish`` in a process of its own; its end, however it comes, is noted."""
+def run_in_child(n: int, unit: dict, seeds: list[int]) -> None:
+    """``run_and_store`` in a forked process; however that ends, a line is stored."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
-            finish(n, unit, seeds)
+            run_and_store(n, unit, seeds)
             os._exit(0)
         os._exit(1)
-    deadline = time.monotonic() + (6 if unit["key"].endswith("/lists") else 1) * CLOCK_SECONDS
+    long = unit["key"].endswith("/lists")
+    deadline = time.monotonic() + (LISTS_WALL_SECONDS if long else WALL_SECONDS)
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             break
-        if time.monotonic() > deadline and not goes_on(child):
+        if time.monotonic() > deadline and not is_running(child):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            note(n, {"error": f"ended by the clock: {SLOW}"})
+            store(UnitLine(n, FailureKind.WALL_TIME, f"ended by the wall-time limit: {SLOW}"))
             return
         time.sleep(0.002)
     if status:
         code = os.waitstatus_to_exitcode(status)
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        note(n, {"error": f"its process ended ({how})"})
+        store(UnitLine(n, FailureKind.CRASHED, f"its process ended ({how})"))
 
 
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    done = set(map(int, sys.argv[2:]))
+    finished = set(map(int, sys.argv[2:]))
     sys.dont_write_bytecode = True
     torch.set_num_threads(1)  # which also makes a fork safe
-    ahead = ["mflib"]  # once, for all children
+    shared = ["mflib"]  # imported once, for all children
     if any("cells" in unit for unit in job["units"]):  # what the notebooks' first cells import
-        ahead += ["matplotlib.pyplot", "pandas", "mflib.notebook"]
-    for name in ahead:
+        shared += ["matplotlib.pyplot", "pandas", "mflib.notebook"]
+    for name in shared:
         importlib.import_module(name)
     for n, unit in enumerate(job["units"]):
-        if n not in done:
-            (in_child if FORKS else finish)(n, unit, job["seeds"])
+        if n not in finished:
+            (run_in_child if FORKS else run_and_store)(n, unit, job["seeds"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Inputs for the functions that a student writes, made from a seed, and what comes out of them.
+"""Generate inputs for students' functions from a seed, call the functions, collect the outputs.
 
-Check and grader share this file; they differ in the seeds. What is expected is what the reference
-makes of the same inputs. The exercises' inputs are in exercises.py.
+Check and grader differ in the seeds only. The inputs of exercises are in exercises.py.
 """
 
 from collections.abc import Callable
@@ -156,26 +155,29 @@ class Kernels(Drawn):
 
 
 class ChangedError(Exception):
-    """An argument that is to stay as it is was changed."""
+    """A function has changed an argument that must stay as it is."""
 
 
-class Came(NamedTuple):
-    """An output: as it was before the call (None for what is returned), and after."""
+class Observed(NamedTuple):
+    """An output: before the call (None for what is returned) and after it."""
 
     before: np.ndarray | None
-    after: np.ndarray | None  # None if nothing came
+    after: np.ndarray
 
 
 def calls(key: str, seed: int) -> list[list]:
-    """The arguments of each call of a function; a function of few numbers is called often."""
+    """Return the arguments of each call; functions of a few numbers are called several times."""
     task, _, name = key.partition("/")
     made = getattr(Kernels(seed), f"{task}_{name}")()
     return made if isinstance(made[0], tuple) else [made]
 
 
-def outputs(function: Callable, key: str, seed: int) -> dict[str, Came]:
-    """What ``function`` changes in place and returns, by "seed/call/output", output from 0."""
-    found = {}
+def outputs(function: Callable, key: str, seed: int) -> dict[str, Observed]:
+    """Call a function; return what it changes in place and returns, by "seed/call/output".
+
+    An output that is not returned, or is None, has no entry.
+    """
+    found: dict[str, Observed] = {}
     wanted = OUTPUTS[key]
     for place, arguments in enumerate(calls(key, seed)):
         before = [as_array(arguments[n]).copy() for n in wanted.changed.values()]
@@ -185,9 +187,13 @@ def outputs(function: Callable, key: str, seed: int) -> dict[str, Came]:
             if not np.array_equal(as_array(arguments[n]), was):
                 raise ChangedError(f"changes its argument number {n + 1}, which is to stay")
         after = [as_array(arguments[n]) for n in wanted.changed.values()]
-        pairs = [Came(*pair) for pair in zip(before, after, strict=True)]
-        pairs += [Came(None, value) for value in _returned(returned, len(wanted.returned))]
-        found |= {f"{seed}/{place}/{n}": came for n, came in enumerate(pairs)}
+        pairs: list[tuple[np.ndarray | None, np.ndarray | None]] = [
+            *zip(before, after, strict=True)
+        ]
+        pairs += [(None, value) for value in _returned(returned, len(wanted.returned))]
+        for n, (old, new) in enumerate(pairs):
+            if new is not None:
+                found[f"{seed}/{place}/{n}"] = Observed(old, new)
     return found
 
 
@@ -200,11 +206,11 @@ def _returned(value: object, how_many: int) -> list[np.ndarray | None]:
 
 
 def as_array(value: object) -> np.ndarray:
-    """Numbers in whatever form a student returns them."""
+    """Return an array of what a student's function returns, in whatever form."""
     if isinstance(value, torch.Tensor):
         value = value.detach().to_dense() if value.layout != torch.strided else value.detach()
         value = value.float() if value.dtype == torch.bfloat16 else value  # numpy has none
-    array = value.toarray() if sp.issparse(value) else np.asarray(value)
+    array = sp.csr_array(value).toarray() if sp.issparse(value) else np.asarray(value)
     if array.dtype == object:  # fractions and the like
         with suppress(TypeError, ValueError):
             return array.astype(float)

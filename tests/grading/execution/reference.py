@@ -1,4 +1,4 @@
-"""What the reference makes of the inputs of every function: the kernels, the notebooks' answers."""
+"""The reference: its kernels, the answers in its notebooks, and their outputs."""
 
 import ast
 import importlib
@@ -7,7 +7,8 @@ from functools import cache
 
 import nbformat
 
-from grading.execution.inputs import Came, outputs
+from grading.execution.inputs import Observed, outputs
+from grading.intake.cells import binds
 from grading.paths import ROOT
 from grading.rubric import RUBRIC
 
@@ -18,7 +19,7 @@ def notebook_of(task: str) -> nbformat.NotebookNode:
 
 @cache
 def imports() -> dict[str, str]:
-    """The first code cell of each notebook."""
+    """Return the first code cell of each notebook."""
     found = {}
     for task in RUBRIC:
         cells = notebook_of(task).cells
@@ -27,8 +28,15 @@ def imports() -> dict[str, str]:
 
 
 @cache
+def models_imported(task: str) -> frozenset[str]:
+    """Return the tasks whose models the first cell of a notebook imports."""
+    names = binds(ast.parse(imports()[task]))
+    return frozenset(other for other in RUBRIC if other.upper() in names)
+
+
+@cache
 def answers() -> dict[str, str]:
-    """The source of the cell in which each function of a notebook is written, by key."""
+    """Return the source of the cell in which each function of a notebook is written, by key."""
     found = {}
     for task in RUBRIC:
         for cell in notebook_of(task).cells:
@@ -51,9 +59,9 @@ def function(key: str) -> Callable:
 
 
 @cache
-def expected(key: str, seeds: tuple[int, ...]) -> dict[str, Came]:
-    """All outputs, by "seed/call/output"."""
-    found: dict[str, Came] = {}
+def expected(key: str, seeds: tuple[int, ...]) -> dict[str, Observed]:
+    """Return all outputs of a function, by "seed/call/output"."""
+    found: dict[str, Observed] = {}
     for seed in seeds:
         found |= outputs(function(key), key, seed)
     return found

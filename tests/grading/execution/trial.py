@@ -1,196 +1,246 @@
-"""Students' functions are tried: a job for worker.py, what comes out of it, and the verdicts.
+"""Try a submission's functions: write a job for the harness, run it, read its results.
 
-How a command is run is the caller's: in the sandbox (grader) or as it is (check).
+The caller provides a function that runs a command: in the sandbox (grader) or directly (check).
 """
 
 import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from grading.checks.compare import NOT_ATTEMPTED, Verdict, judge
-from grading.execution.inputs import OUTPUTS, Came
+from grading import schema
+from grading.checks.compare import judge
+from grading.checks.verdict import Verdict
+from grading.execution.harness import WALL_SECONDS
+from grading.execution.inputs import OUTPUTS, Observed
 from grading.intake.cells import Cells
-from grading.intake.submission import Submission
+from grading.intake.submission import FileKind, Problem, Submission
+from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind, UnitLine
 from grading.paths import copy_modules
-from grading.rubric import RUBRIC
+from grading.rubric import RUBRIC, function_of, is_kernel
 
 # The modules that run inside the sandbox.
 HARNESS = (
-    *("rubric.py", "rubric.toml"),
+    *("rubric.py", "rubric.toml", "outcomes.py"),
     *("execution/harness.py", "execution/inputs.py", "execution/exercises.py"),
 )
-ARRAYS = 2**22  # bytes that may come out of one unit
-LINES = 2**20  # bytes that may be said of all units
-Launch = Callable[[list[str], Path], str]  # command, folder -> why it ended badly, or nothing
-Expected = Callable[[str], Mapping[str, Came]]  # key -> what the reference makes of the inputs
+ARRAYS = 2**22  # bytes of the arrays of one unit
+LINES = 2**20  # bytes of the result lines of all units
+NO_RESULT = Failure(FailureKind.CRASHED, "its process ended before anything came out")
+Launch = Callable[[list[str], Path], Failure | None]  # command, folder
+Expected = Callable[[str], Mapping[str, Observed]]  # key -> the outputs of the reference
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A function to be called: in a file of the folder, or in cells."""
+    """A function to call, in a file of the folder or in cells."""
 
     key: str
     file: str = ""
     cells: tuple[tuple[str, str], ...] = ()
     options: tuple[tuple[str, object], ...] = ()
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         source = {"file": self.file} if self.file else {"cells": self.cells}
         return {"key": self.key, "options": dict(self.options), **source}
 
 
-@dataclass
-class Result:
-    """The arrays of a unit, or why there are none, and the student's line."""
+@dataclass(frozen=True)
+class UnitResult:
+    """The arrays of a unit, or the failure that prevented them, and the student's line."""
 
     arrays: dict[str, np.ndarray]
-    error: str = ""
+    failure: Failure | None = None
     where: str = ""
 
 
-def units_of(given: Submission, folder: Path, imports: Mapping[str, str]) -> list[Unit]:
-    """What is to be tried of a submission, whose modules are written into ``folder``.
-
-    ``imports``: the first cell of each notebook, which runs before the student's.
-    """
-    found = []
+def write_modules(given: Submission, folder: Path) -> None:
+    """Write the modules of a submission to ``folder``/submitted."""
     place = folder / "submitted"
     place.mkdir(parents=True, exist_ok=True)
     for task, content in given.modules.items():
-        file = place / f"{RUBRIC[task]['module']}.py"
-        file.write_bytes(content)
-        for name in RUBRIC[task]["functions"]:
-            found.append(Unit(f"{task}/{name}", file=f"submitted/{file.name}"))
-    for key, cells in given.answers.items():
-        found.append(exercise(key, cells, imports))
-    return found
+        (folder / module_path(task)).write_bytes(content)
+
+
+def module_path(task: str) -> str:
+    """Return where ``write_modules`` puts the module of a task."""
+    return f"submitted/{RUBRIC[task]['module']}.py"
+
+
+def units_of(given: Submission, imports: Mapping[str, str]) -> list[Unit]:
+    """Return a unit for each function of a submission.
+
+    Parameters
+    ----------
+    given : Submission
+        Its modules must have been written by ``write_modules``.
+    imports : mapping
+        The first cell of each task's notebook, which runs before the student's cells.
+    """
+    units = [
+        Unit(f"{task}/{name}", file=module_path(task))
+        for task in given.modules
+        for name in RUBRIC[task]["functions"]
+    ]
+    return units + [exercise(key, cells, imports) for key, cells in given.answers.items()]
 
 
 def exercise(key: str, cells: Cells, imports: Mapping[str, str]) -> Unit:
-    first = ("imports", imports[key.partition("/")[0]])
+    """Return the unit of a function that is written in notebook cells."""
+    first = ("imports", imports[function_of(key)[0]])
     return Unit(key, cells=(first, *((label, source) for label, source in cells)))
 
 
 def prepare(folder: Path, suite: Path) -> None:
-    """What worker.py needs: itself and the package with empty kernels."""
+    """Create a folder with the harness and the package with empty kernels."""
     shutil.copytree(suite / "mflib", folder / "mflib", ignore=shutil.ignore_patterns("__pycache__"))
     copy_modules(HARNESS, folder)
 
 
-def attempt(folder: Path, units: list[Unit], seeds: list[int], launch: Launch) -> list[Result]:
-    """The results of units in a prepared folder.
+def run_units(
+    folder: Path, units: list[Unit], seeds: list[int], launch: Launch
+) -> list[UnitResult]:
+    """Return the results of units in a prepared folder.
 
-    If the run as a whole breaks off, it goes on behind the unit that broke it.
+    If the run stops as a whole, another one continues after the unit that stopped it.
     """
     job = {"seeds": seeds, "units": [unit.as_json() for unit in units]}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    done: dict[int, dict] = {}
-    while left := [n for n in range(len(units)) if n not in done]:
-        # what is done is said here: in the folder strangers may have put anything
+    finished: dict[int, UnitLine] = {}
+    while remaining := [n for n in range(len(units)) if n not in finished]:
+        # which units are finished is an argument: students' code may have changed the folder
         module = ["-m", "grading.execution.harness"]
-        command = [sys.executable, *module, "job.json", *map(str, sorted(done))]
-        ended = launch(command, folder)
-        noted = noted_in(folder / "results.jsonl", len(units))
-        done = noted | done
-        if ended or len(done) == len(units) - len(left):
-            broken = next((n for n in left if n not in done), left[0])
-            why = ended or "its process ended before anything came out"
-            done.setdefault(broken, {"error": why})
-    return [_result(folder / f"{n}.npz", done[n]) for n in range(len(units))]
+        command = [sys.executable, *module, "job.json", *map(str, sorted(finished))]
+        start = time.monotonic()
+        failure = launch(command, folder)
+        lines = read_lines(folder / "results.jsonl", len(units), time.monotonic() - start)
+        finished = lines | finished
+        if failure or len(finished) == len(units) - len(remaining):
+            broken = next((n for n in remaining if n not in finished), remaining[0])
+            failure = failure or NO_RESULT
+            finished.setdefault(broken, UnitLine(broken, failure.kind, failure.message))
+    return [_result(folder / f"{n}.npz", finished[n]) for n in range(len(units))]
 
 
-def noted_in(file: Path, how_many: int) -> dict[int, dict]:
-    """The lines of the results by unit; strangers' code may have left anything there."""
-    found: dict[int, dict] = {}
-    try:
-        for line in came_out(file, LINES).read_text(encoding="utf-8", errors="replace").split("\n"):
-            entry = json.loads(line) if line else None
-            if isinstance(entry, dict) and entry.get("unit") in range(how_many):
-                found.setdefault(int(entry["unit"]), entry)
-    except (OSError, ValueError, RecursionError):
-        pass
-    return found
+def read_lines(file: Path, n_units: int, seconds: float) -> dict[int, UnitLine]:
+    """Return the first valid line of each unit; students' code may have written anything there.
 
-
-def _result(file: Path, line: dict) -> Result:
-    error, where = (str(line.get(name, ""))[:2000] for name in ("error", "where"))
-    if error:
-        return Result({}, error, where)
-    try:
-        return Result(arrays_of(file), where=where)
-    except FileNotFoundError:
-        return Result({}, "its process ended before anything came out")
-    except Exception as failure:  # as above
-        return Result({}, f"the results cannot be read: {failure}"[:2000])
-
-
-def came_out(file: Path, most: int = 2**28) -> Path:
-    """``file``, which strangers had in their hands; ValueError if it is not plain or too large.
-
-    A link would show the grader's own files to the grader, and the reading of a pipe would never
-    end. ``most``: bytes.
+    Parameters
+    ----------
+    file : Path
+        results.jsonl.
+    n_units : int
+        The number of units.
+    seconds : float
+        How long the run has lasted. A line that claims that the harness has reached a wall-time
+        limit in less is not believed: such units are run again alone.
     """
-    found = file.lstat()
-    if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+    lines: dict[int, UnitLine] = {}
+    try:
+        texts = plain_file(file, LINES).read_text(encoding="utf-8", errors="replace").split("\n")
+    except (OSError, ValueError):
+        return lines
+    for text in filter(None, texts):
+        try:
+            line = schema.decode(UnitLine, json.loads(text))
+        except (ValueError, RecursionError):
+            continue
+        forged = line.kind is FailureKind.WALL_TIME and seconds < WALL_SECONDS
+        if line.unit in range(n_units) and not forged:
+            lines.setdefault(line.unit, line)
+    return lines
+
+
+def _result(file: Path, line: UnitLine) -> UnitResult:
+    where = line.where[:2000]
+    if line.kind:
+        return UnitResult({}, Failure(line.kind, line.message[:2000]), where)
+    try:
+        return UnitResult(read_arrays(file), where=where)
+    except FileNotFoundError:
+        return UnitResult({}, NO_RESULT)
+    except Exception as error:  # students' code may have written anything there
+        message = f"the results cannot be read: {error}"[:2000]
+        return UnitResult({}, Failure(FailureKind.UNREADABLE, message))
+
+
+def plain_file(file: Path, most: int = 2**28) -> Path:
+    """Return a file that untrusted code may have written; ValueError if it is not a plain file.
+
+    A link would show the grader's own files to the grader, and reading a pipe would never end.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    most : int
+        The largest size in bytes.
+    """
+    status = file.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > most:
         expected = f"expected {file.name} to be a file of at most {most} bytes"
         raise ValueError(f"{expected}, got something else")
     return file
 
 
-def arrays_of(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file that comes out of the sandbox; pickles and bombs are refused."""
-    with zipfile.ZipFile(came_out(file, ARRAYS)) as archive:
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Return the arrays in a file from the sandbox; pickles and zip bombs are refused."""
+    with zipfile.ZipFile(plain_file(file, ARRAYS)) as archive:
         if (size := sum(entry.file_size for entry in archive.infolist())) > ARRAYS:
             raise ValueError(f"expected at most {ARRAYS} bytes of arrays, got {size}")
     with np.load(file, allow_pickle=False) as stored:
-        found = {key: stored[key] for key in stored.files}
-    if other := [key for key, array in found.items() if not isinstance(array, np.ndarray)]:
+        arrays = {key: stored[key] for key in stored.files}
+    if other := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
         raise ValueError(f"expected arrays, got other bytes called {other[0]}")
-    return found
+    return arrays
 
 
 def verdicts(
-    units: list[Unit], results: list[Result], expected: Expected, trouble: Mapping[str, list[str]]
+    units: list[Unit],
+    results: list[UnitResult],
+    expected: Expected,
+    problems: Mapping[str, list[Problem]],
 ) -> dict[str, Verdict]:
-    """On every function that is to be written, tried or not."""
+    """Return the verdict on each function that is to be written, whether it was tried or not."""
     found = {}
     for unit, result in zip(units, results, strict=True):
-        if result.error:
-            found[unit.key] = Verdict(unit.key, error=result.error, where=result.where)
+        if result.failure:
+            found[unit.key] = Verdict(unit.key, failure=result.failure, where=result.where)
         else:
             found[unit.key] = judge(unit.key, result.arrays, expected(unit.key), result.where)
     for key in OUTPUTS:
         if key not in found:
-            task, _, name = key.partition("/")
-            reasons = trouble.get(task, [])
-            mine = [r for r in reasons if r.startswith(f"{name}:")] or [
-                r for r in reasons if r.startswith(_file_of(task, name))
-            ]
-            why = mine[0].removeprefix(f"{name}: ") if mine else NOT_ATTEMPTED
-            found[key] = Verdict(key, error=why)
+            found[key] = Verdict(key, failure=_why_not_tried(key, problems))
     return found
 
 
-def _file_of(task: str, name: str) -> str:
-    entry = RUBRIC[task]
-    return f"{entry['module']}.py" if name in entry["functions"] else entry["notebook"]
+def _why_not_tried(key: str, problems: Mapping[str, list[Problem]]) -> Failure:
+    """Return the problem with the function's cell, or else with its file."""
+    task, name = function_of(key)
+    kind = FileKind.MODULE if is_kernel(key) else FileKind.NOTEBOOK
+    of_task = problems.get(task, [])
+    mine = [problem for problem in of_task if problem.function == name]
+    mine += [problem for problem in of_task if problem.file is kind and not problem.function]
+    return Failure(FailureKind.NOT_SUBMITTED, mine[0].message) if mine else NOT_ATTEMPTED
 
 
-def plainly(command: list[str], folder: Path) -> str:
-    """Run without a sandbox, as a student's own machine does."""
-    import subprocess
-
+def run_directly(command: list[str], folder: Path) -> Failure | None:
+    """Run a command without a sandbox, as on a student's own machine."""
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     environment |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "MFLIB_PROGRESS": "0"}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
     )
-    return f"exit code {done.returncode}: {done.stderr[-300:]}" if done.returncode else ""
+    if not done.returncode:
+        return None
+    return Failure(FailureKind.CRASHED, f"exit code {done.returncode}: {done.stderr[-300:]}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grading.execution.inputs import OUTPUTS
-from grading.intake.collect import safe_name
+from grading.intake.names import safe_name
 from grading.rubric import RUBRIC
 
 SPLIT = re.compile(r"^# (?:%%|In\s?\[).*$", re.MULTILINE)
@@ -79,22 +79,27 @@ def handed_out(folder: Path) -> dict[str, list[HandedOut]]:
     return found
 
 
-def cells_of(content: bytes, name: str, trouble: list[str]) -> list[Cell]:
-    """The code cells of a notebook in any version, or of a script with cell marks."""
+def cells_of(content: bytes, name: str) -> tuple[list[Cell], list[str]]:
+    """Return the code cells of a notebook in any version, or of a script with cell marks.
+
+    The messages name what could not be read.
+    """
+    messages: list[str] = []
     base = safe_name(name.rpartition("/")[2])
     if base.lower().endswith(".py"):
         parts = SPLIT.split(content.decode("utf-8-sig", "replace"))
-        trouble.append(f"{base} is a script and has no outputs: nothing can be reproduced")
+        messages.append(f"{base} is a script and has no outputs: nothing can be reproduced")
         parts = [part if len(part) <= CELL else "" for part in parts[:MANY]]
         parts = parts if sum(map(len, parts)) <= CODE else []
-        return [Cell(f"part {n}", without_magics(part)) for n, part in enumerate(parts)]
+        cells = [Cell(f"part {n}", without_magics(part)) for n, part in enumerate(parts)]
+        return cells, messages
     try:
         notebook = json.loads(content.decode(json.detect_encoding(content)))
         pages = notebook.get("worksheets") or [notebook]  # as it was before version 4
         raw = [cell for page in pages for cell in page["cells"] if isinstance(cell, dict)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        trouble.append(f"{base}: the notebook cannot be read: {type(error).__name__}: {error}")
-        return []
+        why = f"{type(error).__name__}: {error}"
+        return [], [f"{base}: the notebook cannot be read: {why}"]
     found: list[Cell] = []
     left = CODE
     for n, cell in enumerate(raw, 1):
@@ -102,14 +107,14 @@ def cells_of(content: bytes, name: str, trouble: list[str]) -> list[Cell]:
             source = _joined(cell.get("source", cell.get("input", "")))
             left -= len(source)
             if len(source) > CELL or left < 0:
-                trouble.append(f"{base}: cell number {n} is too long and was not read")
+                messages.append(f"{base}: cell number {n} is too long and was not read")
                 left += len(source)
                 continue
             metadata = cell.get("metadata")
             metadata = metadata if isinstance(metadata, dict) else {}
             ids = [i for i in (cell.get("id"), metadata.get("id")) if isinstance(i, str)]
             found.append(Cell(f"number {n}", without_magics(source), cell, tuple(ids)))
-    return found
+    return found, messages
 
 
 def _joined(source: object) -> str:
@@ -134,7 +139,8 @@ def without_magics(source: str) -> str:
         return ""
     lines = source.split("\n")
     for n, line in enumerate(lines):
-        indent, text = re.match(r"(\s*)(.*)", line).groups()
+        text = line.lstrip()
+        indent = line.removesuffix(text)
         if match := re.match(r"%(?:time|timeit|prun)\s+(?!-)(.*)", text):
             lines[n] = indent + match[1]
         elif re.match(r"[%!?]|[\w.]+\?{1,2}$", text):
@@ -213,7 +219,7 @@ def _only(source: str, statements: set[ast.stmt]) -> str:
     keep: set[int] = set()
     for node in statements:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-        keep |= set(range(first, node.end_lineno + 1))
+        keep |= set(range(first, (node.end_lineno or first) + 1))
     lines = source.split("\n")
     return "\n".join(line if n in keep else "" for n, line in enumerate(lines, 1))
 

@@ -1,15 +1,13 @@
-"""What was handed in, as files by name: folders, archives, and whole classes of them.
+"""Collect submissions: files by name, from folders, archives, and whole classes of them.
 
-An archive is a folder whose name ends in .zip; so the layouts of a class, folder by folder or zip
-by zip, are one. How an archive is opened is the caller's: as it is (check), or in a process with
-bounds (grader). Names come in any bytes; ``safe_name`` makes them
-fit for the file system, tables, terminals and pages, once.
+An archive is treated as a folder whose name ends in its suffix, so a class of folders and a class
+of archives have the same layout. The caller chooses how an archive is opened: directly (check), or
+in a process with limits (grader).
 """
 
 import os
 import re
 import stat
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,51 +17,50 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from grading.intake.archives import MANY, NOT_PLAIN, PART, TOO_MANY, Member, bounded, unpacked
+from grading.intake.archives import (
+    NOT_PLAIN,
+    STUDENT_BYTES,
+    STUDENT_FILES,
+    TOO_MANY,
+    Member,
+    read_at_most,
+    unpacked,
+)
+from grading.intake.layouts import HIDDEN, Layout, layout_of
+from grading.intake.names import (
+    ARCHIVES,
+    LITTER,
+    UNSUPPORTED_ARCHIVES,
+    expected_file,
+    is_container,
+    parts_of,
+    plain,
+    safe_name,
+    top_of,
+    without_suffix,
+)
 
 FILE_SIZE = 2 * 2**20
 ARCHIVE_SIZE = 100 * 2**20  # of an archive in an archive
-LATEST = 250_000_000_000  # seconds: in the year 9892, of which every calendar knows
-DEPTH = 3  # archives in archives: a class, a submission, what it was packed with
-ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
-CLOSED = (".rar", ".7z")
-# What operating systems, editors and tools leave behind.
-LEFT = re.compile(
-    r"__MACOSX|\.DS_Store|Thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__pycache__|\._.*|\.git"
-    r"|\.venv.*|venv|site-packages|node_modules|\.idea|\.vscode|\.pytest_cache|\.ruff_cache"
-    r"|.*\.egg-info|\.Trash.*|~\$.*",
-    re.IGNORECASE,
-)
-# How learning platforms name a student's folder (Moodle) or file (Canvas) of a class. The number
-# is the person's, of Moodle in this assignment; where names are hidden there is nothing else.
-MOODLE = re.compile(
-    r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)"
-)
-CANVAS = re.compile(
-    r"(?P<name>[^_/]+?)(?P<late>_LATE)?_(?P<number>\d+)_\d+_(?P<file>.+)", re.IGNORECASE
-)
-CANVAS_HIDDEN = re.compile(
-    r"(?P<late>LATE_)?(?P<name>anon)_(?P<number>[A-Za-z0-9]+)_\d+_(?P<file>.+)"
-)
-PAGES = ("index", "similarity")  # of the class, which nobody's page may replace
-HIDDEN = ("Participant", "anon")  # instead of names
-LONGEST = 160  # bytes of a name, to which the grader adds some
-METHOD = r"(?:^|[^a-z])(svd|als|bpr|warp)(?:[^a-z]|$)"
+LATEST = 250_000_000_000  # seconds: in the year 9892, within the range of datetime
+DEPTH = 3  # archives in archives: a class, a submission, the student's own
+MAX_FOLDERS = 9  # above the submissions of a class
+MAX_SKIPPED = 6  # names in the note on skipped files
+PAGES = ("index", "similarity")  # of the class, which no submission's page may replace
 GENERIC = re.compile(r"(submission|assignment|abgabe|homework|hw\d*|archiv\w*)\b.*", re.IGNORECASE)
+LATE_NOTE = "Canvas says that it is late"
 
 
 class File(NamedTuple):
     read: Callable[[], bytes]
-    time: float  # when it was last changed, or its archive
+    time: float  # of the last change, of it or of its archive
 
 
 Files = dict[str, File]
-# An archive, its name, whose a file in it is, what may be spent -> what is in it.
-Opener = Callable[[Path | bytes, str, Callable[[str], str], "Budget"], Iterable[Member]]
 
 
 class Note(NamedTuple):
-    """What is to be said, and of which place in a package or a class."""
+    """A note, and the place in a submission or a class that it is about."""
 
     place: str
     text: str
@@ -73,30 +70,25 @@ class Note(NamedTuple):
 class Budget:
     """What one student's files may still cost."""
 
-    bytes: int = PART  # taken out of archives
-    seconds: float = 40.0  # of the processor, to open them
+    bytes: int = STUDENT_BYTES  # taken out of archives
+    seconds: float = 40.0  # CPU time to open them
     archives: int = 20
-    files: int = field(default_factory=lambda: MANY)
+    files: int = field(default_factory=lambda: STUDENT_FILES)
     notes: int = 50
 
 
-class Place(NamedTuple):
-    """Whose file it is, by name and by the platform's number, and its name there."""
-
-    owner: str
-    number: str
-    file: str
-    late: bool = False
+# An archive, its name, a function that returns whose a file in it is, what may be spent.
+Opener = Callable[[Path | bytes, str, Callable[[str], str], Budget], Iterable[Member]]
 
 
 @dataclass
 class Package:
-    """The files of one submission by their names in it, and what is to be said of them."""
+    """The files of one submission by their names in it, and notes about reading them."""
 
     name: str
     files: Files = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    number: str = ""  # by which a learning platform knows whose it is
+    number: str = ""  # by which a learning platform identifies the student
 
     @property
     def handed_in(self) -> datetime:
@@ -104,62 +96,33 @@ class Package:
         return datetime.fromtimestamp(min(max(newest, 0), LATEST))  # a file may have any date
 
 
-def safe_name(text: str, most: int = 80) -> str:
-    """A name that a file system, a CSV table, a terminal and a page can bear."""
-    text = os.fsencode(text).decode("utf-8", "replace")
-    text = unicodedata.normalize("NFC", text)
-    kept = "".join(c if c.isalnum() or c in " ._-()'@" else "_" for c in text)
-    kept = kept[:most].encode()[:LONGEST].decode("utf-8", "ignore")
-    return kept.strip(" .-'@") or "unnamed"
-
-
-def plain(text: str) -> str:
-    """Text for a terminal: what controls it, or has no encoding, is replaced."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-
-
-def expected(name: str) -> str | None:
-    """Which file of the eight a name means, as "svd.py" or "svd.ipynb"; None for others.
-
-    Capitals, copies ("01_svd (1).ipynb"), a student's name before or behind, and what browsers add
-    (".ipynb.txt") do not matter; "01_svd.py" is the notebook as a script.
-    """
-    base = re.sub(r"\.(txt|json)$", "", name.rpartition("/")[2].lower())
-    stem, _, suffix = base.rpartition(".")
-    match = re.search(METHOD, stem)
-    if not match or suffix not in ("py", "ipynb") or re.match(r"test|check", stem):
-        return None
-    script = suffix == "py" and re.match(r"\d\d?_", stem)
-    return f"{match[1]}.ipynb" if script else f"{match[1]}.{suffix}"
-
-
 def wanted(name: str) -> int:
-    """How many bytes of a file in an archive are to be read."""
-    parts = _parts(name)
-    if any(map(LEFT.fullmatch, parts)):
+    """Return how many bytes of a file in an archive are to be read."""
+    parts = parts_of(name)
+    if any(map(LITTER.fullmatch, parts)):
         return 0
-    meant = expected("/".join(parts)) is not None
-    return ARCHIVE_SIZE if name.lower().endswith(ARCHIVES) else FILE_SIZE * meant
+    if name.lower().endswith(ARCHIVES):
+        return ARCHIVE_SIZE
+    return FILE_SIZE if expected_file("/".join(parts)) else 0
 
 
 def directly(
-    source: Path | bytes, name: str, share: Callable[[str], str], budget: Budget
+    source: Path | bytes, name: str, owner_of: Callable[[str], str], budget: Budget
 ) -> Iterable[Member]:
-    """What is in an archive, opened in this process."""
-    return unpacked(source, name, wanted, share, budget.bytes)
+    """Open an archive in this process."""
+    return unpacked(source, name, wanted, owner_of, budget.bytes)
 
 
 def packages(paths: list[Path], opener: Opener = directly) -> list[Package]:
-    """Every submission in ``paths``: packages, folders, or a class in the layout of a platform.
+    """Return all submissions in ``paths``: archives, folders, or classes in any layout.
 
-    ValueError if there is none, or nothing at a path.
+    Each has a unique, safe name. ValueError if there is none, or nothing at a path.
     """
     found: list[Package] = []
     for path in paths:
         if not os.path.lexists(path):
-            wanted = "a submission or a folder of submissions"
-            raise ValueError(f"expected {wanted}, got nothing at {path}")
+            expected = "a submission or a folder of submissions"
+            raise ValueError(f"expected {expected}, got nothing at {path}")
         found += _packages_in(path, opener)
     if not found:
         places = ", ".join(map(str, paths))
@@ -168,7 +131,14 @@ def packages(paths: list[Path], opener: Opener = directly) -> list[Package]:
         package.name = safe_name(package.name)
         if package.name.lower() in PAGES:
             package.name += " (student)"
-    given, taken = {package.name.lower() for package in found}, set()
+    _make_unique(found)
+    return found
+
+
+def _make_unique(found: list[Package]) -> None:
+    """Number submissions of the same name."""
+    given = {package.name.lower() for package in found}
+    taken: set[str] = set()
     for package in found:
         name, number = package.name, 1
         while package.name.lower() in (taken if number == 1 else taken | given):
@@ -177,54 +147,58 @@ def packages(paths: list[Path], opener: Opener = directly) -> list[Package]:
         taken.add(package.name.lower())
         if number > 1:
             package.notes.append("another submission has the same name; this one has a number")
-    return found
 
 
 def read_package(path: Path, opener: Opener = directly) -> Package:
-    """One submission, whatever its folders are called."""
+    """Return one submission, whatever its folders are called."""
     files, notes = contents(path, opener)
-    name = path.name if path.is_dir() else _stem(path.name)
+    name = path.name if path.is_dir() else without_suffix(path.name)
     return Package(name, files, [note.text for note in notes])
 
 
 def _packages_in(path: Path, opener: Opener) -> list[Package]:
     files, notes = contents(path, opener)
     places = [*files, *(note.place for note in notes if note.place)]
-    student = _layout(places) or (_plainly if _is_class(path, places) else None)
-    if student is None:
-        whole = Package(path.name if path.is_dir() else _stem(path.name), files)
-        whole.notes = [note.text for note in notes]
-        top = next(iter(files), "").partition("/")[0]
-        if path.is_dir() and top.lower().endswith(ARCHIVES) and not GENERIC.fullmatch(top):
-            whole.name = _stem(top)  # a class of one
-        return [whole] if places or path.is_file() else []
+    layout = layout_of(places, path.is_dir())
+    if layout is not None:
+        return _split(path.name, layout, files, notes)
+    package = Package(path.name if path.is_dir() else without_suffix(path.name), files)
+    package.notes = [note.text for note in notes]
+    top = next(iter(files), "").partition("/")[0]
+    if path.is_dir() and top.lower().endswith(ARCHIVES) and not GENERIC.fullmatch(top):
+        package.name = without_suffix(top)  # a class of one
+    return [package] if places or path.is_file() else []
+
+
+def _split(name: str, layout: Layout, files: Files, notes: list[Note]) -> list[Package]:
+    """Return the submissions of a class; ``name`` is what it is called in messages."""
     found: dict[tuple[str, str], Package] = {}
 
-    def package_of(name: str) -> tuple[Package | None, str]:
-        if (place := student(name)) is None:
-            return None, name
-        new = Package(place.owner, number=place.number)
-        package = found.setdefault((place.owner, place.number), new)
-        late = "Canvas says that it is late"
-        if place.late and late not in package.notes[:1]:
-            package.notes.insert(0, late)
-        return package, place.file
+    def package_of(place: str) -> tuple[Package | None, str]:
+        """Return whose a file is, and its name there."""
+        if (owned := layout(place)) is None:
+            return None, place
+        new = Package(owned.owner, number=owned.number)
+        package = found.setdefault((owned.owner, owned.number), new)
+        if owned.late and LATE_NOTE not in package.notes[:1]:
+            package.notes.insert(0, LATE_NOTE)
+        return package, owned.file
 
     strays = []
-    for name, file in files.items():
-        package, own = package_of(name)
+    for place, file in files.items():
+        package, inside = package_of(place)
         if package is None:
-            strays.append(safe_name(name))
+            strays.append(safe_name(place))
         else:
-            package.files[own] = file
+            package.files[inside] = file
     for note in notes:
         package = package_of(note.place)[0] if note.place else None
         if package is None:
-            print(plain(f"{path.name}: {note.text}"))
+            print(plain(f"{name}: {note.text}"))
         else:
             package.notes.append(note.text)
     if strays:
-        print(plain(f"{path.name}: not taken for submissions: {', '.join(strays[:5])}"))
+        print(plain(f"{name}: not taken for submissions: {', '.join(strays[:5])}"))
     names = Counter(package.name for package in found.values())
     for package in found.values():
         if package.number and (names[package.name] > 1 or package.name in HIDDEN):
@@ -232,75 +206,8 @@ def _packages_in(path: Path, opener: Opener) -> list[Package]:
     return list(found.values())
 
 
-def _is_class(path: Path, names: list[str]) -> bool:
-    """Whether each folder or archive in ``path`` is a submission, without a platform's names."""
-    tops: dict[str, set[str | None]] = {}
-    for name in names:
-        if _deep(name):
-            tops.setdefault(name.partition("/")[0], set()).add(expected(name))
-    flat = any(expected(name) for name in names if "/" not in name)
-    if flat or {"mflib", "notebooks"} & {top.lower() for top in tops} or len(tops) < 2:
-        return False
-    twice = sum(map(len, tops.values())) > len(set().union(*tops.values()))
-    return twice or path.is_dir()
-
-
-def _deep(name: str) -> bool:
-    return "/" in name or name.lower().endswith(ARCHIVES + CLOSED)
-
-
-def _plainly(name: str) -> Place | None:
-    """Whose file it is, where each folder or archive is a submission."""
-    top, _, rest = name.partition("/")
-    return Place(_stem(top), "", rest or name) if _deep(name) else None
-
-
-def _layout(names: list[str]) -> Callable[[str], Place | None] | None:
-    """How nbgrader, Canvas or Moodle lay out a class, if it is one of theirs: whose a file is.
-
-    One student's files cannot make it seem to be one: most of what lies beside each other, and in
-    every folder of that level, has to be called so.
-    """
-    for level in range(3):
-        parts = [name.split("/") for name in names if level == 0 or _deep(name)]
-        for student, enough in ((_of_nbgrader, 0.0), (_of_platform, 0.5)):
-            beside: dict[tuple, dict[str, bool]] = {tuple(p[:level]): {} for p in parts}
-            for whole in (p for p in parts if len(p) > level):
-                folder, own = beside[tuple(whole[:level])], whole[level]
-                folder[own] = folder.get(own, False) or student(level, whole) is not None
-            fit = (sum(folder.values()) > enough * len(folder) for folder in beside.values())
-            if beside and all(fit):
-                return lambda name, level=level, student=student: student(level, name.split("/"))
-    return None
-
-
-def _of_nbgrader(level: int, whole: list[str]) -> Place | None:
-    parts = whole[level:]  # whatever else lies beside "submitted"
-    if parts[:1] == ["submitted"] and len(parts) > 3:
-        return Place(parts[1], "", "/".join(parts[3:]))
-    return None
-
-
-def _of_platform(level: int, whole: list[str]) -> Place | None:
-    part, *rest = whole[level:] or [""]
-    # what Moodle calls a file has no two numbers; what a student calls one, on Canvas, may be
-    match = CANVAS_HIDDEN.fullmatch(part) or CANVAS.fullmatch(part) or MOODLE.fullmatch(part)
-    if match and (match["file"] or rest):
-        file = "/".join(filter(None, [match["file"], *rest]))
-        late = bool(match.groupdict().get("late"))
-        return Place(_stem(match["name"]), match["number"], file, late)
-    return None
-
-
-def _stem(name: str) -> str:
-    for suffix in ARCHIVES + CLOSED:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
-
-
 def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[Note]]:
-    """The files of a folder or an archive by name, and what is to be said."""
+    """Return the files of a folder or an archive by name, and notes about reading them."""
     if path.is_symlink():
         return {}, [Note("", "a link was handed in; hand in the files")]
     reading = _Reading(opener)
@@ -312,10 +219,9 @@ def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[Note]]:
         reading.add(path.name, path, path.stat().st_mtime)
     files, notes = reading.files, reading.notes
     for name in files:
-        if name.lower().endswith(CLOSED):
-            notes.append(
-                Note(name, f"{safe_name(name)} cannot be opened here: pack a .zip instead")
-            )
+        if name.lower().endswith(UNSUPPORTED_ARCHIVES):
+            what = f"{safe_name(name)} cannot be opened here: pack a .zip instead"
+            notes.append(Note(name, what))
     if not path.is_dir():
         prefix = f"{path.name}/"
         files = {name.removeprefix(prefix): file for name, file in files.items()}
@@ -328,26 +234,26 @@ def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[Note]]:
 
 
 def _level(folder: Path) -> int:
-    """How many parts of a path all students share: folders, or an archive, that are alone."""
+    """Return how many folders (the last may be an archive) are above the submissions."""
     level = 0
     while True:
         with os.scandir(folder) as entries:
-            some = islice((e for e in entries if not LEFT.fullmatch(e.name)), MANY)
-            deep = [e for e in some if _deep(e.name) or e.is_dir(follow_symlinks=False)][:2]
-        if len(deep) != 1 or level > 9:
+            some = islice((e for e in entries if not LITTER.fullmatch(e.name)), STUDENT_FILES)
+            inner = [e for e in some if is_container(e.name) or e.is_dir(follow_symlinks=False)][:2]
+        if len(inner) != 1 or level > MAX_FOLDERS:
             return level
         level += 1
-        if not deep[0].is_dir(follow_symlinks=False):
+        if not inner[0].is_dir(follow_symlinks=False):
             return level
-        folder = Path(deep[0].path)
+        folder = Path(inner[0].path)
 
 
 class _Reading:
-    """A folder or an archive, perhaps of a class, of which nobody may cost more than a budget."""
+    """Reads a folder or an archive, perhaps of a class; each student has a budget."""
 
     def __init__(self, opener: Opener):
         self.opener = opener
-        self.level = 0  # the part of a path that says whose it is
+        self.level = 0  # the index of the part of a path that names the student
         self.files: Files = {}
         self.notes: list[Note] = []
         self.skipped: set[str] = set()
@@ -368,105 +274,105 @@ class _Reading:
             self.notes.append(Note(name, text))
 
     def skip(self, name: str) -> None:
-        if len(self.skipped) < 6:
+        if len(self.skipped) < MAX_SKIPPED:
             self.skipped.add(name[:80])
 
     def read_folder(self, folder: Path) -> None:
-        """All in it, each folder's own files before those beneath."""
+        """Read a folder, with the files of each folder before its subfolders."""
         todo = [folder]
         while todo:
             parent = todo.pop()
             place = parent.relative_to(folder).as_posix()
-            inside = f"{place}/" if parent != folder else ""
-            budget = self.budget(inside)
+            prefix = f"{place}/" if parent != folder else ""
+            budget = self.budget(prefix)
             if budget.files < 0:
                 continue
             try:
-                with os.scandir(parent) as entries:
-                    found = sorted(islice(entries, MANY + 1), key=lambda entry: entry.name)
-            except OSError as error:  # no right to look, or nested too deeply for a path
-                self.note(inside, f"{safe_name(place)} cannot be opened: {error.strerror}")
+                with os.scandir(parent) as listing:
+                    all_entries = sorted(islice(listing, STUDENT_FILES + 1), key=lambda e: e.name)
+            except OSError as error:  # no permission, or nested too deeply for a path
+                self.note(prefix, f"{safe_name(place)} cannot be opened: {error.strerror}")
                 continue
-            for entry in found:
-                if LEFT.fullmatch(entry.name):
+            entries = []
+            for entry in all_entries:
+                if LITTER.fullmatch(entry.name):
                     self.skip(entry.name)
-            found = [entry for entry in found if not LEFT.fullmatch(entry.name)]
-            budget.files -= len(found)
+                else:
+                    entries.append(entry)
+            budget.files -= len(entries)
             if budget.files < 0:
-                owner = safe_name(self.owner(inside) or folder.name)
-                self.note(inside, f"{owner}: expected at most {MANY} files")
-            folders = [e for e in found if e.is_dir(follow_symlinks=False)]
+                owner = safe_name(self.owner(prefix) or folder.name)
+                self.note(prefix, f"{owner}: expected at most {STUDENT_FILES} files")
+            folders = [e for e in entries if e.is_dir(follow_symlinks=False)]
             todo += [Path(e.path) for e in reversed(folders)]
-            for entry in found:
+            for entry in entries:
                 if entry not in folders:
-                    self.add_leaf(f"{inside}{entry.name}", Path(entry.path))
+                    self.add_file(f"{prefix}{entry.name}", Path(entry.path))
 
-    def add_leaf(self, name: str, leaf: Path) -> None:
-        found = leaf.lstat()
-        if stat.S_ISREG(found.st_mode):
-            self.add(name, leaf, found.st_mtime)
+    def add_file(self, name: str, file: Path) -> None:
+        status = file.lstat()
+        if stat.S_ISREG(status.st_mode):
+            self.add(name, file, status.st_mtime)
         else:
             self.note(name, f"{safe_name(name)} {NOT_PLAIN}")
 
     def add(self, name: str, source: Path | bytes, time: float, depth: int = DEPTH) -> None:
-        """A file under its name, or what is in it if it is an archive."""
+        """Add a file under its name, or the files in it if it is an archive."""
         if not name.lower().endswith(ARCHIVES) or depth == 0:
-            whole = isinstance(source, bytes)
-            read = (
-                partial(bytes, source) if whole else lambda: bounded(source.open("rb"), FILE_SIZE)
-            )
-            self.files[name] = File(read, time)
+            self.files[name] = File(_reader(source), time)
             return
         before = len(self.files)
         try:
             for member in self.opened(name, source):
-                inside = "/".join([name, *_parts(member.name)])
-                left = [part for part in _parts(member.name) if LEFT.fullmatch(part)]
-                budget = self.budget(inside)
-                budget.files -= 1
-                if left:
-                    self.skip(left[0])
-                elif budget.files < 0 or member.problem == TOO_MANY:
-                    if budget.files >= -1:  # said once
-                        self.note(inside, f"{safe_name(inside)} {TOO_MANY}")
-                    budget.files = min(budget.files, -1)
-                elif member.problem == NOT_PLAIN:
-                    self.note(inside, f"{safe_name(inside)} {NOT_PLAIN}")
-                elif inside == name:
-                    continue
-                elif inside.lower().endswith(ARCHIVES) and member.content is not None:
-                    self.add(inside, member.content, time, depth - 1)
-                else:
-                    self.files[inside] = File(member.read, time)
+                self.add_member(name, member, time, depth)
         except Exception as error:  # the readers of archives raise many kinds on a corrupt one
             why = f"cannot be opened: {plain(str(error))[:200]}"
             self.note(name, f"{safe_name(name)} {why}")
-            if len(self.files) == before:  # whose it is, is to be seen all the same
+            if len(self.files) == before:  # its owner must have a submission nevertheless
                 self.files[name] = File(Member(name, problem=why).read, time)
 
+    def add_member(self, archive: str, member: Member, time: float, depth: int) -> None:
+        """Add a file of an archive."""
+        parts = parts_of(member.name)
+        name = "/".join([archive, *parts])
+        litter = [part for part in parts if LITTER.fullmatch(part)]
+        budget = self.budget(name)
+        budget.files -= 1
+        if litter:
+            self.skip(litter[0])
+        elif budget.files < 0 or member.problem == TOO_MANY:
+            if budget.files >= -1:  # only once
+                self.note(name, f"{safe_name(name)} {TOO_MANY}")
+            budget.files = min(budget.files, -1)
+        elif member.problem == NOT_PLAIN:
+            self.note(name, f"{safe_name(name)} {NOT_PLAIN}")
+        elif parts and name.lower().endswith(ARCHIVES) and member.content is not None:
+            self.add(name, member.content, time, depth - 1)
+        elif parts:
+            self.files[name] = File(member.read, time)
+
     def opened(self, name: str, source: Path | bytes) -> list[Member]:
-        """What is in an archive, as long as its owner has something left for it."""
-        budget, of_class = self.budget(name), name.count("/") < self.level
+        """Return what is in an archive; ValueError if its owner's budget is used up."""
+        budget, is_class = self.budget(name), name.count("/") < self.level
         budget.archives -= 1
         if budget.archives < 0 or budget.seconds <= 0 or budget.bytes <= 0:
-            allowed = Budget()
-            most = f"{allowed.archives} archives, {allowed.seconds:.0f} s to open them"
-            raise ValueError(f"expected at most {most}, {allowed.bytes} bytes in them")
-        share = _top if of_class else _nobody
-        found = list(self.opener(source, name, share, budget))
-        tops = {_top(member.name) for member in found if not LEFT.fullmatch(_top(member.name))}
-        if of_class and len(tops) == 1 and not _deep(tops.pop()):
+            full = Budget()
+            most = f"{full.archives} archives, {full.seconds:.0f} s to open them"
+            raise ValueError(f"expected at most {most}, {full.bytes} bytes in them")
+        owner_of = top_of if is_class else _same_owner
+        members = list(self.opener(source, name, owner_of, budget))
+        tops = {top_of(member.name) for member in members}
+        tops = {top for top in tops if not LITTER.fullmatch(top)}
+        if is_class and len(tops) == 1 and not is_container(tops.pop()):
             self.level += 1
-        return found
+        return members
 
 
-def _top(name: str) -> str:
-    return next(iter(_parts(name)), "")
+def _reader(source: Path | bytes) -> Callable[[], bytes]:
+    if isinstance(source, bytes):
+        return partial(bytes, source)
+    return lambda: read_at_most(source.open("rb"), FILE_SIZE)
 
 
-def _nobody(name: str) -> str:
+def _same_owner(name: str) -> str:
     return ""
-
-
-def _parts(name: str) -> list[str]:
-    return [p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..")]

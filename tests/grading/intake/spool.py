@@ -1,4 +1,4 @@
-"""Archives of strangers, each opened in a process of its own, with bounds."""
+"""Open untrusted archives, each in a process of its own with limits."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,17 +15,17 @@ OPENING = Bounds(seconds=600, message=2**25)
 
 
 def spooled(spool: Path) -> Opener:
-    """Takes what is wanted of an archive out into numbered files in ``spool``."""
+    """Return an opener that unpacks the wanted files of an archive into a folder in ``spool``."""
     numbers = count()
 
     def opener(
-        source: Path | bytes, name: str, share: Callable[[str], str], budget: Budget
+        source: Path | bytes, name: str, owner_of: Callable[[str], str], budget: Budget
     ) -> Iterator[Member]:
         place = spool / str(next(numbers))
         place.mkdir(parents=True)
         bounds = replace(OPENING, cpu_seconds=ceil(budget.seconds))
         try:
-            found = call(_take_out, source, name, place, share, budget.bytes, bounds=bounds)
+            found = call(_unpack, source, name, place, owner_of, budget.bytes, bounds=bounds)
         except BoundError:
             budget.seconds = 0
             raise
@@ -39,20 +39,23 @@ def spooled(spool: Path) -> Opener:
     return opener
 
 
-def _take_out(source: Path, name: str, place: Path, share: Callable[[str], str], most: int) -> dict:
-    """The members as (name, whether its content was taken out, problem), why it ended early, cost.
+def _unpack(
+    source: Path | bytes, name: str, place: Path, owner_of: Callable[[str], str], most: int
+) -> dict:
+    """Write the wanted files to ``place``, numbered.
 
-    Bytes on disk, seconds of the processor.
+    The result has the members as (name, whether it was written, problem), the problem that stopped
+    reading early, and what it took in bytes and CPU seconds.
     """
     members: list[tuple[str, bool, str]] = []
     taken, problem = 0, ""
     try:
-        for n, member in enumerate(unpacked(source, name, wanted, share, most)):
-            there = member.content is not None
-            if there:
-                (place / str(n)).write_bytes(member.content)
-                taken += len(member.content)
-            members.append((member.name, there, member.problem))
+        for n, member in enumerate(unpacked(source, name, wanted, owner_of, most)):
+            content = member.content
+            if isinstance(content, bytes):
+                (place / str(n)).write_bytes(content)
+                taken += len(content)
+            members.append((member.name, content is not None, member.problem))
     except MemoryError:
         raise
     except Exception as error:  # the readers of archives raise many kinds on a corrupt one

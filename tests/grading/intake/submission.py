@@ -1,11 +1,33 @@
-"""The one reading of a submission, shared by check, submit and grade: which file is which."""
+"""Read a submission: which file is which, and what each contains."""
 
 import ast
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 from grading.intake.cells import Cells, HandedOut, answer_of, binds, cells_of, recognise
-from grading.intake.collect import Files, expected, safe_name
+from grading.intake.collect import Files
+from grading.intake.names import expected_file, safe_name
 from grading.rubric import RUBRIC
+
+
+class FileKind(StrEnum):
+    """The two files of a task, by their suffixes."""
+
+    MODULE = "py"
+    NOTEBOOK = "ipynb"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why something cannot be read, and which functions are concerned."""
+
+    message: str
+    file: FileKind
+    function: str = ""  # if it concerns one function, not the whole file
+
+    def __str__(self) -> str:
+        return f"{self.function}: {self.message}" if self.function else self.message
 
 
 @dataclass
@@ -14,74 +36,98 @@ class Submission:
 
     modules: dict[str, bytes] = field(default_factory=dict)
     answers: dict[str, Cells] = field(default_factory=dict)  # by key, as "svd/ndcg"
-    stored: dict[str, dict[str, dict]] = field(default_factory=dict)  # by task and handed-out id
-    notes: list[str] = field(default_factory=list)  # what was done to read it
-    trouble: dict[str, list[str]] = field(default_factory=dict)  # by task: what is missing
+    # by task and by the cell's id in the hand-out: cells as stored
+    stored: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # how it was read
+    problems: dict[str, list[Problem]] = field(default_factory=dict)  # by task
 
 
 def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
-    """What a student has written, found among files of any names."""
-    found = Submission()
-    taken = chosen(files, found.notes)
-    if not taken:
+    """Find the work of a student among files of any names.
+
+    Parameters
+    ----------
+    files : Files
+        The files of a submission by name.
+    known : dict
+        The cells of the notebooks that were handed out, by task.
+    """
+    submission = Submission()
+    chosen = choose_files(files, submission.notes)
+    if not chosen:
         names = ", ".join(map(safe_name, sorted(files)[:5])) or "nothing"
-        found.notes.append(
+        submission.notes.append(
             "none of the expected files (mflib/svd.py, notebooks/01_svd.ipynb, …) was handed in; "
             f"there is: {names}"
         )
     for task, entry in RUBRIC.items():
-        trouble = found.trouble[task] = []
-        contents: dict[str, bytes] = {}
-        for kind, label in (("py", f"{entry['module']}.py"), ("ipynb", f"{entry['notebook']}")):
-            name = taken.get(f"{task}.{kind}")
+        problems = submission.problems[task] = []
+        contents: dict[FileKind, bytes] = {}
+        for kind in FileKind:
+            name = chosen.get(f"{task}.{kind}")
             try:
                 if name is None:
                     raise ValueError("was not handed in")
                 contents[kind] = files[name].read()
             except Exception as error:  # a corrupt archive, a file that is too large
-                shown = label if kind == "py" else f"{label}.ipynb"
-                trouble.append(f"{shown}: {error}")
-        if "py" in contents:
-            found.modules[task] = contents["py"]
-        if "ipynb" in contents:
-            cells = cells_of(contents["ipynb"], taken[f"{task}.ipynb"], trouble)
-            recognise(cells, known[task])
-            found.stored[task] = {c.known_as: c.raw for c in cells if c.known_as and c.raw}
-            imported = binds(ast.parse(known[task][0].source))  # by the first cell
-            for cell in known[task]:
-                for name in cell.functions:
-                    if answer := answer_of(cells, name, cell.id, imported):
-                        found.answers[f"{task}/{name}"] = answer
-                    else:
-                        trouble.append(f"{name}: the cell {cell.id} is missing")
-    return found
+                stem = entry["module" if kind is FileKind.MODULE else "notebook"]
+                problems.append(Problem(f"{stem}.{kind}: {error}", kind))
+        if FileKind.MODULE in contents:
+            submission.modules[task] = contents[FileKind.MODULE]
+        if FileKind.NOTEBOOK in contents:
+            content, name = contents[FileKind.NOTEBOOK], chosen[f"{task}.{FileKind.NOTEBOOK}"]
+            _read_notebook(submission, task, content, name, known[task])
+    return submission
 
 
-def chosen(files: Files, notes: list[str]) -> dict[str, str]:
-    """For each expected file, the one that is meant; what is not obvious is said."""
+def _read_notebook(
+    submission: Submission, task: str, content: bytes, name: str, known: list[HandedOut]
+) -> None:
+    """Add the answers and the stored cells of a notebook to ``submission``."""
+    problems = submission.problems[task]
+    cells, messages = cells_of(content, name)
+    problems += [Problem(message, FileKind.NOTEBOOK) for message in messages]
+    recognise(cells, known)
+    submission.stored[task] = {c.known_as: c.raw for c in cells if c.known_as and c.raw}
+    imported = binds(ast.parse(known[0].source))  # by the first cell
+    for cell in known:
+        for function in cell.functions:
+            if answer := answer_of(cells, function, cell.id, imported):
+                submission.answers[f"{task}/{function}"] = answer
+            else:
+                missing = f"the cell {cell.id} is missing"
+                problems.append(Problem(missing, FileKind.NOTEBOOK, function))
+
+
+def choose_files(files: Files, notes: list[str]) -> dict[str, str]:
+    """Return the name of the file that is meant by each expected file, as "svd.py".
+
+    A note is added where the choice is not obvious.
+    """
     candidates: dict[str, list[str]] = {}
     for name in files:
-        if which := expected(name):
+        if which := expected_file(name):
             candidates.setdefault(which, []).append(name)
-    found = {}
+    chosen = {}
     for which, names in candidates.items():
         task, _, kind = which.partition(".")
         entry = RUBRIC[task]
-        exact = f"mflib/{entry['module']}.py" if kind == "py" else f"notebooks/{entry['notebook']}"
-        exact += "" if kind == "py" else ".ipynb"
-        own = [name for name in names if "checks/suite/" not in f"/{name}"]  # the checks' own
+        exact = f"mflib/{entry['module']}.py"
+        if kind == FileKind.NOTEBOOK:
+            exact = f"notebooks/{entry['notebook']}.ipynb"
+        own = [name for name in names if "checks/suite/" not in f"/{name}"]  # the checks' copy
         if not own:
             continue
 
-        def order(name: str, exact: str = exact, kind: str = kind) -> tuple:
+        def order(name: str, exact: str = exact, kind: str = kind) -> tuple[bool, bool, bool, str]:
             whole, base = f"/{name}".endswith(f"/{exact}"), name.rpartition("/")[2]
             return (not whole, base != exact.rpartition("/")[2], not name.endswith(kind), name)
 
-        found[which] = min(own, key=order)
-        base = found[which].rpartition("/")[2]
+        chosen[which] = min(own, key=order)
+        base = chosen[which].rpartition("/")[2]
         if base != exact.rpartition("/")[2]:
             notes.append(f"{safe_name(base)} was taken for {exact}")
         if len(own) > 1:
-            taken, *others = map(safe_name, [found[which], *sorted(set(own) - {found[which]})])
+            taken, *others = map(safe_name, [chosen[which], *sorted(set(own) - {chosen[which]})])
             notes.append(f"of several files for {exact}, {taken} was taken, not {others[:3]}")
-    return found
+    return chosen

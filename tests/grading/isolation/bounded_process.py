@@ -1,7 +1,7 @@
-"""A process of its own, with bounds, for whatever reads what strangers wrote.
+"""Run a function in a forked process with limits, for reading untrusted files.
 
-It is forked, so that what was imported and computed before is there at once. What it finds comes
-over a pipe as JSON of a bounded size; if it dies, whoever started it goes on and knows why.
+A forked process shares what was imported and computed before. It sends results through a pipe, as
+JSON of limited size; if it dies, its parent continues and knows why.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
@@ -23,53 +24,60 @@ Send = Callable[[dict], None]
 
 
 class BoundError(Exception):
-    """The process ended before it was done; the message says why."""
+    """The process ended before it was done; the message gives the reason."""
 
 
 class MachineError(RuntimeError):
-    """The machine is at fault, so nothing follows about what was handed in."""
+    """The machine is at fault, so nothing follows about the submission."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of one process; what it starts in the sandbox has bounds of its own."""
+    """Limits of one process; those of the sandbox that it starts are in monitor.Limits."""
 
-    memory: int = 512 * 2**20  # bytes, besides what it shares with whoever started it
+    memory: int = 512 * 2**20  # bytes, besides what it shares with its parent
     cpu_seconds: int = 60
-    seconds: float = 4 * 3600  # by the clock
+    seconds: float = 4 * 3600  # wall time
     message: int = 2**21  # bytes
 
 
-class Child:
-    """``function(send, *arguments)`` in a process; ``send`` takes dicts of what JSON can hold."""
+class BoundedProcess:
+    """Runs ``function(send, *arguments)``; ``send`` takes dictionaries that JSON can hold."""
 
     def __init__(self, function: Callable, *arguments: object, bounds: Bounds = Bounds()):
         self.bounds, self.deadline = bounds, time.monotonic() + bounds.seconds
-        self.ended = ""  # why it ended badly
-        self.killed = False  # from outside: not what it was doing, but the machine
+        self.ended = ""  # why it did not end well
+        self.killed = False  # from outside, as by a machine that runs out of memory
         self.connection, theirs = FORK.Pipe(duplex=False)
         whole = (function, arguments, bounds, theirs, os.getpid())
         self.process = FORK.Process(target=_inside, args=whole)
         self.process.start()
         theirs.close()
 
-    def message(self) -> dict | None:
-        """The next message, waited for; None when there are no more, and ``ended`` says how."""
+    def message(self) -> dict[str, Any] | None:
+        """Wait for the next message; None if there are no more, and ``ended`` gives the reason."""
+        found = self._receive()
+        if isinstance(found, str):
+            self._end(found)
+            return None
+        return found
+
+    def _receive(self) -> dict[str, Any] | str:
+        """Return a message, or why there are no more; empty if the process has ended."""
         if not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
-            return self._end(f"took more than {self.bounds.seconds:.0f} s by the clock")
+            return f"took more than {self.bounds.seconds:.0f} s of wall time"
         try:
             found = json.loads(self.connection.recv_bytes(self.bounds.message))
         except EOFError:
-            return self._end("")
+            return ""
         except OSError as error:
-            if "end of file" in str(error):  # it died while it was saying this
-                return self._end("")
-            return self._end(f"found more than {self.bounds.message} bytes of results")
-        if "end" not in found:
-            return found
-        return self._end(found["end"])
+            if str(error) == "got end of file during message":  # it died while it was sending
+                return ""
+            return f"found more than {self.bounds.message} bytes of results"
+        return str(found["end"]) if "end" in found else found
 
     def _end(self, why: str) -> None:
+        """Wait for the process, or kill it if there is a reason to."""
         self.ended = why
         if why:
             self.process.kill()
@@ -77,20 +85,20 @@ class Child:
         code = self.process.exitcode
         self.connection.close()
         if code == -signal.SIGXCPU:
-            self.ended = f"took more than {self.bounds.cpu_seconds} s of the processor"
+            self.ended = f"took more than {self.bounds.cpu_seconds} s of CPU time"
         elif code and not why:
             self.killed = code == -signal.SIGKILL
             self.ended = f"was killed by signal {-code}" if code < 0 else f"exit code {code}"
 
     def stop(self) -> None:
-        """End it, whatever it does."""
+        """Kill the process."""
         if self.process.is_alive():
             self._end("was stopped")
 
 
-def call(function: Callable, *arguments: object, bounds: Bounds = Bounds()) -> dict:
-    """What ``function(*arguments)`` returns in a process of its own; BoundError if it dies."""
-    child = Child(_once, function, arguments, bounds=bounds)
+def call(function: Callable, *arguments: object, bounds: Bounds = Bounds()) -> dict[str, Any]:
+    """Return ``function(*arguments)``, called in its own process; BoundError if it dies."""
+    child = BoundedProcess(_once, function, arguments, bounds=bounds)
     found = child.message()
     if found is not None:
         child.message()
@@ -112,7 +120,7 @@ def _inside(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked to die with it
+    if os.getppid() != parent:  # it has died already
         os._exit(1)
     # The soft limits only: programs in the sandbox set their own.
     used = psutil.Process().memory_info().vms

@@ -84,8 +84,8 @@ class World:
         bwrap += ["--ro-bind", "/usr", "/usr"]
         for name in ("lib", "lib64", "bin", "sbin"):
             bwrap += ["--symlink", f"usr/{name}", f"/{name}"]
-        for place in ("/etc/fonts", "/etc/ld.so.cache"):
-            bwrap += ["--ro-bind-try", place, place]
+        for file in ("/etc/fonts", "/etc/ld.so.cache"):
+            bwrap += ["--ro-bind-try", file, file]
         for folder, place in self._places().items():
             own = folder == self.work.resolve()
             bwrap += ["--bind" if own else "--ro-bind", str(place), PLACE if own else str(folder)]

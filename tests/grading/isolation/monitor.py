@@ -1,13 +1,14 @@
-"""What a sandbox uses, looked at from outside while it runs; where that is too much, why to end it.
+"""Measure what the processes in a sandbox use while they run, and decide when to stop them.
 
-A control group bounds memory and processor by itself, and counts exactly. Without one, the memory
-of all processes is added up here, what they share counted once, and what lies in files in memory;
-who takes more than a core has to stand behind everybody else.
+A control group limits memory and CPU by itself, and counts exactly. Without one, this module adds
+up the memory of all processes, with shared pages counted once, and of files in memory. Processes
+that use more than one core get the lowest priority.
 """
 
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,115 +17,124 @@ import psutil
 
 from grading.isolation.bounded_process import MachineError
 from grading.isolation.cgroups import Group
+from grading.outcomes import Failure, FailureKind
 
-EVERY = 0.5  # seconds
-SELDOM = 50  # times as long as it takes, until the files are counted again
+INTERVAL = 0.5  # seconds
+WALK_FACTOR = 50  # files are counted again after so many times the duration of the last count
 GREEDY = 1.3  # cores
-LAST = 19  # niceness
+LOWEST_PRIORITY = 19  # niceness
 ROOM = 2**26  # bytes
-# Who uses fewer cores waits, unless more often than this a process could go on, or reads a disk.
+# A run that uses fewer cores than IDLE is waiting, unless in more than READY of the samples one of
+# its processes could run, or read from a disk.
 IDLE, READY = 0.05, 0.1
-GOES_ON = (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
-BY_CLOCK = "by the clock"
+RUNNABLE = (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one run; of all its processes together, where nothing else is said."""
+    """Limits of one run, for all its processes together unless a comment says otherwise."""
 
-    cpu_seconds: int = 600  # of the processor
-    seconds: float = 3600.0  # by the clock, for what waits
-    idle: float = 60.0  # seconds in which the processor is hardly used
+    cpu_seconds: int = 600
+    seconds: float = 3600.0  # wall time, for processes that wait
+    idle: float = 60.0  # seconds of hardly any CPU time
     memory: int = 6 * 2**30  # bytes: of address space of one process, and in use by all
-    processes: int = 200  # threads count
-    file_size: int = 200 * 2**20  # bytes of one file, the output included
+    processes: int = 200  # including threads
+    file_size: int = 200 * 2**20  # bytes of one file, including the output
     disk: int = 2 * 2**30  # bytes of all files
     files: int = 20_000
 
 
-class Watch:
+class Monitor:
+    """Samples one run; ``check`` returns why it has to be stopped."""
+
     def __init__(self, pid: int, work: Path, limits: Limits, group: Group):
         self.pid, self.work, self.limits, self.group = pid, work, limits, group
-        self.start = self.looked = self.since = time.monotonic()
-        self.cpu_seconds = self.cpu_then = 0.0
-        self.walked = self.walking = 0.0  # when the files were counted, and seconds that it took
-        self.looks = self.ready = 0
-        self.ended = ""
+        self.start = self.sampled = self.period_start = time.monotonic()
+        self.cpu_seconds = self.cpu_at_period_start = 0.0
+        self.walked = self.walk_seconds = 0.0  # when files were counted, and how long it took
+        self.samples = self.runnable_samples = 0
+        self.failure: Failure | None = None
 
-    def look(self) -> str:
-        """Why the run has to be ended, or nothing."""
+    def check(self) -> Failure | None:
+        """Take a sample, if it is time for one; return why the run has to be stopped, if so."""
         now = time.monotonic()
-        if now > self.looked + EVERY:
-            self.ended = self._why(now)
-            self.looked = time.monotonic()
-        return self.ended
+        if now > self.sampled + INTERVAL:
+            self.failure = self._sample(now)
+            self.sampled = time.monotonic()
+        return self.failure
 
-    def _why(self, now: float) -> str:
+    def _sample(self, now: float) -> Failure | None:
         limits, processes = self.limits, self._processes()
-        used = self.group.cpu_seconds()
-        self.cpu_seconds = max(self.cpu_seconds, _seconds(processes) if used is None else used)
+        counted = self.group.cpu_seconds()
+        used = _cpu_seconds(processes) if counted is None else counted
+        self.cpu_seconds = max(self.cpu_seconds, used)
         waits = self._waits(now, processes)
         if self.cpu_seconds > limits.cpu_seconds:
-            return f"after {limits.cpu_seconds} s of the processor: an endless loop, or too slow"
+            text = f"ended after {limits.cpu_seconds} s of CPU time: an endless loop, or too slow"
+            return Failure(FailureKind.CPU_TIME, text)
         if waits:
-            return f"{BY_CLOCK}: it has waited for {limits.idle:.0f} s"
+            text = f"ended after waiting for {limits.idle:.0f} s"
+            return Failure(FailureKind.WALL_TIME, text)
         if now > self.start + limits.seconds:
-            return f"{BY_CLOCK}: it took more than {limits.seconds:.0f} s"
-        if why := self._too_much(now):
-            return why
+            text = f"ended by the wall-time limit: it took more than {limits.seconds:.0f} s"
+            return Failure(FailureKind.WALL_TIME, text)
+        if why := self._too_many_files(now):
+            return Failure(FailureKind.SPACE, f"ended {why}")
         ensure_room(self.work)
-        if self.group.ran_out() or self._too_large(processes):
-            return "for filling the memory"
-        if used is None and self.cpu_seconds > GREEDY * (now - self.start) + 5:
-            _put_last(processes)
-        return ""
+        if self.group.ran_out() or self._too_much_memory(processes):
+            return Failure(FailureKind.SPACE, "ended for filling the memory")
+        if counted is None and self.cpu_seconds > GREEDY * (now - self.start) + 5:
+            _lower_priority(processes)
+        return None
 
     def _waits(self, now: float, processes: list[psutil.Process]) -> bool:
-        """Whether nothing happens for long, though the machine would let it."""
-        self.looks += 1
-        self.ready += any(_goes_on(process) for process in processes)
-        if now < self.since + self.limits.idle:
+        """Return whether the run has been idle for a period although it could have used a CPU."""
+        self.samples += 1
+        self.runnable_samples += any(_is_runnable(process) for process in processes)
+        if now < self.period_start + self.limits.idle:
             return False
-        hardly = self.cpu_seconds - self.cpu_then < IDLE * (now - self.since)
-        found = hardly and self.ready <= READY * self.looks
-        self.since, self.cpu_then, self.looks, self.ready = now, self.cpu_seconds, 0, 0
-        return found
+        used = self.cpu_seconds - self.cpu_at_period_start
+        waits = used < IDLE * (now - self.period_start)
+        waits = waits and self.runnable_samples <= READY * self.samples
+        self.period_start, self.cpu_at_period_start = now, self.cpu_seconds
+        self.samples = self.runnable_samples = 0
+        return waits
 
     def _processes(self) -> list[psutil.Process]:
-        """Of the run; the sandbox's first process adopts its orphans."""
+        """Return the processes of the run; the sandbox's first process adopts orphans."""
         with suppress(psutil.NoSuchProcess):
             first = psutil.Process(self.pid)
             return [first, *first.children(recursive=True)]
         return []
 
-    def _too_much(self, now: float) -> str:
-        """What is too much on the disk; many files are counted less often."""
-        if now < self.walked + SELDOM * self.walking:
+    def _too_many_files(self, now: float) -> str:
+        """Return what is too much on the disk; many files are counted less often."""
+        if now < self.walked + WALK_FACTOR * self.walk_seconds:
             return ""
-        begun = time.process_time()
-        why = too_much_in(self.work, self.limits.disk, self.limits.files)
-        self.walked, self.walking = now, time.process_time() - begun
+        start = time.process_time()
+        why = excess_in(self.work, self.limits.disk, self.limits.files)
+        self.walked, self.walk_seconds = now, time.process_time() - start
         return why
 
-    def _too_large(self, processes: list[psutil.Process]) -> bool:
+    def _too_much_memory(self, processes: list[psutil.Process]) -> bool:
         if self.group.counts_memory:
             return False
         most = self.limits.memory - _in_files(processes)
-        # what is resident counts shared pages for each; only if that is too much, look closer
+        # resident sizes count shared pages repeatedly; the exact sum takes longer
         return _sum(processes, _resident) > most and _sum(processes, _proportional) > most
 
 
-def _sum(processes: list[psutil.Process], of_one: object) -> float:
-    found = 0.0
+def _sum(processes: list[psutil.Process], of_one: Callable[[psutil.Process], float]) -> float:
+    total = 0.0
     for process in processes:
-        with suppress(psutil.Error, OSError):  # it may end while we look
-            found += of_one(process)
-    return found
+        with suppress(psutil.Error, OSError):  # it may end meanwhile
+            total += of_one(process)
+    return total
 
 
-def _goes_on(process: psutil.Process) -> bool:
+def _is_runnable(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return process.status() in GOES_ON
+        return process.status() in RUNNABLE
     return False
 
 
@@ -133,7 +143,7 @@ def _resident(process: psutil.Process) -> int:
 
 
 def _proportional(process: psutil.Process) -> int:
-    """Bytes, those that several processes share divided among them."""
+    """Return bytes of memory; pages shared by n processes count one n-th."""
     try:
         lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
@@ -141,13 +151,13 @@ def _proportional(process: psutil.Process) -> int:
         return _resident(process)
 
 
-def _seconds(processes: list[psutil.Process]) -> float:
-    """Of the processor, of those that have ended, too."""
+def _cpu_seconds(processes: list[psutil.Process]) -> float:
+    """Return the CPU time of processes and of their children that have ended."""
     return _sum(processes, lambda process: sum(process.cpu_times()[:4]))
 
 
 def _in_files(processes: list[psutil.Process]) -> int:
-    """Bytes of the files in memory that the sandbox has: in its /tmp and /dev/shm."""
+    """Return bytes of files in memory, in the sandbox's /tmp and /dev/shm."""
     for process in reversed(processes):  # the first ones are still outside
         with suppress(psutil.Error, OSError):
             top = Path("/proc", str(process.pid), "root")  # what the process sees as /
@@ -158,21 +168,21 @@ def _in_files(processes: list[psutil.Process]) -> int:
     return 0
 
 
-def _put_last(processes: list[psutil.Process]) -> None:
+def _lower_priority(processes: list[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.Error):
-            if process.nice() < LAST:
-                process.nice(LAST)
+            if process.nice() < LOWEST_PRIORITY:
+                process.nice(LOWEST_PRIORITY)
 
 
 def ensure_room(folder: Path) -> None:
-    """MachineError if the disk is full: what cannot be written there seems not to be done."""
+    """Raise MachineError if the disk is full: results that cannot be written would seem missing."""
     if shutil.disk_usage(folder).free < ROOM:
         raise MachineError(f"expected {ROOM // 2**20} MiB free on the disk of {folder}, got less")
 
 
-def too_much_in(folder: Path, disk: int, files: int) -> str:
-    """Why a folder is too much, in bytes or in files, or nothing; other disks are not entered."""
+def excess_in(folder: Path, disk: int, files: int) -> str:
+    """Return in which way a folder has too many bytes or files, or an empty text."""
     weight, seen, todo = 0, 0, [str(folder)]
     while todo:
         parent = todo.pop()
@@ -182,12 +192,12 @@ def too_much_in(folder: Path, disk: int, files: int) -> str:
                     seen += 1
                     if seen > files:
                         return f"for leaving more than {files} files"
-                    with suppress(FileNotFoundError):  # it may go while we look
+                    with suppress(FileNotFoundError):  # it may be deleted meanwhile
                         weight += entry.stat(follow_symlinks=False).st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(entry.path)
         except PermissionError:
-            with suppress(OSError):  # locked, so that we do not look
+            with suppress(OSError):  # locked to prevent counting
                 os.chmod(parent, 0o700)
         except FileNotFoundError:
             pass

@@ -1,10 +1,9 @@
-"""Run a command that strangers have written, under limits, seeing nothing but what it is given.
+"""Run untrusted code in a sandbox, within limits.
 
-bubblewrap makes a world of its own: the system read-only, a private /tmp, no network, no other
-processes, no further namespaces, and of the rest of the machine only the folders that are named.
-prlimit bounds each process; a control group, or where there is none the watcher in watch.py, all of
-them together. Root's processes are not counted by some limits, so root becomes another user before
-it enters.
+bubblewrap shows it a read-only system, a private /tmp, and of the rest of the machine only the
+folders that are named; no network, no other processes, no further namespaces. prlimit limits each
+process; a control group, or else the monitor, limits all of them together. Some limits do not count
+root's processes, so root becomes another user before it enters.
 """
 
 import os
@@ -20,17 +19,19 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import IO
 
 from grading.isolation import cgroups, syscalls
 from grading.isolation.bounded_process import MachineError
 from grading.isolation.bubblewrap import Strength, World, as_user, bounds_of, filtered
-from grading.isolation.monitor import Limits, Watch, ensure_room
+from grading.isolation.monitor import Limits, Monitor, ensure_room
+from grading.outcomes import Failure, FailureKind
 
 TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
 # The user id that root becomes, plus a number, so that two runs are not counted together.
-STRANGER = 61_000
+FIRST_USER = 61_000
 RUNS = count()
-USUAL = Limits()
+DEFAULT_LIMITS = Limits()
 # One thread each: several runs share a machine. Sets have the same order everywhere.
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -43,22 +44,30 @@ ENVIRONMENT = {
 
 
 class UnprotectedError(RuntimeError):
-    """This machine cannot run the code of strangers safely; the message says what is missing."""
+    """This machine cannot run untrusted code safely; the message names what is missing."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The exit code of a run, or None where it was ended, and why; the end of what it printed."""
+    """How a run has ended."""
 
-    code: int | None
-    output: str
-    seconds: float  # of the processor
-    ended: str = ""
+    code: int | None  # the exit code; None if it was stopped
+    output: str  # the end of what it printed
+    cpu_seconds: float
+    stopped: Failure | None = None  # by the monitor
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the run did not end well."""
+        if self.stopped or not self.code:
+            return self.stopped
+        end = self.output.strip()[-300:]
+        return Failure(FailureKind.CRASHED, f"ended with exit code {self.code}: {end}")
 
 
 @cache
 def strength() -> Strength:
-    """The strongest that works on this machine."""
+    """Return the strongest protection that works on this machine."""
     known = platform.machine() in syscalls.ARCHITECTURES
     group = cgroups.available()
     for there in (group, "") if group else ("",):
@@ -77,23 +86,24 @@ def _works(tried: Strength) -> bool:
 
 @cache
 def protections() -> dict[str, bool]:
-    """Which of the tools are here, and whether they work together on this machine."""
-    found = {tool: shutil.which(tool) is not None for tool in TOOLS}
-    if all(found.values()):
-        found["a sandbox"] = _works(strength())
-    if all(found.values()):  # else all students' functions would seem to fail
+    """Return which tools there are, and whether they work together on this machine."""
+    working = {tool: shutil.which(tool) is not None for tool in TOOLS}
+    if all(working.values()):
+        working["a sandbox"] = _works(strength())
+    if all(working.values()):  # else all students' functions would seem to fail
         probe = [sys.executable, "-c", "import torch, nbclient"]
         with tempfile.TemporaryDirectory() as folder:
-            found["this Python in it"] = _with_python(probe, Path(folder), [], USUAL).code == 0
-    return found
+            done = _with_python(probe, Path(folder), [], DEFAULT_LIMITS)
+            working["this Python in it"] = done.code == 0
+    return working
 
 
-def ready(trust: bool) -> None:
+def require_protection(trust: bool) -> None:
     """Raise UnprotectedError where a protection is missing and ``trust`` is not given."""
     missing = [tool for tool, there in protections().items() if not there]
     if missing and not trust:
         raise UnprotectedError(
-            f"expected bubblewrap and util-linux to run the code of strangers, missing: {missing}; "
+            f"expected bubblewrap and util-linux to run untrusted code, missing: {missing}; "
             "install the package bubblewrap, see that all may read the environment of Python, or "
             "pass --trust if you know who wrote it"
         )
@@ -103,20 +113,38 @@ def run(
     command: list[str],
     work: Path,
     visible: list[Path],
-    limits: Limits = USUAL,
+    limits: Limits = DEFAULT_LIMITS,
     trust: bool = False,
     container: bool = False,
 ) -> Finished:
-    """Run ``command`` in the folder ``work``, the only one that it may write to.
+    """Run a command in the sandbox.
 
-    It may read ``visible``, the interpreter and its packages. With ``trust`` only the watcher
-    protects; in a ``container`` that is thrown away it, limits, and another user. Raises
-    UnprotectedError where a protection is missing and neither is given, MachineError where the
-    machine kept the command from running.
+    Parameters
+    ----------
+    command : list of str
+        The program and its arguments.
+    work : Path
+        The current folder of the command, and the only one that it may write to.
+    visible : list of Path
+        What it may read besides the interpreter and its packages.
+    limits : Limits
+        When it is stopped.
+    trust : bool
+        Run it without a sandbox, with the monitor only.
+    container : bool
+        The machine is a container that is thrown away. Run the command as another user, with
+        limits and the monitor.
+
+    Raises
+    ------
+    UnprotectedError
+        If a protection is missing, and neither ``trust`` nor ``container`` is set.
+    MachineError
+        If the machine kept the command from running.
     """
     if container:
         return _run_in_container(command, work, limits)
-    ready(trust)
+    require_protection(trust)
     return _with_python(command, work, visible, limits, trust)
 
 
@@ -138,19 +166,23 @@ def _run(
     try:
         with _output(work) as (file, path), _handed_over(work) as user, filtered(how) as rules:
             entered = path.with_name("entered")
-            world = World(work, visible, user, limits, group, how, rules, entered)
+            folder, environment = work, dict(os.environ)
+            if how is not None:
+                world = World(work, visible, user, limits, group, how, rules, entered)
+                command = world.entered(command)
+                folder, environment = Path("/"), group.environment | ENVIRONMENT
             process = subprocess.Popen(
-                command if how is None else world.entered(command),
+                command,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=dict(os.environ) if how is None else group.environment | ENVIRONMENT,
-                cwd=work if how is None else "/",
+                env=environment,
+                cwd=folder,
                 pass_fds=[] if rules is None else [rules.fileno()],
                 start_new_session=True,
             )
-            watch = Watch(process.pid, work, limits, group)
-            finished = _finished(process, watch, path)
+            monitor = Monitor(process.pid, work, limits, group)
+            finished = _finished(process, monitor, path)
             if how is not None and not entered.exists():
                 raise MachineError(f"the sandbox could not be entered: {finished.output[-300:]}")
             return finished
@@ -158,22 +190,23 @@ def _run(
         group.close()
 
 
-def _finished(process: subprocess.Popen, watch: Watch, path: Path) -> Finished:
+def _finished(process: subprocess.Popen, monitor: Monitor, path: Path) -> Finished:
     try:
-        while process.poll() is None and not watch.look():
+        while process.poll() is None and not monitor.check():
             time.sleep(0.05)
     finally:  # the first process of the sandbox takes all others with it
         _end(process)
-    ensure_room(watch.work)
-    code = None if watch.ended else process.returncode
-    return Finished(code, _tail(path), watch.cpu_seconds, watch.ended)
+    ensure_room(monitor.work)
+    code = None if monitor.failure else process.returncode
+    return Finished(code, _tail(path), monitor.cpu_seconds, monitor.failure)
 
 
 def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finished:
-    """Run as another user, who may neither read the grader nor write what it finds."""
+    """Run as another user, who can neither read the grader nor write its results."""
     if os.geteuid() != 0:
         raise UnprotectedError("expected root in the container, to become another user for others")
     with _output(work) as (file, path), _handed_over(work) as user:
+        assert user is not None  # we are root
         bounds = [*as_user(user), *bounds_of(limits), f"--nproc={limits.processes}"]
         process = subprocess.Popen(
             [*bounds, *command],
@@ -184,21 +217,21 @@ def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finishe
             cwd=work,
             start_new_session=True,
         )
-        watch = Watch(process.pid, work, limits, cgroups.group("", limits.memory, 0))
+        monitor = Monitor(process.pid, work, limits, cgroups.group("", limits.memory, 0))
         try:
-            return _finished(process, watch, path)
-        finally:  # nobody takes the others with it: they are known by their user
+            return _finished(process, monitor, path)
+        finally:  # end its other processes, which are those of its user
             end = ["pkill", "--signal", "KILL", "--uid", str(user)]
             subprocess.run(end, capture_output=True)
 
 
 @contextmanager
 def _handed_over(work: Path) -> Iterator[int | None]:
-    """The user to become, who owns ``work`` meanwhile; None where we are not root."""
+    """Return the user to become, who owns ``work`` meanwhile; None if we are not root."""
     if os.geteuid() != 0:
         yield None
         return
-    user = STRANGER + (os.getpid() + 7 * next(RUNS)) % 4000
+    user = FIRST_USER + (os.getpid() + 7 * next(RUNS)) % 4000
     _own(work, user)
     try:
         yield user
@@ -206,7 +239,7 @@ def _handed_over(work: Path) -> Iterator[int | None]:
         _own(work, 0)
 
 
-# These tools walk with open folders: neither depth nor the length of a path ends them.
+# chown, chmod and rm work at any depth and length of a path.
 
 
 def _own(folder: Path, user: int) -> None:
@@ -214,14 +247,14 @@ def _own(folder: Path, user: int) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder that strangers had, whatever they nested or locked in it."""
+    """Delete a folder that untrusted code could write to, whatever is nested or locked in it."""
     subprocess.run(["chmod", "-R", "u+rwX", "--", str(folder)], capture_output=True)
     subprocess.run(["rm", "-rf", "--one-file-system", "--", str(folder)], check=True)
 
 
 @contextmanager
-def _output(work: Path) -> Iterator[tuple[object, Path]]:
-    # beside the work: it goes with that folder if this process is ended
+def _output(work: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    # next to the work folder, so that it is removed with it if this process is killed
     with tempfile.TemporaryDirectory(prefix="output-", dir=work.parent) as folder:
         path = Path(folder) / "output"
         with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Where a grader works: its folder, and its turn beside other graders of the same class."""
+"""A temporary folder for one grader, and a lock shared with other graders of the same class."""
 
 import fcntl
 import tempfile
@@ -14,9 +14,9 @@ OLD = 60  # seconds: a younger folder may not be locked yet
 
 
 @contextmanager
-def workplace() -> Iterator[Path]:
-    """A folder that is removed at the end; if this grader is killed, by the next one."""
-    _sweep()
+def workspace() -> Iterator[Path]:
+    """Yield a folder that is removed at the end; if this grader is killed, by the next one."""
+    _remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     with (folder / ALIVE).open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -26,21 +26,21 @@ def workplace() -> Iterator[Path]:
             remove(folder)
 
 
-def _sweep() -> None:
+def _remove_abandoned() -> None:
     for file in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{ALIVE}"):
         try:
-            with file.open("a", encoding="utf-8") as left:
-                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with file.open("a", encoding="utf-8") as alive:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if time.time() > file.stat().st_mtime + OLD:
                     remove(file.parent)
-        except OSError:  # it is in use, or another account's
+        except OSError:  # it is in use, or belongs to another account
             continue
 
 
 class Turn:
-    """Held while a submission is graded: together with others, or alone.
+    """A lock that is held while a submission is graded, shared with others or alone.
 
-    ``file``: the same for all graders of a class. Waits until nothing is in the way.
+    ``file`` is the same for all graders of a class. The constructor waits for the lock.
     """
 
     def __init__(self, file: Path, alone: bool):
@@ -48,5 +48,5 @@ class Turn:
         fcntl.flock(self.file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
 
     def over(self) -> None:
-        fcntl.flock(self.file, fcntl.LOCK_UN)  # by name: forked processes have the file open, too
+        fcntl.flock(self.file, fcntl.LOCK_UN)  # explicitly: forked processes hold the file, too
         self.file.close()

@@ -1,10 +1,9 @@
-"""How alike two answers are, and whether an answer is the public reference: from source to numbers.
+"""Compute fingerprints of answers, and recognise the published reference.
 
 Fingerprints by winnowing (Schleimer, Wilkerson, Aiken: Winnowing, SIGMOD 2003): of each window of
 hashes of token sequences the smallest is kept, so that of two sources any common passage of
 ``GRAM + WINDOW - 1`` tokens is found, and none below ``GRAM``. Names, numbers, texts, comments and
-layout do not count. What strangers wrote is parsed here and nowhere else: call this where memory
-and time are bounded.
+layout do not count. Untrusted source is parsed here: call this where memory and time are limited.
 """
 
 import ast
@@ -29,7 +28,7 @@ Prints = list[list[int]]  # each: the hash, the first and the last line
 
 
 def tokens(source: str) -> list[tuple[str, int]]:
-    """What counts of a source, with its lines; up to the place where it cannot be read."""
+    """Return the tokens that count, with their lines, up to the first that cannot be read."""
     found: list[tuple[str, int]] = []
     begins = True  # a statement: a text that is one is a docstring
     try:
@@ -54,7 +53,7 @@ def tokens(source: str) -> list[tuple[str, int]]:
 
 
 def fingerprints(source: str, without: Iterable[int] = ()) -> Prints:
-    """The kept hashes with their lines, ascending; ``without`` those of what is public."""
+    """Return the kept hashes with their lines, ascending, except those in ``without``."""
     words = tokens(source)
     grams = [words[n : n + GRAM] for n in range(len(words) - GRAM + 1)]
     hashes = [_hash(" ".join(text for text, _ in gram)) for gram in grams]
@@ -70,7 +69,7 @@ def fingerprints(source: str, without: Iterable[int] = ()) -> Prints:
 
 
 def all_hashes(sources: Iterable[str]) -> set[int]:
-    """Every hash of what is public, not only the kept ones: nothing of it counts in answers."""
+    """Return every hash of public sources, not only the kept ones."""
     found: set[int] = set()
     for source in sources:
         words = [text for text, _ in tokens(source)]
@@ -79,12 +78,12 @@ def all_hashes(sources: Iterable[str]) -> set[int]:
 
 
 def _hash(text: str) -> int:
-    """48 bits, the same in every process: JSON keeps them exactly."""
+    """Return 48 bits, the same in every process; JSON keeps them exactly."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest())
 
 
 def own_part(source: str, handed_out: str) -> str:
-    """The statements of a module that are not those of the hand-out; all of it if unreadable."""
+    """Return the statements of a module that were not handed out; all of it if unreadable."""
     source = source[: 10 * MOST_SOURCE]
     try:
         mine, given = ast.parse(source), ast.parse(handed_out)
@@ -95,16 +94,16 @@ def own_part(source: str, handed_out: str) -> str:
     for node in mine.body:
         if ast.dump(node) not in known:
             first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-            for line in range(first, node.end_lineno + 1):
+            for line in range(first, (node.end_lineno or first) + 1):
                 keep.setdefault(line, line == first)  # once, however many statements are on it
     parts = (f"\n{lines[n - 1]}" if gap else lines[n - 1] for n, gap in sorted(keep.items()))
     return "\n".join(parts).removeprefix("\n")[:MOST_SOURCE]
 
 
 def is_reference(source: str, reference: str, name: str) -> bool:
-    """Whether the function ``name`` has the reference's tree, names and layout aside.
+    """Return whether a function equals the reference's except for names and layout.
 
-    Small functions are right in few ways only and never count.
+    There are few right ways to write a small function, so these never count.
     """
     mine, theirs = (_function(text, name) for text in (source[: 10 * MOST_SOURCE], reference))
     if mine is None or theirs is None or sum(1 for _ in ast.walk(theirs)) < FEWEST_NODES:
@@ -125,13 +124,13 @@ def _function(source: str, name: str) -> ast.FunctionDef | None:
 
 
 def _canonical(function: ast.FunctionDef) -> str:
-    """Its tree as text: names numbered in order, without docstrings, annotations, decorators."""
+    """Return the tree as text: names numbered, without docstrings, annotations and decorators."""
     function.decorator_list = []
     return ast.dump(_Renamed().visit(function))
 
 
 class _Renamed(ast.NodeTransformer):
-    """Builtins, attributes and keywords of calls keep their names: they say what is done."""
+    """Replaces names by numbers; builtins, attributes and keywords of calls keep theirs."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, str] = {}
@@ -151,7 +150,8 @@ class _Renamed(ast.NodeTransformer):
         node.name, node.returns, node.type_comment = self.number(node.name), None, None
         if ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-        return self.generic_visit(node)
+        self.generic_visit(node)
+        return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         if node.value is None:

@@ -1,6 +1,6 @@
-"""What is public of each answer, the hand-out and the reference: what else is known of an answer.
+"""Compare answers with the hand-out and the published reference.
 
-These look at what students wrote, so they are called where memory and time are bounded.
+These functions parse what students wrote, so call them where memory and time are limited.
 """
 
 from functools import cache
@@ -15,7 +15,7 @@ from grading.student.edition import blank, blank_cell
 
 @cache
 def public(key: str) -> tuple[str, str, frozenset[int]]:
-    """The reference and the hand-out of "svd/svd.py" or "svd/ndcg", and the hashes of both."""
+    """Return reference and hand-out of "svd/svd.py" or "svd/ndcg", and the hashes of both."""
     task, _, name = key.partition("/")
     if name.endswith(".py"):
         reference = (ROOT / "mflib" / Path(name).name).read_text(encoding="utf-8")
@@ -26,18 +26,18 @@ def public(key: str) -> tuple[str, str, frozenset[int]]:
     return reference, handed_out, frozenset(all_hashes((reference, handed_out)))
 
 
-def own(key: str, source: str) -> str:
-    """What a student added: of a module, the statements that were not handed out."""
+def without_handout(key: str, source: str) -> str:
+    """Return a source; of a module, only the statements that were not handed out."""
     return own_part(source, public(key)[1]) if key.endswith(".py") else source
 
 
-def prints(key: str, source: str) -> list[list[int]]:
-    """The fingerprints of an answer, less what is public."""
+def own_fingerprints(key: str, source: str) -> list[list[int]]:
+    """Return the fingerprints of an answer that are not public."""
     return fingerprints(source, public(key)[2])
 
 
 def published(key: str, source: str) -> list[str]:
-    """The functions in it that are the reference's, names and layout aside."""
+    """Return the functions of an answer that equal the reference's but for names and layout."""
     task, _, name = key.partition("/")
     names = RUBRIC[task]["functions"] if name.endswith(".py") else [name]
     return [one for one in names if is_reference(source, public(key)[0], one)]
@@ -45,11 +45,8 @@ def published(key: str, source: str) -> list[str]:
 
 @cache
 def warm_up() -> None:
-    """Look at all that is public, once, before processes are forked."""
+    """Fill the caches before processes are forked."""
     for task, entry in RUBRIC.items():
         public(f"{task}/{entry['module']}.py")
     for key in answers():
         public(key)
-
-
-OF_ANSWERS = {"fingerprints": prints, "published": published}

@@ -1,7 +1,7 @@
-"""Tables that come in and go out: CSV as spreadsheets and learning platforms write and read it.
+"""Read and write CSV tables as spreadsheets and learning platforms do.
 
-A cell that a spreadsheet would take for a formula is not one any more: names and file names are
-written by strangers.
+Values that a spreadsheet would take for formulas are written as text, since students choose names
+and file names.
 """
 
 import csv
@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-# With these a formula begins, in East Asian forms, too; a tab or a return before one is dropped.
+# A formula begins with these, also in East Asian forms; a tab or return before one is ignored.
 FORMULA = tuple("=+-@＝＋－＠\t\r")
 OLD = 60  # seconds: a younger file may be about to be moved into its place
 
@@ -29,14 +29,14 @@ class Table(NamedTuple):
     rows: list[Row]
 
     def at(self, row: Row) -> str:
-        """Where something is wrong, to begin a sentence with."""
+        """Return file and line, for the beginning of a message."""
         return f"{self.name}, line {row.line}"
 
 
 def read_table(file: Path, needed: Iterable[str] = ()) -> Table:
-    """A table with a header, separated by commas, semicolons or tabs, in UTF-8 or UTF-16.
+    """Read a table with a header, separated by commas, semicolons or tabs, in UTF-8 or UTF-16.
 
-    ValueError, in a sentence that names the line, where it is not one or lacks a needed column.
+    ``needed``: columns that must be there. ValueError, which names the line, if it is malformed.
     """
     try:
         content = file.read_bytes()
@@ -85,7 +85,7 @@ def _check_columns(name: str, line: int, columns: list[str], needed: Iterable[st
 
 
 def write_table(file: Path, rows: Iterable[Iterable[object]]) -> None:
-    """UTF-8 with the mark by which Excel knows it; no cell is a formula."""
+    """Write a table without formulas, in UTF-8 with the byte order mark that Excel expects."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([harmless(cell) for cell in row] for row in rows)
@@ -93,7 +93,7 @@ def write_table(file: Path, rows: Iterable[Iterable[object]]) -> None:
 
 
 def harmless(cell: object) -> object:
-    """A cell as it is, with an apostrophe before it if a spreadsheet would calculate it."""
+    """Return a value, with an apostrophe before it if a spreadsheet would calculate it."""
     if not isinstance(cell, str) or cell.strip() in ("", "-") or _is_number(cell):
         return cell
     return f"'{cell}" if cell.startswith(FORMULA) or cell.strip().startswith(FORMULA) else cell
@@ -108,19 +108,19 @@ def _is_number(text: str) -> bool:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Whole or not at all, at every moment, whoever else writes it."""
-    new = beside(file)
+    """Write a file atomically, also if other processes write the same one."""
+    new = temporary_name(file)
     new.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     new.replace(file)
 
 
-def beside(file: Path) -> Path:
-    """A name for what will take the place of ``file``; no other process has the same."""
+def temporary_name(file: Path) -> Path:
+    """Return a unique name next to ``file``, for what is about to replace it."""
     return file.with_name(f".{secrets.token_hex(8)}.new")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed process has not moved into its place."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that were killed."""
     for new in folder.glob(".*.new"):
         with suppress(FileNotFoundError):
             if time.time() > new.stat().st_mtime + OLD:

@@ -1,170 +1,315 @@
-"""What is written about submissions: a page each, one table, one file for programs.
+"""Write the results: a page for each submission and for the class, tables, JSON for programs.
 
-Everything is written anew beside what was there, and takes its place when it is whole.
+Pages are Jinja2 templates with autoescape, since they show text that students wrote. Every file is
+written next to the earlier one and replaces it when it is complete.
 """
 
-import html
 import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from grading.intake.collect import plain
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from grading.checks.verdict import Verdict
+from grading.execution.inputs import OUTPUTS
+from grading.intake.names import plain
+from grading.plagiarism.pairs import Pair
 from grading.reporting.csv_tables import write_table, write_whole
 from grading.result import Report
 from grading.rubric import POINTS, RUBRIC
 
-# A page that holds what strangers wrote loads and runs nothing.
-CSP = (
-    "<meta http-equiv=Content-Security-Policy "
-    "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-)
-FOR = {
+TEMPLATES = Path(__file__).with_name("templates")
+PURPOSES = {
     "correctness": "the functions in mflib/, output by output",
     "loop and exercises": "the textbook loop and the three exercises of the notebook",
     "recommendations": "how good they are with your functions, as far as these are right",
     "similar movies": "the same for similar movies",
     "reproducibility": "that the outputs in your notebook are what your code gives",
 }
-STYLE = """
-body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
-body { overflow-wrap: anywhere }
-table { border-collapse: collapse } tr { border-bottom: 1px solid #ccc }
-td, th { padding: .3em .8em .3em 0; text-align: left }
-pre { background: #f3f3f3; padding: .5em; white-space: pre-wrap }
-.first { border-left: 4px solid #b35900; padding-left: .8em }
-"""
+BINS = 10  # of the histogram; 100 points are in the last
+CONTEXT = 2  # lines shown before and after shared ones
 
 
-def page(report: Report) -> str:
-    """For the student to read: what earned, what not and why, what came out otherwise here."""
-    head = "".join(f"<th>{part}</th>" for part in (*POINTS, "together"))
-    rows = "".join(
-        f"<tr><th>{task}</th>"
-        + "".join(f"<td>{parts[part]:.1f} of {POINTS[part]}</td>" for part in POINTS)
-        + f"<td>{sum(parts.values()):.1f} of 100</td></tr>"
-        for task, parts in report.counted.items()
+@cache
+def environment() -> Environment:
+    """Return the environment of the templates."""
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
-    said: set[str] = set()
-    notes = _list(_once(report.notes, said))
-    sections = "".join(_section(report, task, said) for task in report.marks)
-    name = html.escape(report.name)
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8>{CSP}"
-        "<meta name=viewport content='width=device-width'>"
-        f"<title>{name}</title><style>{STYLE}</style><h1>{name}: {report.total:g} of 100</h1>"
-        f"<p>{' '.join(map(html.escape, deadline_said(report)))}</p>"
-        f"<table><tr><th></th>{head}</tr>{rows}</table>"
-        "<p>Each task is a quarter of the whole. Of what is missing in a task, the first reason is "
-        f"marked: mend it first.</p>{_decided(report)}{_public(report)}"
-        f"{f'<h2>How it was read</h2>{notes}' if notes else ''}{sections}{_foot(report)}"
+    templates.filters["percent"] = lambda value: f"{value:.0%}"
+    return templates
+
+
+def render(template: str, **values: object) -> str:
+    return environment().get_template(template).render(points=POINTS, **values)
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a page says about one task."""
+
+    task: str
+    reasons: list[str]
+    functions: list[Verdict]
+    changes: Mapping[str, str]
+
+
+def report_page(report: Report) -> str:
+    """Return the page for the student: points, what is missing and why."""
+    score = report.score
+    shown: set[str] = set()
+    notes = _new(score.notes, shown)
+    sections = [
+        Section(
+            task,
+            _new(score.reasons.get(task, []), shown),
+            [verdict for key, verdict in score.functions.items() if key.startswith(f"{task}/")],
+            score.changes.get(task, {}),
+        )
+        for task in score.marks
+    ]
+    return render(
+        "submission.html.j2",
+        report=report,
+        deadline=deadline_sentences(report),
+        overrides=override_sentences(report),
+        published=published_functions(report),
+        notes=notes,
+        sections=sections,
+        purposes=PURPOSES,
     )
 
 
-def _once(texts: list[str], said: set[str]) -> list[str]:
-    """Those that have not been said; they are, then."""
-    new = [text for text in dict.fromkeys(texts) if text not in said]
-    said.update(new)
+def _new(texts: list[str], shown: set[str]) -> list[str]:
+    """Return the texts that are not shown yet, and remember them."""
+    new = [text for text in dict.fromkeys(texts) if text not in shown]
+    shown.update(new)
     return new
 
 
-def _list(texts: list[str]) -> str:
-    return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>" if texts else ""
-
-
-def deadline_said(report: Report) -> list[str]:
-    """When it was handed in, who says so, and what that costs."""
-    said = []
-    if report.handed_in:
-        where = f" (according to {report.time_from})" if report.time_from else ""
-        said.append(f"Handed in {report.handed_in}{where}.")
-    if report.late:
-        passed = f"{report.limit}, the {report.late} deadline" if report.limit else report.late
-        counts = f"at most {report.most:g} points count" if report.most else "nothing counts"
-        said.append(f"That is after {passed}: of {report.points:.1f} points {counts}.")
-    elif report.limit:
-        said.append(f"The soft deadline is {report.limit}.")
-    if report.earlier:
-        before, when = report.earlier["total"], report.earlier["handed_in"]
+def deadline_sentences(report: Report) -> list[str]:
+    """Return when the submission was handed in, how that is known, and what it costs."""
+    decision, sentences = report.decision, []
+    if decision.handed_in:
+        source = f" (according to {decision.time_from})" if decision.time_from else ""
+        sentences.append(f"Handed in {decision.handed_in}{source}.")
+    if decision.missed:
+        missed = f"{decision.missed} deadline"
+        passed = f"{decision.limit}, the {missed}" if decision.limit else f"the {missed}"
+        counts = f"at most {decision.most:g} points count" if decision.most else "nothing counts"
+        sentences.append(f"That is after {passed}: of {report.points:.1f} points {counts}.")
+    elif decision.limit:
+        sentences.append(f"The soft deadline is {decision.limit}.")
+    if decision.earlier:
         better = "that one" if report.earlier_counts else "this one"
-        said.append(f"The earlier submission ({when}) has {before:g}; {better} counts.")
-    return said
+        total, time = decision.earlier.total, decision.earlier.handed_in
+        sentences.append(f"The earlier submission ({time}) has {total:g}; {better} counts.")
+    return sentences
 
 
-def _decided(report: Report) -> str:
-    """What the instructor has decided otherwise, and how it was before."""
-    said = []
-    for one in report.overrides:
-        part = f"{one['task']}, {one['part']}" if one["task"] else "the whole"
-        was = report.marks[one["task"]][one["part"]] if one["task"] else None
-        instead = f" instead of {was:.1f}" if was is not None else ""
-        points = f"{one['points']:g} points{instead}" if one["points"] is not None else ""
-        said.append(f"{part}: {', '.join(filter(None, (points, one['comment'])))}")
-    return f"<h2>Decided by your instructor</h2>{_list(said)}" if said else ""
+def override_sentences(report: Report) -> list[str]:
+    """Return what the instructor has decided, and the grader's points."""
+    sentences = []
+    for one in report.decision.overrides:
+        part, points = "the whole", ""
+        if one.points is not None:
+            points = f"{one.points:g} points"
+        if one.task:
+            part = f"{one.task}, {one.part}"
+            graded = report.score.marks[one.task][one.part]
+            points += f" instead of {graded:.1f}" if points else ""
+        sentences.append(f"{part}: {', '.join(filter(None, (points, one.comment)))}")
+    return sentences
 
 
-def _public(report: Report) -> str:
-    """Answers that are the published ones are called that."""
-    found: dict[str, list[str]] = {}
-    for key, names in sorted(report.prints.get("published", {}).items()):
-        found.setdefault(key.partition("/")[0], []).extend(names)
-    texts = [f"{task}: {', '.join(names)}" for task, names in found.items() if names]
-    what = "These are the published answers, but for names and layout. It costs nothing here; say "
-    what += "where you have them from."
-    return f"<h2>Published answers</h2><p>{what}</p>{_list(texts)}" if texts else ""
+def published_functions(report: Report) -> list[str]:
+    """Return the functions that equal the published ones, by task."""
+    functions: dict[str, list[str]] = {}
+    for key, names in sorted(report.score.published.items()):
+        functions.setdefault(key.partition("/")[0], []).extend(names)
+    return [f"{task}: {', '.join(names)}" for task, names in functions.items() if names]
 
 
-def _foot(report: Report) -> str:
-    parts = "".join(
-        f"<tr><td>{most}</td><td>{part}</td><td>{FOR[part]}</td></tr>"
-        for part, most in POINTS.items()
-    )
-    head = "<tr><th>points of a task</th><th></th><th>for</th></tr>"
-    facts = ", ".join(filter(None, (report.dataset, report.versions)))
-    made = f"<p>Graded on {html.escape(facts)}.</p>" if facts else ""
-    return f"<h2>What the points are for</h2><table>{head}{parts}</table>{made}"
-
-
-def _section(report: Report, task: str, said: set[str]) -> str:
-    """What is missing in a task, then which of its functions are right."""
-    texts = [html.escape(reason) for reason in _once(report.reasons.get(task, []), said)]
-    functions = [f for key, f in report.functions.items() if key.startswith(f"{task}/")]
-    section = f"<h2>{html.escape(task)}</h2>" if texts or functions else ""
-    if texts:
-        section += f"<p class=first>{texts[0]}</p>"
-        others = "".join(f"<li>{text}</li>" for text in texts[1:])
-        section += f"<ul>{others}</ul>" if others else ""
-    if functions:
-        shares = (
-            f"<tr><td>{html.escape(f['key'].partition('/')[2])}</td><td>{f['share']:.0%}</td>"
-            f"<td>{html.escape(f['where'])}</td></tr>"
-            for f in functions
-        )
-        section += "<table><tr><th>function</th><th>outputs right</th><th>your line</th></tr>"
-        section += "".join(shares) + "</table>"
-    if changes := report.changes.get(task):
-        pairs = "".join(
-            f"<dt>{html.escape(c)}</dt><dd><pre>{html.escape(d)}</pre></dd>"
-            for c, d in changes.items()
-        )
-        section += "<details><summary>cells with other outputs: handed in (-), here (+)"
-        section += f"</summary><dl>{pairs}</dl></details>"
-    return section
-
-
-def write(report: Report, target: Path) -> None:
-    """The page and the JSON of one submission."""
+def write_report(report: Report, target: Path) -> None:
+    """Write the page and the JSON file of one submission."""
     (target / "submissions").mkdir(parents=True, exist_ok=True)
-    write_whole(target / f"{report.name}.html", page(report))
-    stored = report.bounded() | {"total": report.total}
-    write_whole(target / "submissions" / f"{report.name}.json", json.dumps(stored, indent=1))
+    write_whole(target / f"{report.name}.html", report_page(report))
+    text = json.dumps(report.as_json(), indent=1)
+    write_whole(target / "submissions" / f"{report.name}.json", text)
 
 
-def write_class(reports: list[Report], target: Path) -> None:
-    """One table of all, and one file, without the sources."""
-    less = {"answers": {}, "prints": {}}
-    full = [r.bounded() | {"total": r.total} | less for r in reports]
-    write_whole(target / "report.json", json.dumps(full, indent=1))
+def write_class_tables(reports: Sequence[Report], target: Path) -> None:
+    """Write class.csv, and report.json with everything but the sources."""
+    public = [
+        replace(r, score=replace(r.score, answers={}, fingerprints={}, published={}))
+        for r in reports
+    ]
+    write_whole(target / "report.json", json.dumps([r.as_json() for r in public], indent=1))
     rows: list[list[object]] = [["name", *RUBRIC, "late", "total", "to be looked at"]]
     for r in reports:
         points = [round(sum(parts.values()), 1) for parts in r.counted.values()]
-        rows.append([r.name, *points, r.late, r.total, "; ".join(map(plain, r.notes))[:300]])
+        notes = "; ".join(map(plain, r.score.notes))[:300]
+        rows.append([r.name, *points, r.decision.missed or "", r.total, notes])
     write_table(target / "class.csv", rows)
+
+
+def write_class_page(reports: Sequence[Report], target: Path) -> None:
+    similar = (target / "similarity.html").exists()
+    write_whole(target / "index.html", class_page(reports, similar))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A bar of the histogram."""
+
+    low: int  # points
+    count: int
+
+
+def class_page(reports: Sequence[Report], similar: bool = False) -> str:
+    """Return the page of the class; ``similar``: whether to link the page of similar answers."""
+    totals = [report.total for report in reports]
+    counts = histogram(totals)
+    return render(
+        "class.html.j2",
+        reports=reports,
+        facts=class_facts(reports),
+        similar=similar,
+        tasks=list(RUBRIC),
+        bins=[Bin(n * 100 // BINS, count) for n, count in enumerate(counts)],
+        tallest=max([1, *counts]),
+        histogram=", ".join(
+            f"{count} of {n * 100 // BINS} to {(n + 1) * 100 // BINS} points"
+            for n, count in enumerate(counts)
+            if count
+        ),
+        hardest=hardest(reports),
+        means=mean_points(reports),
+    )
+
+
+def class_facts(reports: Sequence[Report]) -> list[str]:
+    """Return the numbers at the top of the page."""
+    totals = [report.total for report in reports]
+    facts = [f"{len(reports)} submissions"]
+    if totals:
+        low, high = min(totals), max(totals)
+        facts.append(f"mean {statistics.fmean(totals):.1f}, median {statistics.median(totals):.1f}")
+        facts.append(f"from {low:g} to {high:g} points of 100")
+    if late := sum(bool(report.decision.missed) for report in reports):
+        facts.append(f"{late} after a deadline")
+    if noted := sum(bool(report.score.notes) for report in reports):
+        facts.append(f"{noted} with notes on how they were read")
+    return facts
+
+
+def histogram(totals: Sequence[float]) -> list[int]:
+    """Return how many marks there are in each tenth of 100 points."""
+    counts = [0] * BINS
+    for total in totals:
+        counts[min(BINS - 1, int(total * BINS / 100))] += 1
+    return counts
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How well the class has done one function."""
+
+    key: str
+    mean: float  # fraction of right outputs
+    n_right: int
+    n_not_attempted: int
+
+
+def hardest(reports: Sequence[Report]) -> list[Difficulty]:
+    """Return the difficulty of each function, the hardest first."""
+    rows = []
+    for key in OUTPUTS:
+        verdicts = [r.score.functions[key] for r in reports if key in r.score.functions]
+        if verdicts:
+            mean = statistics.fmean(verdict.fraction for verdict in verdicts)
+            right = sum(verdict.is_right for verdict in verdicts)
+            missing = sum(not verdict.is_attempted for verdict in verdicts)
+            rows.append(Difficulty(key, mean, right, missing))
+    return sorted(rows, key=lambda row: row.mean)
+
+
+def mean_points(reports: Sequence[Report]) -> dict[str, list[float]]:
+    """Return the mean points of the class, for the parts of each task."""
+    means = {}
+    for task in RUBRIC:
+        marks = [report.counted[task] for report in reports if task in report.counted]
+        means[task] = [statistics.fmean(m[part] for m in marks) if marks else 0 for part in POINTS]
+    return means
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of an answer; ``marked`` if two submissions share it."""
+
+    text: str
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class SharedAnswer:
+    """An answer of two submissions, side by side."""
+
+    key: str
+    sides: list[list[Line]]
+
+
+@dataclass(frozen=True)
+class ShownPair:
+    """A pair of submissions with the texts of what they share."""
+
+    one: str
+    other: str
+    similarity: float
+    shared: int
+    answers: list[SharedAnswer]
+
+
+def similarity_page(pairs: Sequence[Pair], answers: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the page of similar answers; ``answers``: sources by submission and key."""
+    shown = []
+    for pair in pairs:
+        names = (pair.one, pair.other)
+        both = [
+            SharedAnswer(
+                key,
+                [
+                    marked_lines(answers.get(name, {}).get(key, ""), lines)
+                    for name, lines in zip(names, sides, strict=True)
+                ],
+            )
+            for key, sides in sorted(pair.lines.items())
+        ]
+        shown.append(ShownPair(*names, pair.similarity, pair.shared, both))
+    return render("similarity.html.j2", pairs=shown)
+
+
+def marked_lines(source: str, shared: set[int]) -> list[Line]:
+    """Return the shared lines of a source with those around them; a sign stands for the rest."""
+    near = {n + d for n in shared for d in range(-CONTEXT, CONTEXT + 1)}
+    lines: list[Line] = []
+    gap = False
+    for number, text in enumerate(source.split("\n"), 1):
+        if number not in near:
+            gap = True
+            continue
+        lines += [Line("⋮")] if gap else []
+        lines.append(Line(text, number in shared))
+        gap = False
+    return lines + ([Line("⋮")] if gap else [])
+
+
+def write_similarity_page(reports: Sequence[Report], pairs: Sequence[Pair], target: Path) -> None:
+    sources = {report.name: report.score.answers for report in reports}
+    write_whole(target / "similarity.html", similarity_page(pairs, sources))

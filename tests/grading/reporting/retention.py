@@ -1,30 +1,31 @@
-"""What becomes of the pages of submissions that are not in the class any more."""
+"""Keep the pages of submissions that are not in the class any more."""
 
 from collections.abc import Container
 from pathlib import Path
 
 from grading.result import load
 
-GONE = "gone"  # a folder beside the pages; whoever comes back is not graded again
+GONE = "gone"  # a folder next to the pages
 
 
-def put_away(target: Path, names: Container[str]) -> list[str]:
-    """Move the pages and reports of all but ``names`` out of the way -> whose they were.
+def retire(target: Path, names: Container[str]) -> list[str]:
+    """Move the pages and reports of all submissions but ``names`` away; return whose they were.
 
-    Only what the grader has written itself is moved: a report that says so, and the page that goes
-    with it. Nothing is deleted, since a class may be given in parts.
+    Only files that the grader has written are moved: a report that can be read, and its page.
+    Nothing is deleted, since a class may be given in parts, and a report is used again when its
+    submission comes back.
     """
-    found = []
+    moved = []
     for file in sorted((target / "submissions").glob("*.json")):
         report = load(file)
         if file.stem not in names and report is not None and report.name == file.stem:
             _move(target, target / GONE, file.stem)
-            found.append(file.stem)
-    return found
+            moved.append(file.stem)
+    return moved
 
 
-def bring_back(target: Path, name: str) -> None:
-    """The page and the report of a submission that is here again, if there are none."""
+def restore(target: Path, name: str) -> None:
+    """Move the page and report of a submission back, if there are no newer ones."""
     if not _report(target, name).exists() and _report(target / GONE, name).exists():
         _move(target / GONE, target, name)
 
@@ -34,7 +35,7 @@ def _report(folder: Path, name: str) -> Path:
 
 
 def _move(source: Path, target: Path, name: str) -> None:
-    """The report comes last: as long as it is where it was, this is done again."""
+    """The report is moved last: until then, an interrupted move is repeated."""
     (target / "submissions").mkdir(parents=True, exist_ok=True)
     if (page := source / f"{name}.html").exists():
         page.replace(target / page.name)

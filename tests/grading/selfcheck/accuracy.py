@@ -25,32 +25,34 @@ import numpy as np
 import test_exercises  # its right and wrong answers
 from tqdm import tqdm
 
-from grading.checks.compare import Verdict
+from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS, SEEDS
 from grading.execution.reference import answers, expected, imports, notebook_of
 from grading.execution.trial import (
     Launch,
-    Result,
     Unit,
-    attempt,
+    UnitResult,
     exercise,
-    plainly,
     prepare,
+    run_directly,
+    run_units,
     verdicts,
 )
 from grading.intake.cells import binds
 from grading.intake.collect import packages
 from grading.intake.submission import Submission, read
 from grading.isolation.sandbox import Limits, protections, run
+from grading.outcomes import NOT_ATTEMPTED, Failure
 from grading.paths import ROOT
+from grading.pipeline import N_SEEDS, known
 from grading.rubric import RUBRIC
-from grading.scoring import CASES, known
 from grading.selfcheck.forms import FORMS, PROGRAMS, SAID
 from grading.selfcheck.right import RIGHT
 from grading.selfcheck.wrong import WRONG
 from grading.student.edition import empty_suite
 
 TARGET = ROOT / "build" / "grader-accuracy.md"
+NO_VERDICT = Verdict("svd/svd_step", failure=NOT_ATTEMPTED)  # until there is one
 
 
 @dataclass
@@ -62,8 +64,8 @@ class Case:
     right: bool
     code: str  # the module's text, or the cell's
     programs: list[str] = field(default_factory=list)  # that have saved just this
-    graded: Verdict | None = None
-    checked: Verdict | None = None
+    graded: Verdict = NO_VERDICT
+    checked: Verdict = NO_VERDICT
     really_wrong: set[str] = field(default_factory=set)  # outputs, compared without the judge
 
     @property
@@ -76,10 +78,10 @@ class Case:
         """What is wrong with the verdicts, or nothing."""
         graded, checked = self.graded, self.checked
         if self.right:
-            return "" if graded.share == 1 else f"a right answer: {graded.sentence}"
-        if graded.share == 1:
+            return "" if graded.is_right else f"a right answer: {graded.sentence}"
+        if graded.is_right:
             return "a wrong answer has full marks"
-        if graded.error or checked.error:
+        if graded.failure or checked.failure:
             return ""
         if set(graded.wrong) != self.really_wrong:
             return f"wrong are {sorted(self.really_wrong)}, named {sorted(graded.wrong)}"
@@ -88,7 +90,7 @@ class Case:
 
     @property
     def disagreement(self) -> str:
-        done = [verdict.share == 1 for verdict in (self.graded, self.checked)]
+        done = [verdict.is_right for verdict in (self.graded, self.checked)]
         return f"check: {self.checked.sentence}; grade: {self.graded.sentence}" * (
             done[0] != done[1]
         )
@@ -102,7 +104,7 @@ def module_of(task: str) -> str:
 def segment(source: str, name: str) -> tuple[int, int]:
     """The first and the last line of a function, from 0."""
     node = next(n for n in ast.parse(source).body if getattr(n, "name", "") == name)
-    return node.lineno - 1, node.end_lineno
+    return node.lineno - 1, node.end_lineno or node.lineno
 
 
 def with_function(key: str, code: str) -> str:
@@ -155,13 +157,12 @@ def eight_files(case: Case | None = None) -> dict[str, bytes]:
     """The files of a submission; of a case, those of its task, with its function in them."""
     found = {}
     for task, entry in RUBRIC.items():
-        own = case is not None and case.key.startswith(f"{task}/")
-        if case is not None and not own:
+        if case is not None and not case.key.startswith(f"{task}/"):
             continue
-        text = case.code if own and case.is_kernel else module_of(task)
+        text = case.code if case is not None and case.is_kernel else module_of(task)
         found[f"mflib/{entry['module']}.py"] = text.encode()
         file = ROOT / "notebooks" / f"{entry['notebook']}.ipynb"
-        if own and not case.is_kernel:
+        if case is not None and not case.is_kernel:
             notebook = notebook_of(task)
             for cell in notebook.cells:
                 if cell.source == answers()[case.key] and "solution" in cell.metadata.get(
@@ -190,8 +191,10 @@ def saved_by_programs(case: Case) -> list[str]:
     return found
 
 
-def evaluate(cases: list[Case], folder: Path, suite: Path, seeds: tuple[int, ...], launch: Launch):
-    """The results of the cases, each a unit of one job, and the verdicts."""
+def evaluate(
+    cases: list[Case], folder: Path, suite: Path, seeds: tuple[int, ...], launch: Launch
+) -> tuple[list[UnitResult], list[Verdict]]:
+    """Return results and verdicts of the cases, each a unit of one job."""
     prepare(folder, suite)
     units = []
     for n, case in enumerate(cases):
@@ -203,13 +206,13 @@ def evaluate(cases: list[Case], folder: Path, suite: Path, seeds: tuple[int, ...
             units.append(Unit(case.key, file=file.relative_to(folder).as_posix()))
         else:
             units.append(exercise(case.key, [("answer", case.code)], imports()))
-    results = attempt(folder, units, list(seeds), launch)
+    results = run_units(folder, units, list(seeds), launch)
     each = zip(units, results, strict=True)
     expect = lambda key: expected(key, seeds)  # noqa: E731
     return results, [verdicts([u], [r], expect, {})[u.key] for u, r in each]
 
 
-def really_wrong(case: Case, result: Result, seeds: tuple[int, ...]) -> set[str]:
+def really_wrong(case: Case, result: UnitResult, seeds: tuple[int, ...]) -> set[str]:
     """The outputs that differ from the reference's, by numpy's own comparison."""
     found = set()
     if choices := OUTPUTS[case.key].choices:
@@ -228,21 +231,21 @@ def really_wrong(case: Case, result: Result, seeds: tuple[int, ...]) -> set[str]
     return found
 
 
-def sandboxed(command: list[str], folder: Path) -> str:
-    finished = run(command, folder, [], Limits(cpu_seconds=1800))
-    if finished.code is None:
-        return f"ended {finished.ended}"
-    return f"exit code {finished.code}: {finished.output[-300:]}" if finished.code else ""
+def sandboxed(command: list[str], folder: Path) -> Failure | None:
+    return run(command, folder, [], Limits(cpu_seconds=1800)).failure
 
 
 def judge_all(cases: list[Case]) -> str:
     """Grade and check all cases, in as many jobs as there are cores -> which sandbox was used."""
     safe = all(protections().values())
     secret = 1000 + secrets.randbelow(10**9)
-    hidden = tuple(secret + n for n in range(CASES))
+    hidden = tuple(secret + n for n in range(N_SEEDS))
     for key in OUTPUTS:  # once, before the threads ask for them
         expected(key, hidden), expected(key, SEEDS)
-    jobs = [("graded", hidden, sandboxed if safe else plainly), ("checked", SEEDS, plainly)]
+    jobs = [
+        ("graded", hidden, sandboxed if safe else run_directly),
+        ("checked", SEEDS, run_directly),
+    ]
     parts = [cases[n::16] for n in range(16)]
     with tempfile.TemporaryDirectory(prefix="accuracy-") as temporary:
         suite = Path(temporary) / "suite"
@@ -274,8 +277,8 @@ def try_forms() -> list[tuple[str, str, str, bool]]:
             found = packages([path])
             package = next((p for p in found if p.name == "Jane Doe"), found[0])
             given = read(package.files, known())
-            trouble = [t for lines in given.trouble.values() for t in lines]
-            said = [*package.notes, *given.notes, *trouble]
+            problems = [str(p) for of_task in given.problems.values() for p in of_task]
+            said = [*package.notes, *given.notes, *problems]
             right = sum(_as_reference(given, key) for key in OUTPUTS)
             good = any(SAID[name][1] in s for s in said) if name in SAID else right == len(OUTPUTS)
             rows.append((name, f"{right} of {len(OUTPUTS)}", "; ".join(said)[:160], good))
@@ -294,7 +297,7 @@ def _as_reference(given: Submission, key: str) -> bool:
 def report(cases: list[Case], forms: list, how: str, seconds: float) -> tuple[str, str, bool]:
     """The page, the summary line, and whether nothing was misjudged."""
     right, wrong = ([c for c in cases if c.right is side] for side in (True, False))
-    full = [sum(c.graded.share == 1 for c in side) for side in (right, wrong)]
+    full = [sum(c.graded.is_right for c in side) for side in (right, wrong)]
     misjudged = [c for c in cases if c.misjudged]
     disagreements = [c for c in cases if c.disagreement]
     unread = [c for c in right if len(c.programs) < len(PROGRAMS)]
@@ -313,7 +316,7 @@ def report(cases: list[Case], forms: list, how: str, seconds: float) -> tuple[st
     lines.append("| --- | --- | --- | --- | --- |")
     for key in OUTPUTS:
         sides = [[c for c in side if c.key == key] for side in (right, wrong)]
-        counts = (f"{len(s)} | {sum(c.graded.share == 1 for c in s)}" for s in sides)
+        counts = (f"{len(s)} | {sum(c.graded.is_right for c in s)}" for s in sides)
         lines.append(f"| {key} | {' | '.join(counts)} |")
     tables = {
         "Misjudged": [(c.key, c.name, c.misjudged) for c in misjudged],

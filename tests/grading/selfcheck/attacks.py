@@ -185,7 +185,7 @@ def nested(folder: Path, how_many: int = 3_000) -> None:
 
 def large_reason(folder: Path) -> None:
     """Raised, and forged into the results."""
-    line = """'{"unit": 1, "error": "' + 'y' * 1_000_000 + '"}\\n'"""
+    line = """'{"unit": 1, "kind": "raised", "message": "' + 'y' * 1_000_000 + '"}\\n'"""
     code = f"open('results.jsonl', 'a').write({line}); raise ValueError('x' * 96 * 2**20)"
     files(bpr=in_step(code), notebook=with_sources("bpr"))(folder)
 

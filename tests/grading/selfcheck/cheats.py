@@ -15,8 +15,8 @@ import torch
 
 from grading.execution.inputs import OUTPUTS, SEEDS, calls
 from grading.execution.reference import answers, expected
+from grading.pipeline import known
 from grading.rubric import RUBRIC
-from grading.scoring import known
 from grading.selfcheck.attacks import in_step, with_sources
 
 # Cells that come later are replaced before they run, by way of a frame's builtins.
@@ -76,9 +76,9 @@ def table(keys: Iterable[str]) -> str:
                 for output in range(len(OUTPUTS[key].names)):
                     found[f"{place}/{output}"] = right[f"{seed}/{n}/{output}"].after
     file = io.BytesIO()
-    np.savez_compressed(file, **found)
+    np.savez_compressed(file, **found)  # type: ignore[arg-type]
     load = f"np.load(io.BytesIO(base64.b64decode('{b64encode(file.getvalue()).decode()}')))"
-    sources = "\n\n".join(map(inspect.getsource, (look, name_of)))
+    sources = "\n\n".join(inspect.getsource(function) for function in (look, name_of))
     imports = "import base64, hashlib, io\nimport numpy as np\nimport torch\n"
     return f"{imports}TABLE = {load}\n{sources}\n"
 

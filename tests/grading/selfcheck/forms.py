@@ -9,8 +9,9 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -36,7 +37,7 @@ def tarred(files: Eight) -> bytes:
     return target.getvalue()
 
 
-def written(folder: Path, files: dict[str | bytes, bytes]) -> Path:
+def written(folder: Path, files: Mapping[Any, bytes]) -> Path:
     for name, content in files.items():
         path = os.path.join(os.fsencode(folder), name if isinstance(name, bytes) else name.encode())
         os.makedirs(os.path.dirname(path), exist_ok=True)

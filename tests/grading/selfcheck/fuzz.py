@@ -1,11 +1,11 @@
-"""Whatever strangers may hand in, or leave behind: nothing of it ends the grader, or costs much.
+"""Fuzz the grader with random submissions and results: nothing may end it or take long.
 
     python -m grading.selfcheck.fuzz [--minutes M] [--seed N] [--only NAME …]
 
-Random bytes, cut, spliced and repeated notebooks, archives, modules, arrays, results and names go
-through the functions that read them, in processes with the grader's bounds. Each call has to come
-to an end in time, with a result or a reason, never with an exception; what fails is written into
-build/fuzz/. Minutes are of the processor, divided among TARGETS.
+Random bytes, cut, spliced and repeated notebooks, archives, modules, arrays, results and names are
+passed to the functions that read them, in processes with the grader's limits. Each call must end in
+time, with a result or a reason, never with an exception; inputs that fail are written to
+build/fuzz/. Minutes are of CPU time, divided among TARGETS.
 """
 
 import argparse
@@ -24,27 +24,30 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import nbformat
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from grading.checks.recommendations import figures, hidden
-from grading.checks.reproducibility import changes, dataset_of, notebook_to_run
+from grading.checks.recommendations import hidden_split, measure
+from grading.checks.reproducibility import compare_cells, dataset_of, notebook_to_run
 from grading.execution.inputs import OUTPUTS
 from grading.execution.reference import expected
-from grading.execution.trial import Unit, _result, noted_in, verdicts
-from grading.intake.collect import File, packages, safe_name
+from grading.execution.trial import Unit, _result, read_lines, verdicts
+from grading.intake.collect import File, packages
+from grading.intake.names import safe_name
 from grading.intake.spool import spooled
 from grading.intake.submission import Submission, read
-from grading.isolation.bounded_process import Bounds, Child, Send
+from grading.isolation.bounded_process import BoundedProcess, Bounds, Send
 from grading.isolation.sandbox import remove
+from grading.outcomes import UnitLine
 from grading.paths import ROOT
-from grading.pipeline import sources
-from grading.plagiarism.public_answers import OF_ANSWERS, warm_up
-from grading.reporting.render import page
-from grading.result import Report, read_report
+from grading.pipeline import executed_cells, known, sources
+from grading.plagiarism import public_answers
+from grading.reporting.render import report_page
+from grading.result import Report, Score, read_report
 from grading.rubric import RUBRIC
-from grading.scoring import executed_cells, known, mark_functions
+from grading.scoring import empty_score, score_functions
 from grading.selfcheck.mutations import (
     NAMES,
     NUMBERS,
@@ -60,7 +63,7 @@ from grading.selfcheck.mutations import (
 TARGET = ROOT / "build" / "fuzz"
 STORED = ROOT / "tests" / "notebooks" / "ml-100k"
 DATASET, SECRET = "ml-100k", 7
-CALL_SECONDS = 60  # of the processor
+CALL_SECONDS = 60  # of CPU time
 BATCH = 50  # calls between two looks at the time
 TASKS = st.sampled_from(sorted(RUBRIC))
 
@@ -81,12 +84,12 @@ def module(task: str) -> bytes:
 
 
 def read_one(task: str, name: str, content: bytes) -> Submission:
-    """As it is read, looked at and compared."""
+    """Read a file, and look at everything in it."""
     given = read({name: File(lambda: content, 0.0)}, known())
     texts = sources(given)
-    for of_answer in OF_ANSWERS.values():
-        for key, text in texts.items():
-            of_answer(key, text)
+    for key, text in texts.items():
+        public_answers.own_fingerprints(key, text)
+        public_answers.published(key, text)
     notebook_to_run(task, given.answers, known()[task])
     dataset_of(task, given.stored.get(task, {}), DATASET)
     return given
@@ -107,18 +110,21 @@ def a_module(task: str, number: int) -> None:
 
 
 def outputs(task: str, number: int, other: int) -> None:
-    """Stored ones and those that came out of the sandbox, both spoilt."""
+    """Compare stored and executed outputs, both mutated."""
     name = f"{RUBRIC[task]['notebook']}.ipynb"
     cells = read_one(task, name, as_json(mutated_tree(tree(task), number))).stored.get(task, {})
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "executed.ipynb").write_bytes(as_json(mutated_tree(tree(task), other)))
-        executed = executed_cells(Path(folder), [])
-    report = Report("x", changes={task: changes(task, cells, executed, {"als"})[0]})
-    whole(report)
+        executed: dict[str, nbformat.NotebookNode] = {}
+        with suppress(Exception):  # the pipeline gives it as a reason
+            executed = executed_cells(Path(folder))
+    score = empty_score()
+    score.changes[task] = compare_cells(task, cells, executed, {"als"}).differences
+    show(Report("x", score))
 
 
 def packing(task: str, number: int, kind: str, names: list[str]) -> None:
-    """An archive with spoilt bytes, in the processes that open archives."""
+    """Open a mutated archive, as the grader does."""
     files = {f"mflib/{task}.py": module(task), f"notebooks/{task}.ipynb": notebook(task)}
     files |= {name: archive(files, "zip") if n else b"1" for n, name in enumerate(names)}
     content = archive(files, kind)
@@ -128,11 +134,11 @@ def packing(task: str, number: int, kind: str, names: list[str]) -> None:
         with suppress(ValueError):  # there is nothing in it
             for package in packages([Path(folder) / f"work.{kind}"], spooled(Path(folder) / "s")):
                 read(package.files, known())
-                whole(Report(package.name, notes=package.notes))
+                show(Report(package.name, Score(notes=package.notes)))
 
 
 def names_of(several: list[str]) -> None:
-    """A class whose folders and files are called in any way."""
+    """Read a class whose folders and files have any names."""
     folder = Path(tempfile.mkdtemp())
     try:
         for name in several:
@@ -147,35 +153,37 @@ def names_of(several: list[str]) -> None:
                     raise AssertionError(f"{package.name!r} is no safe name")
                 read(package.files, known())
                 package.handed_in.astimezone()
-                whole(Report(package.name, notes=package.notes))
+                show(Report(package.name, Score(notes=package.notes)))
     finally:
         remove(folder)
 
 
-def came_out(key: str, line: int, array: int, got: dict[str, np.ndarray]) -> None:
-    """Lines and arrays that a run has left, spoilt."""
-    text = mutated(b'{"unit": 0}\n{"unit": 1, "error": "no", "where": "x"}\n', [b"[]"], line)
+def results_of_run(key: str, line: int, array: int, got: dict[str, np.ndarray]) -> None:
+    """Read mutated lines and arrays of a run in the sandbox."""
+    good = b'{"unit": 0}\n{"unit": 1, "kind": "raised", "message": "no", "where": "x"}\n'
+    text = mutated(good, [b"[]"], line)
     content = stored(got)
     content = mutated(content, [content], array) if array % 2 else content
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "results.jsonl").write_bytes(text)
         (Path(folder) / "0.npz").write_bytes(content)
-        noted = noted_in(Path(folder) / "results.jsonl", 2)
-        result = _result(Path(folder) / "0.npz", noted.get(0, {}))
-    found = verdicts([Unit(key)], [result], right_of, {})
-    report = Report("x")
-    mark_functions(Submission(), found, report)
-    whole(report)
+        lines = read_lines(Path(folder) / "results.jsonl", 2, 0.0)
+        result = _result(Path(folder) / "0.npz", lines.get(0, UnitLine(0)))
+    score = empty_score()
+    score_functions(verdicts([Unit(key)], [result], right_of, {}), {}, score)
+    show(Report("x", score))
 
 
 def lists(task: str, got: dict[str, np.ndarray]) -> None:
-    with suppress(Exception):  # as mark_lists does: it is a reason
-        figures(task, DATASET, SECRET, got["ids"], got["similar"], got["estimates"])
+    with suppress(Exception):  # scoring gives it as a reason
+        split = hidden_split(DATASET, SECRET)
+        measure(task, split, got["ids"], got["similar"], got["estimates"])
 
 
-def whole(report: Report) -> None:
-    """What the grader's first process makes of a report."""
-    page(read_report(json.loads(json.dumps(report.bounded())))).encode("utf-8", "replace")
+def show(report: Report) -> None:
+    """Send, read and render a report, as the grader does."""
+    text = json.dumps(report.as_json())
+    report_page(read_report(json.loads(text))).encode("utf-8", "replace")
 
 
 @cache
@@ -203,7 +211,7 @@ TARGETS: dict[str, tuple[Callable, st.SearchStrategy]] = {
     "outputs": (outputs, st.tuples(TASKS, NUMBERS, NUMBERS)),
     "packages": (packing, st.tuples(TASKS, NUMBERS, KINDS, st.lists(NAMES, max_size=3))),
     "names": (names_of, st.tuples(st.lists(NAMES, max_size=6))),
-    "results": (came_out, of_a_function()),
+    "results": (results_of_run, of_a_function()),
     "lists": (lists, of_lists()),
 }
 
@@ -214,7 +222,7 @@ class Found:
 
     calls: int = 0
     seconds: float = 0.0
-    slowest: float = 0.0  # seconds of the processor of one call
+    slowest: float = 0.0  # seconds of CPU time of one call
     memory: int = 0  # bytes resident
     failures: tuple[str, ...] = ()  # a traceback of each kind
 
@@ -274,13 +282,13 @@ def _cpu() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=15.0, help="of the processor, in all")
+    parser.add_argument("--minutes", type=float, default=15.0, help="of CPU time, in all")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
     asked = parser.parse_args()
     TARGET.mkdir(parents=True, exist_ok=True)
-    warm_up()
-    hidden(DATASET, SECRET)
+    public_answers.warm_up()
+    hidden_split(DATASET, SECRET)
     for key in OUTPUTS:
         right_of(key)
     bounds = replace(Bounds(), cpu_seconds=100_000, seconds=100_000.0)
@@ -288,7 +296,7 @@ def main() -> None:
     print(f"seed {asked.seed}\n| what | calls | processor, s | slowest, s | MiB | fails |")
     for name in asked.only:
         seconds = 60 * asked.minutes / len(asked.only)
-        child, found = Child(fuzz, name, seconds, asked.seed, bounds=bounds), Found()
+        child, found = BoundedProcess(fuzz, name, seconds, asked.seed, bounds=bounds), Found()
         while message := child.message():
             found = Found(**message)
         why = [*found.failures, *([child.ended] if child.ended else [])]

@@ -1,4 +1,4 @@
-"""Inputs for fuzz.py: what is right, spoilt a little; each is made anew from a number."""
+"""Random inputs for fuzz.py: valid ones with small mutations, each made from a seed."""
 
 import copy
 import io
@@ -7,6 +7,7 @@ import random
 import tarfile
 import zipfile
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -27,7 +28,21 @@ WORDS = (
     b'"',
     b"\\",
 )
-VALUES = (None, True, -1, 2**63, 1e308, "", "\ud800", "x" * 3000, [], {}, [[]], {"": {}}, ["a", 5])
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    2**63,
+    1e308,
+    "",
+    "\ud800",
+    "x" * 3000,
+    [],
+    {},
+    [[]],
+    {"": {}},
+    ["a", 5],
+)
 KINDS = ("image/png", "text/plain", "text/html", "application/json", "x/y", "")
 
 
@@ -53,7 +68,7 @@ def mutated(content: bytes, others: Sequence[bytes], number: int) -> bytes:
     return content[: 3 * 2**20]
 
 
-def mutated_tree(tree: object, number: int) -> object:
+def mutated_tree(tree: Any, number: int) -> Any:
     """JSON with some of its values replaced, repeated, left out, or put elsewhere."""
     rng, tree = random.Random(number), copy.deepcopy(tree)
     for _ in range(rng.choice((1, 1, 2, 5, 30))):
@@ -72,7 +87,7 @@ def mutated_tree(tree: object, number: int) -> object:
     return tree
 
 
-def _spoil(here: dict | list, key: object, rng: random.Random) -> None:
+def _spoil(here: Any, key: Any, rng: random.Random) -> None:
     what = rng.randrange(6)
     if what == 0:
         del here[key]
@@ -116,7 +131,7 @@ def archive(files: dict[str, bytes], kind: str) -> bytes:
 
 def stored(arrays: dict[str, np.ndarray]) -> bytes:
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]
     return file.getvalue()
 
 
@@ -183,9 +198,10 @@ def as_json(tree: object) -> bytes:
         return b"[" * 3000
 
 
-def size(*trees: object) -> int:
+def size(*trees: Any) -> int:
     """Characters of their JSON, about; what stands in several places is looked at once."""
-    known, todo = {}, [trees]
+    known: dict[int, int] = {}
+    todo: list[Any] = [trees]
     while todo:
         part = todo[-1]
         inside = [*part, *part.values()] if isinstance(part, dict) else part

@@ -59,6 +59,7 @@ def measured() -> Iterator[Peaks]:
     watching = [sys.executable, __file__, str(me.pid)]
     pipe = subprocess.PIPE
     with subprocess.Popen(watching, stdin=pipe, stdout=pipe, text=True) as watcher:
+        assert watcher.stdout is not None
         watcher.stdout.readline()  # it has begun
         start, cpu = time.monotonic(), sum(me.cpu_times()[:2])
         yield found

@@ -1,8 +1,8 @@
-"""How far are you? What is done and what is wrong, for each task; on generated data, in a minute.
+"""Report, for each task, what is done and what is wrong; on generated data, in a minute.
 
     python suite.py check [TASK …]
 
-The grader runs the same code on other numbers: what is done here is done there.
+The grader runs the same code on other numbers.
 """
 
 import argparse
@@ -13,11 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from grading.checks.compare import NOT_ATTEMPTED, Verdict
-from grading.execution.inputs import SEEDS, Came
-from grading.execution.trial import attempt, plainly, prepare, units_of, verdicts
+from grading.checks.verdict import Verdict
+from grading.execution.inputs import SEEDS, Observed
+from grading.execution.trial import (
+    prepare,
+    run_directly,
+    run_units,
+    units_of,
+    verdicts,
+    write_modules,
+)
 from grading.intake.cells import handed_out
-from grading.intake.collect import plain, read_package
+from grading.intake.collect import read_package
+from grading.intake.names import plain
 from grading.intake.submission import Submission, read
 from grading.rubric import RUBRIC
 
@@ -26,13 +34,13 @@ ROOT = CHECKS.parent  # of the edition
 SUITE = CHECKS / "suite"  # the package and the notebooks of the checks, whatever becomes of yours
 
 
-def expected(key: str) -> dict[str, Came]:
-    """What the reference makes of the inputs of a function."""
+def expected(key: str) -> dict[str, Observed]:
+    """Return the reference's outputs of a function."""
     found = {}
     with np.load(CHECKS / "cases.npz", allow_pickle=False) as stored:
         for name in (n for n in stored if n.startswith(f"{key}/") and not n.endswith("/before")):
             before = f"{name}/before"
-            came = Came(stored[before] if before in stored.files else None, stored[name])
+            came = Observed(stored[before] if before in stored.files else None, stored[name])
             found[name.removeprefix(f"{key}/")] = came
     return found
 
@@ -45,18 +53,19 @@ def imports() -> dict[str, str]:
 
 
 def check(folder: Path, tasks: Iterable[str] = RUBRIC) -> tuple[dict[str, Verdict], Submission]:
-    """Verdicts on the functions of some tasks of the edition, or submission, in ``folder``."""
+    """Return verdicts on the functions of some tasks in an edition or a submission."""
     package = read_package(folder)
-    # what was packed here before is not what is worked on
+    # an earlier submission.zip is not what the student works on
     files = {n: f for n, f in package.files.items() if not n.startswith("submission.zip/")}
     given = read(files, handed_out(SUITE / "notebooks"))
     given.notes[:0] = package.notes
     with tempfile.TemporaryDirectory(prefix="check-") as temporary:
         place = Path(temporary) / "check"
         prepare(place, SUITE)
-        units = [u for u in units_of(given, place, imports()) if u.key.partition("/")[0] in tasks]
-        results = attempt(place, units, list(SEEDS), plainly)
-        found = verdicts(units, results, expected, given.trouble)
+        write_modules(given, place)
+        units = [u for u in units_of(given, imports()) if u.key.partition("/")[0] in tasks]
+        results = run_units(place, units, list(SEEDS), run_directly)
+        found = verdicts(units, results, expected, given.problems)
         return {key: v for key, v in found.items() if key.partition("/")[0] in tasks}, given
 
 
@@ -69,11 +78,12 @@ def show(found: dict[str, Verdict], given: Submission) -> bool:
         print(f"{task} ({entry['notebook']})")
         for verdict in mine:
             print(plain(f"    {_status(verdict):14} {verdict.sentence}"))
-        for trouble in given.trouble[task]:
-            if not any(trouble.startswith(f"{v.name}:") or trouble in v.error for v in mine):
-                print(plain(f"    {'':14} {trouble}"))
-    done = sum(verdict.share == 1 for verdict in found.values())
-    missing = sum(verdict.error == NOT_ATTEMPTED for verdict in found.values())
+        explained = {verdict.failure.message for verdict in mine if verdict.failure}
+        for problem in given.problems[task]:
+            if problem.message not in explained:
+                print(plain(f"    {'':14} {problem}"))
+    done = sum(verdict.is_right for verdict in found.values())
+    missing = sum(not verdict.is_attempted for verdict in found.values())
     print(f"\n{done} of {len(found)} done, {missing} not attempted")
     for note in given.notes:
         print(plain(f"    {note}"))
@@ -81,11 +91,11 @@ def show(found: dict[str, Verdict], given: Submission) -> bool:
 
 
 def _status(verdict: Verdict) -> str:
-    if verdict.share == 1:
+    if verdict.is_right:
         return "done"
-    if verdict.error == NOT_ATTEMPTED:
+    if not verdict.is_attempted:
         return "not attempted"
-    return "wrong" if verdict.share == 0 else f"{verdict.share:.0%} right"
+    return "wrong" if verdict.fraction == 0 else f"{verdict.fraction:.0%} right"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The student edition: the suite without the answers, in build/assignment/ and as a zip beside it.
+"""Build the student edition: the suite without the answers, in build/assignment/ and as a zip.
 
-The functions that rubric.toml lists lose their bodies, the cells tagged "solution" theirs, the
-notebooks their outputs. Signatures, docstrings and everything else stay. The checks compare with
-arrays that the reference computes here.
+The functions in rubric.toml and the cells tagged "solution" lose their bodies, the notebooks their
+outputs. Signatures, docstrings and everything else stay. checks/ holds the part of this package
+that students need, as checks/grading, so that its imports are the same in both places. The checks
+compare with arrays that the reference computes here.
 """
 
 import ast
@@ -26,8 +27,12 @@ SUITE = ROOT / "tests" / "suite.py"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
 # The part of this package that students get, as checks/grading.
 CHECKS = (
-    *(*HARNESS, "paths.py", "execution/trial.py", "checks/compare.py"),
-    *(f"intake/{name}.py" for name in ("archives", "cells", "collect", "submission")),
+    *(*HARNESS, "paths.py", "schema.py", "execution/trial.py"),
+    *("checks/compare.py", "checks/verdict.py"),
+    *(
+        f"intake/{name}.py"
+        for name in ("archives", "cells", "collect", "layouts", "names", "submission")
+    ),
     *(f"student/{name}.py" for name in ("check", "obtain", "submit")),
 )
 
@@ -111,7 +116,7 @@ def build(target: Path) -> None:
         empty_suite(new / "checks" / "suite")  # the checks' own, whatever becomes of the student's
         copy_modules(CHECKS, new / "checks")
         shutil.copy(NOTEBOOK_TOOLS / "fresh_kernel.py", new / "checks")
-        np.savez_compressed(new / "checks" / "cases.npz", **cases())
+        np.savez_compressed(new / "checks" / "cases.npz", **cases())  # type: ignore[arg-type]
         shutil.copy(STUDENT / "AGENTS.md", new)  # for those who work with an assistant
         (new / ".github" / "workflows").mkdir(parents=True)
         shutil.copy(STUDENT / "classroom.yml", new / ".github" / "workflows")

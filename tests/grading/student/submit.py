@@ -10,7 +10,7 @@ import zipfile
 import nbformat
 from fresh_kernel import execute, write
 
-from grading.intake.collect import plain
+from grading.intake.names import plain
 from grading.rubric import RUBRIC
 from grading.student.check import ROOT, check, show
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from grading.intake.collect import File, Package, expected, packages, plain, read_package, safe_name
-from grading.intake.submission import chosen as choose
+from grading.intake.collect import File, Package, packages, read_package
+from grading.intake.names import expected_file, plain, safe_name
+from grading.intake.submission import choose_files
 from grading.rubric import RUBRIC
 
 NAMES = [f"notebooks/{entry['notebook']}.ipynb" for entry in RUBRIC.values()]
@@ -39,7 +40,7 @@ def chosen(path):
     """The eight files that are found, by their expected name, and what is said."""
     package = read_package(path)
     notes = list(package.notes)
-    found = choose(package.files, notes)
+    found = choose_files(package.files, notes)
     return {which: package.files[name].read() for which, name in found.items()}, notes
 
 
@@ -111,7 +112,7 @@ def test_what_systems_leave_is_skipped_and_said(tmp_path):
     ],
 )
 def test_names_are_recognised(name, which):
-    assert expected(name) == which
+    assert expected_file(name) == which
 
 
 def test_renamed_and_doubled_files_are_said(tmp_path):
@@ -140,7 +141,7 @@ def test_classes_of_every_platform(tmp_path, layout, packed):
     found = packages([path])
     assert sorted(package.name for package in found) == ["Bo", "Jane Doe"]
     for package in found:
-        assert len([n for n in package.files if expected(n)]) == 8
+        assert len([n for n in package.files if expected_file(n)]) == 8
 
 
 def test_loose_files_of_platforms(tmp_path):
@@ -164,7 +165,7 @@ def test_a_class_has_a_row_for_everybody(tmp_path, capsys):
 
 
 def test_too_many_files_cost_nobody_else_a_row(tmp_path, monkeypatch):
-    monkeypatch.setattr("grading.intake.collect.MANY", 5)
+    monkeypatch.setattr("grading.intake.collect.STUDENT_FILES", 5)
     files = {f"bo/{n}.txt": "1" for n in range(9)} | {"ann/svd.py": "1", "cy/svd.py": "1"}
     found = {p.name: p for p in packages([written(tmp_path / "class", files)])}
     assert sorted(found) == ["ann", "bo", "cy"]

@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from grading.checks.compare import NOT_ATTEMPTED, Verdict, apart, judge
+from grading.checks.compare import apart, judge
+from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS, SEEDS, ChangedError, calls, outputs
 from grading.execution.reference import answers, expected, function
+from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 from grading.rubric import RUBRIC
 from mflib.bpr import bpr_step
 from mflib.sparse import Entries
 
 SEED = (1101,)
+RAISED = Failure(FailureKind.RAISED, "raises ValueError: x")
 
 
 def judged(own, key="bpr/bpr_step"):
-    came = outputs(own, key, SEED[0])
-    arrays = {place: pair.after for place, pair in came.items() if pair.after is not None}
+    observed = outputs(own, key, SEED[0])
+    arrays = {place: pair.after for place, pair in observed.items()}
     return judge(key, arrays, expected(key, SEED))
 
 
@@ -30,7 +33,7 @@ def test_every_answer_of_the_notebooks_has_inputs():
 
 @pytest.mark.parametrize("key", OUTPUTS)
 def test_the_reference_is_right_and_its_inputs_differ_by_seed(key):
-    assert judged(function(key), key).share == 1
+    assert judged(function(key), key).fraction == 1
     one, other = (expected(key, (seed,)) for seed in SEEDS[:2])
     if not OUTPUTS[key].choices:
         one, other = ([c.after.tolist() for c in came.values()] for came in (one, other))
@@ -60,7 +63,7 @@ def test_each_output_counts_alike():
         bpr_step(*arguments)
 
     verdict = judged(without_losses)
-    assert verdict.share == 3 / 4
+    assert verdict.fraction == 3 / 4
     assert list(verdict.wrong) == ["the losses"]
     assert "nothing came" in verdict.sentence
     assert "Right: P, Q, b." in verdict.sentence
@@ -71,15 +74,15 @@ def test_what_is_not_in_place_is_said():
         return bpr_step(P.clone(), Q.clone(), b.clone(), *rest)
 
     verdict = judged(functional)
-    assert verdict.share == 1 / 4
+    assert verdict.fraction == 1 / 4
     assert "nothing changed: it is to be updated in place" in verdict.wrong["P"]
 
 
 @pytest.mark.parametrize(
-    ("dtype", "share", "says"),
+    ("dtype", "fraction", "says"),
     [(torch.float32, 1, "float32?"), (torch.bfloat16, 0, "half precision?")],
 )
-def test_imprecise_numbers_are_called_so(dtype, share, says):
+def test_imprecise_numbers_are_called_so(dtype, fraction, says):
     def imprecise(P, Q, b, *rest):
         own = [W.to(dtype).double() for W in (P, Q, b)]
         losses = bpr_step(*own, *rest)
@@ -88,7 +91,7 @@ def test_imprecise_numbers_are_called_so(dtype, share, says):
         return losses.to(dtype)
 
     verdict = judged(imprecise)
-    assert verdict.share == share if share else verdict.share < 1
+    assert verdict.fraction == fraction if fraction else verdict.fraction < 1
     assert says in verdict.sentence
 
 
@@ -144,15 +147,15 @@ def test_shapes_kinds_and_values(mine, says):
     right = expected("als/over_entries", SEED)
     arrays = {place: mine(came.after) for place, came in right.items()}
     verdict = judge("als/over_entries", arrays, right)
-    assert verdict.share == 0
+    assert verdict.fraction == 0
     assert says in verdict.sentence
 
 
-@pytest.mark.parametrize(("said", "share"), [("a", 1), (" D ", 1), ("e", 0), (3, 0), (["c"], 0)])
-def test_a_prediction_may_be_wrong_but_must_be_one(said, share):
+@pytest.mark.parametrize(("said", "fraction"), [("a", 1), (" D ", 1), ("e", 0), (3, 0), (["c"], 0)])
+def test_a_prediction_may_be_wrong_but_must_be_one(said, fraction):
     verdict = judged(lambda: said, "als/prediction")
-    assert verdict.share == share
-    assert "expected one of a, b, c, d" in verdict.sentence or share
+    assert verdict.fraction == fraction
+    assert "expected one of a, b, c, d" in verdict.sentence or fraction
 
 
 def test_an_argument_that_is_to_stay_must_stay():
@@ -161,10 +164,10 @@ def test_an_argument_that_is_to_stay_must_stay():
 
 
 def test_sentences():
-    assert Verdict("svd/ndcg", error=NOT_ATTEMPTED).sentence == "ndcg: not attempted"
-    verdict = Verdict("svd/ndcg", error="raises ValueError: x", where="cell exercise-1, line 2")
+    assert Verdict("svd/ndcg", failure=NOT_ATTEMPTED).sentence == "ndcg: not attempted"
+    verdict = Verdict("svd/ndcg", failure=RAISED, where="cell exercise-1, line 2")
     assert verdict.sentence == "ndcg (cell exercise-1, line 2): raises ValueError: x"
-    assert verdict.share == 0
+    assert verdict.fraction == 0
     assert Verdict("svd/ndcg").sentence == "ndcg: done"
 
 
@@ -182,6 +185,6 @@ def test_outputs_that_are_no_numbers_are_wrong_and_no_more(other):
             place: 2.0 * came.after if place.startswith(seed) else np.zeros(came.after.shape, other)
             for place, came in right.items()
         }
-        assert judge("svd/svd_step", got, right).share == 0
+        assert judge("svd/svd_step", got, right).fraction == 0
     far = {place: came.after * 1e300 for place, came in right.items()}
-    assert judge("svd/svd_step", far, right).share == 0
+    assert judge("svd/svd_step", far, right).fraction == 0

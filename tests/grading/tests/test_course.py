@@ -7,24 +7,32 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from grading.checks.compare import NOT_ATTEMPTED, Verdict
-from grading.course.course import Course, add_options, course_of, feedback
+from grading.checks.verdict import Verdict
+from grading.course.course import Course, add_options, feedback, read_course
 from grading.course.deadlines import Deadlines, deadline
 from grading.execution.inputs import OUTPUTS
 from grading.intake.collect import File, Package, packages
-from grading.reporting.class_page import class_page, counts, hardest, histogram
+from grading.outcomes import NOT_ATTEMPTED
 from grading.reporting.csv_tables import read_table
-from grading.reporting.render import page, write
-from grading.reporting.retention import GONE, bring_back, put_away
-from grading.result import Report, load
+from grading.reporting.render import (
+    Difficulty,
+    class_page,
+    hardest,
+    histogram,
+    report_page,
+    write_report,
+)
+from grading.reporting.retention import GONE, restore, retire
+from grading.result import Decision, Earlier, Missed, Override, Report, Score, load
 from grading.rubric import POINTS, RUBRIC
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-def report_of(name="a", points=20.0, **options):
-    marks = {task: dict.fromkeys(POINTS, points) for task in RUBRIC}
-    return Report(name, marks, {task: [] for task in RUBRIC}, **options)
+def report_of(name="a", points=20.0, **decision):
+    """Return a report with ``points`` / 20 of the points of each part."""
+    marks = {task: {part: most * points / 20 for part, most in POINTS.items()} for task in RUBRIC}
+    return Report(name, Score(marks, {task: [] for task in RUBRIC}), Decision(**decision))
 
 
 def package_of(name="a", time="2026-01-31T12:00", number=""):
@@ -42,9 +50,9 @@ SOFT = ("--soft", "2026-01-31", "--hard", "2026-02-14", "--timezone", "Europe/Be
 
 
 def decided(folder, package, *given, points=20.0):
-    course = course_of(options(*SOFT, *given), [package], folder)
+    course = read_course(options(*SOFT, *given), [package], folder)
     report = report_of(package.name, points)
-    course.decide(report, package.handed_in)
+    report.decision = course.decide(package.name, package.handed_in)
     return report
 
 
@@ -53,13 +61,14 @@ def test_what_is_late_has_at_most_the_cap(tmp_path):
     for time in ("2026-01-31T23:59", "2026-02-01T00:01", "2026-02-14T23:59", "2026-02-15T00:01"):
         report = decided(tmp_path, package_of(time=time), "--cap", 70)
         found[time] = report.total
-        text = page(report)
-        assert ("That is after" in text) == bool(report.late)
+        text = report_page(report)
+        assert ("That is after" in text) == bool(report.decision.missed)
         assert "the dates of files, which can be forged" in text
     assert list(found.values()) == [100, 70, 70, 0]
     report = decided(tmp_path, package_of(time="2026-02-10T20:00"))
-    assert "after 2026-01-31 23:59 CET, the soft deadline: of 100.0 points at most 80" in page(
-        report
+    assert (
+        "after 2026-01-31 23:59 CET, the soft deadline: of 100.0 points at most 80"
+        in report_page(report)
     )
 
 
@@ -68,13 +77,11 @@ def test_times_come_from_data_and_what_has_none_is_said(tmp_path, capsys):
         "name,time\nA,2026-02-01T00:30+02:00\nB,2026-02-01T00:30Z\n", encoding="utf-8"
     )
     found = [package_of(name, "2026-03-01T00:00") for name in "ABC"]
-    course = course_of(options(*SOFT, "--times", tmp_path / "t.csv"), found, tmp_path)
-    reports = {name: report_of(name) for name in "ABC"}
-    for package in found:
-        course.decide(reports[package.name], package.handed_in)
-    assert [reports[name].late for name in "ABC"] == ["", "soft", "hard"]
-    assert reports["A"].handed_in == "2026-01-31 23:30 CET"
-    assert [reports[name].time_from[:9] for name in "ABC"] == ["t.csv", "t.csv", "the dates"]
+    course = read_course(options(*SOFT, "--times", tmp_path / "t.csv"), found, tmp_path)
+    decisions = [course.decide(package.name, package.handed_in) for package in found]
+    assert [one.missed for one in decisions] == [None, Missed.SOFT, Missed.HARD]
+    assert decisions[0].handed_in == "2026-01-31 23:30 CET"
+    assert [one.time_from[:9] for one in decisions] == ["t.csv", "t.csv", "the dates"]
     assert "no time for 1 submissions (C): the dates of files" in capsys.readouterr().out
 
 
@@ -89,22 +96,22 @@ def test_times_come_from_data_and_what_has_none_is_said(tmp_path, capsys):
 )
 def test_the_better_of_two_counts(tmp_path, points, time, counts, said):
     before = decided(tmp_path, package_of(), points=12.0)
-    write(before, tmp_path / "soft")
+    write_report(before, tmp_path / "soft")
     report = decided(tmp_path, package_of(time=time), "--earlier", tmp_path / "soft", points=points)
     assert report.total == counts
-    assert f"The earlier submission (2026-01-31 12:00 CET) has 60; {said}." in page(report)
+    assert f"The earlier submission (2026-01-31 12:00 CET) has 60; {said}." in report_page(report)
     assert report.earlier_counts == (said == "that one counts")
 
 
 def test_who_has_handed_in_only_once_is_in_the_class(tmp_path):
-    write(decided(tmp_path, package_of("A"), points=12.0), tmp_path / "soft")
-    course = course_of(
+    write_report(decided(tmp_path, package_of("A"), points=12.0), tmp_path / "soft")
+    course = read_course(
         options("--earlier", tmp_path / "soft"), [package_of("B")], tmp_path / "hard"
     )
     assert [(r.name, r.total) for r in course.only_earlier(["B"])] == [("A", 60)]
     assert course.only_earlier(["A", "B"]) == []
     with pytest.raises(ValueError, match=r"expected the reports of an earlier run in .*none"):
-        course_of(options("--earlier", tmp_path / "none"), [package_of()], tmp_path)
+        read_course(options("--earlier", tmp_path / "none"), [package_of()], tmp_path)
 
 
 def test_decisions_count_are_shown_and_can_be_taken_back(tmp_path):
@@ -114,19 +121,20 @@ def test_decisions_count_are_shown_and_can_be_taken_back(tmp_path):
         encoding="utf-8",
     )
     report = decided(tmp_path, package_of(), "--overrides", file, points=5.0)
-    assert report.marks["svd"]["correctness"] == 5, "what the grader found stays"
+    assert report.score.marks["svd"]["correctness"] == 10, "what the grader found stays"
     assert report.counted["svd"]["correctness"] == 38.5
-    assert report.total == round(25 + 33.5 / 4, 1)
-    text = page(report)
-    assert "svd, correctness: 38.5 points instead of 5.0, a &lt;typo&gt;</li>" in text
+    assert report.total == round(25 + 28.5 / 4, 1)
+    text = report_page(report)
+    assert "svd, correctness: 38.5 points instead of 10.0, a &lt;typo&gt;</li>" in text
     assert "<li>the whole: well done</li>" in text
     assert "<td>38.5 of 40</td>" in text
-    write(report, tmp_path)
+    write_report(report, tmp_path)
     assert load(tmp_path / "submissions" / "a.json") == report
     file.write_text("name,task,part,points,comment\na,,total,99,", encoding="utf-8")
     assert decided(tmp_path, package_of(time="2026-02-20T00:00"), "--overrides", file).total == 99
-    course_of(options(), [package_of()], tmp_path).decide(report, package_of().handed_in)
-    assert (report.total, report.overrides) == (25, [])
+    course = read_course(options(), [package_of()], tmp_path)
+    report.decision = course.decide("a", package_of().handed_in)
+    assert (report.total, report.decision.overrides) == (25, [])
     file.write_text("name,task,part,points,comment\nnobody,,total,99,", encoding="utf-8")
     with pytest.raises(ValueError, match=r"o.csv, line 2: there is no submission 'nobody'"):
         decided(tmp_path, package_of(), "--overrides", file)
@@ -146,13 +154,13 @@ def test_pseudonyms_in_pages_names_in_exports(tmp_path):
     )
     found = [package_of("Jane Doe", number="7"), package_of("bo"), package_of("Mal")]
     given = ("--anonymous", key, "--moodle", sheet, "--overrides", tmp_path / "o.csv")
-    course = course_of(options(*given), found, target)
+    course = read_course(options(*given), found, target)
     names = [package.name for package in found]
     assert all(name.startswith("student-") for name in names)
     assert {row.cells["name"] for row in read_table(key).rows} == {"Jane Doe", "bo", "Mal"}
     reports = [report_of(name) for name in names]
     for report, package in zip(reports, found, strict=True):
-        course.decide(report, package.handed_in)
+        report.decision = course.decide(package.name, package.handed_in)
     said = course.export(reports)
     assert "m.csv: there is nobody for the submission 'Mal'" in said
     assert "moodle.csv: 2 of 2 rows are filled in" in said
@@ -160,14 +168,14 @@ def test_pseudonyms_in_pages_names_in_exports(tmp_path):
     assert [row.cells["Grade"] for row in rows] == ["77.00", "100.00"]
     assert not target.exists(), "nothing with names is written there"
     with pytest.raises(ValueError, match="expected the key file outside of"):
-        course_of(options("--anonymous", target / "key.csv"), found, target)
+        read_course(options("--anonymous", target / "key.csv"), found, target)
 
 
 def test_of_two_who_would_be_one_person_neither_is_filled_in(tmp_path):
     sheet = tmp_path / "m.csv"
     sheet.write_text(f"{MOODLE}Participant 7,Jane Doe,j@x.org,,,100,\n", encoding="utf-8")
     found = [package_of("Jane Doe", number="7"), package_of("Mal", number="7")]
-    course = course_of(options("--moodle", sheet), found, tmp_path)
+    course = read_course(options("--moodle", sheet), found, tmp_path)
     said = course.export([report_of(package.name) for package in found])
     assert said[0].endswith("Jane Doe and Mal would be of one person: fill it in by hand")
     assert said[1] == "moodle.csv: 0 of 1 rows are filled in"
@@ -175,8 +183,8 @@ def test_of_two_who_would_be_one_person_neither_is_filled_in(tmp_path):
 
 
 def test_a_line_for_the_platform():
-    report = report_of(points=5.0, late="soft", most=20.0, earlier={"total": 24.0})
-    report.overrides = [{"task": "", "part": "total", "points": None, "comment": "=1"}]
+    report = report_of(points=5.0, missed=Missed.SOFT, most=20.0, earlier=Earlier(24.0, ""))
+    report.decision.overrides = [Override("", "total", None, "=1")]
     said = feedback(report)
     assert said.startswith("svd 25.0, als 25.0, bpr 25.0, warp 25.0 of 100 each; after the soft")
     assert said.endswith("at most 20 points; the earlier submission counts; =1")
@@ -207,47 +215,47 @@ def test_platforms_numbers_tell_namesakes_apart(tmp_path):
 
 
 def class_of_three():
-    right = {key: Verdict(key).as_json() for key in OUTPUTS}
-    bad = right | {"svd/ndcg": Verdict("svd/ndcg", error=NOT_ATTEMPTED).as_json()}
+    right = {key: Verdict(key) for key in OUTPUTS}
+    bad = right | {"svd/ndcg": Verdict("svd/ndcg", failure=NOT_ATTEMPTED)}
     reports = [report_of("A & <b>", 20.0), report_of("B", 11.0), report_of("C", 0.0)]
     for report, functions in zip(reports, (right, bad, bad), strict=True):
-        report.functions = functions
-    reports[2].notes = ["none of the expected files"]
+        report.score.functions = functions
+    reports[2].score.notes = ["none of the expected files"]
     return reports
 
 
 def test_the_class_on_one_page():
     reports = class_of_three()
-    assert counts([0, 9.9, 10, 55, 99.9, 100]) == [2, 1, 0, 0, 0, 1, 0, 0, 0, 2]
-    assert hardest(reports)[0] == ("svd/ndcg", pytest.approx(1 / 3), 1, 2)
+    assert histogram([0, 9.9, 10, 55, 99.9, 100]) == [2, 1, 0, 0, 0, 1, 0, 0, 0, 2]
+    assert hardest(reports)[0] == Difficulty("svd/ndcg", pytest.approx(1 / 3), 1, 2)
     assert hardest([]) == []
     text = class_page(reports)
     assert "3 submissions, mean 51.7, median 55.0, from 0 to 100 points" in text
-    assert "<a href='A%20%26%20%3Cb%3E.html'>A &amp; &lt;b&gt;</a>" in text
-    assert "aria-label='Marks: 1 of 0 to 10 points, 1 of 50 to 60 points" in text
+    assert '<a href="A%20%26%20%3Cb%3E.html">A &amp; &lt;b&gt;</a>' in text
+    assert 'aria-label="Marks: 1 of 0 to 10 points, 1 of 50 to 60 points' in text
     assert text.count("<rect") == 10
     assert "<b>A" not in text
     assert "<script" not in text
     assert "0 submissions" in class_page([])
-    assert histogram([]).count("height=0") == 10
+    assert class_page([]).count("height=0") == 10
 
 
-def test_pages_of_those_who_left_are_put_away(tmp_path):
+def test_pages_of_those_who_left_are_retire(tmp_path):
     for report in class_of_three():
         report.name = report.name[0]
-        write(report, tmp_path)
+        write_report(report, tmp_path)
     (tmp_path / "index.html").write_text("the class", encoding="utf-8")
     (tmp_path / "submissions" / "mine.json").write_text("{}", encoding="utf-8")
     (tmp_path / "submissions" / "D.json").write_text(
         (tmp_path / "submissions" / "A.json").read_text(encoding="utf-8"), encoding="utf-8"
     )
-    assert put_away(tmp_path, {"A"}) == ["B", "C"]
+    assert retire(tmp_path, {"A"}) == ["B", "C"]
     here = {path.name for path in tmp_path.glob("*.html")}
     assert here == {"index.html", "A.html"}
     stored = {path.stem for path in (tmp_path / "submissions").iterdir()}
     assert stored == {"A", "D", "mine"}, "what the grader has not written stays"
-    bring_back(tmp_path, "B")
-    bring_back(tmp_path, "nobody")
+    restore(tmp_path, "B")
+    restore(tmp_path, "nobody")
     assert load(tmp_path / "submissions" / "B.json").name == "B"
     assert (tmp_path / "B.html").exists()
     assert not (tmp_path / GONE / "B.html").exists()
@@ -255,21 +263,18 @@ def test_pages_of_those_who_left_are_put_away(tmp_path):
 
 def test_published_answers_are_called_that_and_no_sentence_stands_twice():
     report = report_of()
-    report.prints = {"published": {"svd/svd.py": ["svd_step"], "svd/ndcg": [], "als/x": ["<i>"]}}
-    report.reasons = {"svd": ["twice", "twice"], "als": ["twice", "once"]}
-    report.notes = ["a note", "a note"]
-    text = page(report)
+    report.score.published = {"svd/svd.py": ["svd_step"], "svd/ndcg": [], "als/x": ["<i>"]}
+    report.score.reasons = {"svd": ["twice", "twice"], "als": ["twice", "once"]}
+    report.score.notes = ["a note", "a note"]
+    text = report_page(report)
     assert "<li>svd: svd_step</li>" in text
     assert "<li>als: &lt;i&gt;</li>" in text
     assert [text.count(said) for said in (">twice<", ">once<", ">a note<")] == [1, 1, 1]
-    report.prints = {"published": {"svd/svd.py": []}}
-    assert "Published" not in page(report)
+    report.score.published = {"svd/svd.py": []}
+    assert "Published" not in report_page(report)
 
 
 def test_without_a_zone_deadlines_are_this_machines():
     course = Course(Deadlines(deadline("2026-01-31")))
-    report = report_of()
-    course.decide(report, datetime(2026, 1, 31, 12))
-    assert report.late == ""
-    course.decide(report, datetime(2026, 2, 2, 12, tzinfo=UTC))
-    assert report.late == "soft"
+    assert course.decide("a", datetime(2026, 1, 31, 12)).missed is None
+    assert course.decide("a", datetime(2026, 2, 2, 12, tzinfo=UTC)).missed is Missed.SOFT

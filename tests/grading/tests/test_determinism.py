@@ -22,7 +22,7 @@ from suite import own_environment
 
 from grading.execution.inputs import OUTPUTS
 from grading.execution.reference import expected, notebook_of
-from grading.isolation.bounded_process import Child, _once
+from grading.isolation.bounded_process import BoundedProcess, _once
 from grading.isolation.sandbox import protections
 from grading.paths import ROOT
 from grading.rubric import RUBRIC
@@ -157,7 +157,7 @@ def test_the_reference_is_always_right():
     torch.set_num_threads(1)
     right = _digest()
     for _ in range(ROUNDS):
-        children = [Child(_once, _digest, ()) for _ in range(16)]
+        children = [BoundedProcess(_once, _digest, ()) for _ in range(16)]
         assert [child.message() for child in children] == [right] * 16
         assert [child.message() for child in children] == [None] * 16
         assert [child.ended for child in children] == [""] * 16

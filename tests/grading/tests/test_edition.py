@@ -17,7 +17,7 @@ import pytest
 from grading.checks.compare import judge
 from grading.execution.inputs import OUTPUTS, SEEDS
 from grading.execution.reference import expected
-from grading.execution.trial import Unit, attempt, plainly, prepare
+from grading.execution.trial import Unit, prepare, run_directly, run_units
 from grading.paths import ROOT
 from grading.rubric import RUBRIC
 from grading.student.edition import blank, blank_cell, blank_notebook, build
@@ -205,10 +205,10 @@ def test_mistakes_are_named(edition, tmp_path):
         (folder / str(n)).mkdir()
         (folder / str(n) / f"{module}.py").write_text(source.replace(right, wrong, 1), "utf-8")
         units.append(Unit(f"{module}/{function}", file=f"{n}/{module}.py"))
-    results = attempt(folder, units, list(SEEDS), plainly)
+    results = run_units(folder, units, list(SEEDS), run_directly)
     for what, unit, result in zip(MISTAKES, units, results, strict=True):
         verdict = judge(unit.key, result.arrays, expected(unit.key, SEEDS))
-        assert verdict.share < 1, f"{what} was not found"
+        assert verdict.fraction < 1, f"{what} was not found"
         assert re.search("hint:|the penalty|a sign", verdict.sentence)
         for place, came in expected(unit.key, SEEDS).items():
             assert np.array_equal(stored[f"{unit.key}/{place}"], came.after)

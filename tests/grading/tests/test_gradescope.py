@@ -11,7 +11,7 @@ import pytest
 from grading.course import gradescope
 from grading.course.course import Course
 from grading.isolation.sandbox import Limits, UnprotectedError, run
-from grading.result import Report
+from grading.result import Report, Score
 from grading.rubric import POINTS, RUBRIC
 
 METADATA = {
@@ -25,8 +25,8 @@ METADATA = {
 def shown(points, metadata):
     time, deadlines = gradescope.handed_in(metadata, 80)
     marks = {task: dict.fromkeys(POINTS, points) for task in RUBRIC}
-    report = Report("a", marks, {task: [f"{task}: no"] for task in RUBRIC}, notes=["a note"])
-    Course(deadlines, {"a": time}, "Gradescope").decide(report, time)
+    score = Score(marks, {task: [f"{task}: no"] for task in RUBRIC}, notes=["a note"])
+    report = Report("a", score, Course(deadlines, {"a": time}, "Gradescope").decide("a", time))
     return gradescope.results(report, metadata)
 
 

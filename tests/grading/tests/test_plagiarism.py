@@ -6,7 +6,8 @@ from itertools import combinations
 from grading.execution.reference import answers
 from grading.paths import ROOT
 from grading.plagiarism.fingerprints import all_hashes, fingerprints, is_reference, own_part, tokens
-from grading.plagiarism.pairs import closest, pairs_page
+from grading.plagiarism.pairs import closest
+from grading.reporting.render import similarity_page
 from grading.rubric import RUBRIC
 from grading.selfcheck.right import RIGHT, SVD
 
@@ -146,7 +147,7 @@ def test_the_closest_pair_comes_first():
     half = ONE[: len(ONE) // 2] + OTHER.replace("while", "if").replace("/ 2", "** n")
     found = closest(prints(Ann=ONE, Bo=RENAMED, Cy=OTHER, Di=half))
     assert [(pair.one, pair.other) for pair in found[:2]] == [("Ann", "Bo"), ("Cy", "Di")]
-    assert 0.7 < found[0].share <= 1
+    assert 0.7 < found[0].similarity <= 1
     assert found[0].lines["svd/svd.py"][0] >= {4, 5}
     assert closest(prints(Ann=ONE, Bo=OTHER)) == []
     assert closest(prints(**{f"s{n}": ONE for n in range(4)})) == [], "the usual way"
@@ -155,10 +156,10 @@ def test_the_closest_pair_comes_first():
 def test_the_page_shows_both_sides_and_runs_nothing():
     sources = {"Ann <b>": ONE + "# <script>", "Bo": RENAMED}
     pairs = closest({name: {"svd/svd.py": fingerprints(text)} for name, text in sources.items()})
-    text = pairs_page(pairs, {name: {"svd/svd.py": text} for name, text in sources.items()})
-    assert "<a href='Ann%20%3Cb%3E.html'>Ann &lt;b&gt;</a> and <a href='Bo.html'>Bo</a>" in text
+    text = similarity_page(pairs, {name: {"svd/svd.py": text} for name, text in sources.items()})
+    assert '<a href="Ann%20%3Cb%3E.html">Ann &lt;b&gt;</a> and <a href="Bo.html">Bo</a>' in text
     assert "<mark>    error = rate * (p * q).sum(1)</mark>" in text
     assert "&lt;script&gt;" in text
     assert "<script" not in text
-    assert "A hint, and no more" in text
-    assert "No two submissions" in pairs_page([], {})
+    assert "This is a hint, no more" in text
+    assert "No two submissions" in similarity_page([], {})

@@ -10,6 +10,7 @@ import pytest
 from grading.isolation import cgroups, monitor, sandbox, syscalls
 from grading.isolation.bounded_process import MachineError
 from grading.isolation.sandbox import Limits, protections, remove, run
+from grading.outcomes import FailureKind
 
 MISSING = [tool for tool, there in protections().items() if not there]
 pytestmark = pytest.mark.skipif(
@@ -42,19 +43,19 @@ def test_an_endless_loop_ends(execute):
     # by all its processes together
     forks = "import os\nfor n in range(6): os.fork()\nwhile True: pass"
     finished, _ = execute(forks, Limits(cpu_seconds=2))
-    assert "of the processor" in finished.ended
+    assert finished.stopped.kind is FailureKind.CPU_TIME
 
 
 def test_what_waits_ends_by_the_clock(execute):
     sleeping = "import time; time.sleep(600)"
     for limits in (Limits(seconds=1.5), Limits(idle=1.0)):
-        assert "by the clock" in execute(sleeping, limits)[0].ended
+        assert execute(sleeping, limits)[0].stopped.kind is FailureKind.WALL_TIME
 
 
 def test_what_is_kept_from_the_processor_does_not_wait(execute, monkeypatch):
-    monkeypatch.setattr(monitor, "_goes_on", lambda process: True)
+    monkeypatch.setattr(monitor, "_is_runnable", lambda process: True)
     finished, _ = execute("import time; time.sleep(600)", Limits(idle=0.5, seconds=3))
-    assert "took more than 3 s" in finished.ended
+    assert "took more than 3 s" in str(finished.stopped)
 
 
 def test_memory_is_bounded(execute):
@@ -68,7 +69,7 @@ def test_many_processes_share_one_bound_of_memory(execute):
     # orphans of orphans count, too
     hogs += "if os.fork() == 0: held = b'x' * 2**28; time.sleep(60)\ntime.sleep(60)"
     finished, _ = execute(hogs)
-    assert (finished.code, finished.ended) == (None, "for filling the memory")
+    assert (finished.code, str(finished.stopped)) == (None, "ended for filling the memory")
 
 
 def test_a_fork_bomb_is_bounded_and_nothing_is_left(execute):
@@ -125,7 +126,7 @@ def test_the_private_tmp_is_bounded(execute):
 def test_the_disk_is_not_filled(execute):
     fill = "for n in range(10_000): open(str(n), 'wb').write(bytes(2**20))"
     finished, _ = execute(fill, Limits(seconds=60, file_size=2**30, disk=2**27))
-    assert (finished.code, finished.ended) == (None, "for filling the disk")
+    assert (finished.code, str(finished.stopped)) == (None, "ended for filling the disk")
 
 
 def test_a_full_disk_is_the_machines_fault(execute, monkeypatch):
@@ -162,13 +163,13 @@ def test_groups_of_other_graders_stay(monkeypatch):
 
 def test_files_are_counted(execute):
     finished, _ = execute("for n in range(10**9): open(str(n), 'w')")
-    assert finished.ended == "for leaving more than 20000 files"
+    assert str(finished.stopped) == "ended for leaving more than 20000 files"
 
 
 def test_folders_in_folders_end_nobody(execute):
     nested = "import os\nfor n in range(3000): os.mkdir('x'); os.chdir('x')\nwhile True: pass"
     finished, work = execute(nested)
-    assert finished.ended == "for nesting folders too deeply"
+    assert str(finished.stopped) == "ended for nesting folders too deeply"
     remove(work)
     assert not work.exists()
 
@@ -176,7 +177,7 @@ def test_folders_in_folders_end_nobody(execute):
 def test_a_locked_folder_is_counted_and_removed(execute):
     locked = "import os; os.mkdir('x'); open('x/y', 'wb').write(bytes(2**20)); os.chmod('x', 0)\n"
     finished, work = execute(locked + "while True: pass", Limits(disk=2**19, cpu_seconds=20))
-    assert finished.ended == "for filling the disk"
+    assert str(finished.stopped) == "ended for filling the disk"
     remove(work)
     assert not work.exists()
 
@@ -198,7 +199,7 @@ def test_memory_of_no_process_is_bounded(execute, monkeypatch, group):
         monkeypatch.setattr(sandbox, "strength", lambda: weaker)
     finished, _ = execute(MEMFD, replace(SOON, file_size=2**30))
     if group:
-        assert finished.ended == "for filling the memory" or finished.code != 0
+        assert finished.failure.kind in (FailureKind.SPACE, FailureKind.CRASHED)
     else:
         assert "Operation not permitted" in finished.output
 
@@ -208,16 +209,16 @@ def test_without_control_groups_memory_is_added_up(execute, monkeypatch):
     monkeypatch.setattr(sandbox, "strength", lambda: weaker)
     hogs = "import os, time\nfor n in range(5):\n    if os.fork() == 0: break\n"
     hogs += "held = b'x' * 2**28; time.sleep(600)"
-    assert execute(hogs)[0].ended == "for filling the memory"
+    assert execute(hogs)[0].stopped.kind is FailureKind.SPACE
     # what processes share counts once
     shared = "import os, time\nheld = b'x' * 2**28\nfor n in range(8):\n"
     shared += "    if os.fork() == 0: break\ntime.sleep(600)"
-    assert execute(shared, replace(SOON, idle=2))[0].ended.startswith("by the clock")
+    assert execute(shared, replace(SOON, idle=2))[0].stopped.kind is FailureKind.WALL_TIME
     # in files, too
     files = "for n in range(7): open(f'/tmp/{n}', 'wb').write(bytes(2**27))\n"
     files += "held = b'x' * 2**28\nwhile True: pass"
     limits = replace(SOON, memory=2**30, file_size=2**28)
-    assert execute(files, limits)[0].ended == "for filling the memory"
+    assert execute(files, limits)[0].stopped.kind is FailureKind.SPACE
 
 
 @pytest.mark.skipif(not sandbox.strength().filter, reason="no filter of calls on this machine")

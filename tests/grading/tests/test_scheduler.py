@@ -10,20 +10,28 @@ import time
 from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from suite import own_environment
 
-from grading import cli, scheduler
+from grading import cli, gradebook, scheduler, schema
+from grading.checks.verdict import Verdict
+from grading.course.course import Course
 from grading.intake.collect import Package, packages
 from grading.intake.spool import spooled
 from grading.isolation import workspace
-from grading.isolation.bounded_process import FORK, BoundError, Bounds, Child, MachineError, call
-from grading.pipeline import blank
+from grading.isolation.bounded_process import (
+    FORK,
+    BoundedProcess,
+    BoundError,
+    Bounds,
+    MachineError,
+    call,
+)
+from grading.outcomes import Failure, FailureKind
+from grading.pipeline import Options, Progress, new_score
 from grading.rubric import RUBRIC
 from grading.scheduler import grade_all
-from grading.scoring import BY_CLOCK, Options
 from grading.tests.test_collect import EIGHT, zipped
 from grading.tests.test_determinism import written
 
@@ -56,7 +64,7 @@ def fail():
     ("function", "says"),
     [
         (hog, "needed more than 64 MiB"),
-        (spin, "more than 1 s of the processor"),
+        (spin, "more than 1 s of CPU time"),
         (burst, "more than 10000 bytes of results"),
         (die, "killed by signal 15"),
         (fail, "unforeseen"),
@@ -72,27 +80,28 @@ def test_a_process_is_bounded_and_its_end_told(function, says):
 
 
 def test_the_clock_bounds_what_sleeps():
-    with pytest.raises(BoundError, match="by the clock"):
+    with pytest.raises(BoundError, match="s of wall time"):
         call(time.sleep, 60, bounds=replace(SMALL, seconds=0.2))
 
 
 def behave(send, package, options, folder):
-    """In place of graded.child: what the name says, noted in a file."""
+    """Replace grade_in_child: do what the name says, and log it."""
     log = Path(os.environ["LOG"])
     tries = log.read_text(encoding="utf-8").split().count(package.name)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"{package.name}\n")
-    report = blank(package, options)
-    report.marks["svd"]["correctness"] = 40.0
-    message = {"report": report.bounded(), "share": 0.2, "seconds": 1.0}
-    if package.name == "odd":
-        message["report"]["marks"]["svd"] = {"correctness": "a lot"}
-    if package.name == "slow" and not options.alone:
-        report.reasons["svd"].append(f"svd_step: {BY_CLOCK}")
-        message["report"] = report.bounded()
+    score = new_score(options)
+    score.marks["svd"]["correctness"] = 40.0
+    score.wall_time = package.name == "slow" and not options.alone
     if package.name == "slow" and options.alone:
-        report.reasons["svd"].append("alone")
-        message["report"] = report.bounded()
+        score.reasons["svd"].append("alone")
+    if package.name == "claims":
+        claim = Failure(FailureKind.RAISED, "raises ValueError: ended by the clock")
+        score.functions["svd/svd_step"] = Verdict("svd/svd_step", failure=claim)
+        score.reasons["svd"].append(score.functions["svd/svd_step"].sentence)
+    message = schema.encode(Progress("functions", score, 1.0))
+    if package.name == "odd":
+        message["score"]["marks"]["svd"] = {"correctness": "a lot"}
     send(message)
     if package.name == "memory":
         hog()
@@ -108,28 +117,30 @@ def test_no_class_stops(tmp_path, monkeypatch):
     log = tmp_path / "log"
     log.touch()
     monkeypatch.setenv("LOG", str(log))
-    monkeypatch.setattr(scheduler, "child", behave)
+    monkeypatch.setattr(scheduler, "grade_in_child", behave)
     monkeypatch.setattr(scheduler, "BOUNDS", replace(SMALL, message=2**20))
-    names = ("slow", "good", "odd", "memory", "crash", "unlucky", "doomed", "last")
+    names = ("slow", "claims", "good", "odd", "memory", "crash", "unlucky", "doomed", "last")
     done: list[float] = []
     todo = [Package(name) for name in names]
     graded = list(grade_all(todo, OPTIONS, 2, tmp_path / "w", tmp_path / "lock", done.append))
     found = {one.package.name: one for one in graded}
     assert sorted(found) == sorted(names)
     assert sum(done) == pytest.approx(len(names)), "of the work"
-    whole = {name for name, one in found.items() if one.whole}
-    assert whole == {"slow", "good", "unlucky", "last"}
-    notes = {name: "; ".join(one.report.notes) for name, one in found.items()}
+    complete = {name for name, one in found.items() if one.score.complete}
+    assert complete == {"slow", "claims", "good", "unlucky", "last"}
+    notes = {name: "; ".join(one.score.notes) for name, one in found.items()}
     assert "needed more than 64 MiB" in notes["memory"]
     assert "killed by signal 15" in notes["crash"]
     assert "killed by signal 9" in notes["doomed"]
-    assert "expected a report" in notes["odd"]
-    kept = {name for name, one in found.items() if one.report.marks["svd"]["correctness"] == 40}
+    assert "correctness: expected a number" in notes["odd"]
+    kept = {name for name, one in found.items() if one.score.marks["svd"]["correctness"] == 40}
     assert kept == set(names) - {"odd"}, "what was known before the end is kept"
-    assert found["slow"].report.reasons["svd"] == ["alone"]
+    assert found["slow"].score.reasons["svd"] == ["alone"]
     begun = log.read_text(encoding="utf-8").split()
     assert begun[-1] == "slow", "when nothing else is running"
-    assert begun.count("unlucky") == begun.count("doomed") == scheduler.TRIES
+    assert begun.count("slow") == 2
+    assert begun.count("claims") == 1, "a message decides nothing"
+    assert begun.count("unlucky") == begun.count("doomed") == scheduler.MAX_STARTS
     assert not list((tmp_path / "w").iterdir())
 
 
@@ -138,10 +149,10 @@ def no_room(send, package, options, folder):
 
 
 def test_the_machine_takes_no_marks(tmp_path, monkeypatch):
-    monkeypatch.setattr(scheduler, "child", no_room)
+    monkeypatch.setattr(scheduler, "grade_in_child", no_room)
     (one,) = grade_all([Package("a")], OPTIONS, 1, tmp_path / "w", tmp_path / "lock")
-    assert not one.whole
-    assert "had to stop: expected 64 MiB free; grade again" in one.report.notes[0]
+    assert not one.score.complete
+    assert "had to stop: expected 64 MiB free; grade again" in one.score.notes[0]
 
 
 def test_whoever_must_be_alone_waits(tmp_path):
@@ -164,7 +175,7 @@ def test_the_folder_of_a_killed_grader_is_removed(tmp_path, monkeypatch):
         os.utime(tmp_path / name / "alive", (0, time.time() - age))
     with (tmp_path / "grading-used" / "alive").open(encoding="utf-8") as used:
         fcntl.flock(used, fcntl.LOCK_EX)
-        with workspace.workplace() as place:
+        with workspace.workspace() as place:
             there = {path.name for path in tmp_path.iterdir()}
             assert there == {"grading-new", "grading-used", place.name}
     assert not place.exists()
@@ -173,22 +184,22 @@ def test_the_folder_of_a_killed_grader_is_removed(tmp_path, monkeypatch):
 def test_shares_are_of_the_names_alone():
     names = [f"student {n}" for n in range(200)]
     for of in (1, 2, 5):
-        each = [[n for n in names if cli.is_mine(n, (m + 1, of))] for m in range(of)]
+        each = [[n for n in names if cli.in_shard(n, (m + 1, of))] for m in range(of)]
         assert sorted(name for part in each for name in part) == sorted(names)
         assert min(map(len, each)) > 100 / of
-    assert cli.is_mine("student 1", (2, 2)), "on every machine"
-    assert cli.share("2/5") == (2, 5)
+    assert cli.in_shard("student 1", (2, 2)), "on every machine"
+    assert cli.shard("2/5") == (2, 5)
     for text in ("0/5", "6/5", "2", "a/b", "-1/3"):
-        with pytest.raises(ArgumentTypeError, match="expected a share"):
-            cli.share(text)
+        with pytest.raises(ArgumentTypeError, match="expected a shard"):
+            cli.shard(text)
 
 
 def judged(send, package, options, folder):
-    """In place of graded.child: marks that depend on what was handed in alone."""
-    report = blank(package, options)
+    """Replace grade_in_child: marks depend only on what was handed in."""
+    score = new_score(options)
     for name in package.files.keys() & {"mflib/svd.py"}:
-        report.marks["svd"]["correctness"] = float(package.files[name].read())
-    send({"report": report.bounded(), "share": 1.0, "seconds": 1.0})
+        score.marks["svd"]["correctness"] = float(package.files[name].read())
+    send(schema.encode(Progress("functions", score, 1.0)))
 
 
 def test_shares_joined_are_what_one_grader_makes(tmp_path, monkeypatch):
@@ -196,7 +207,7 @@ def test_shares_joined_are_what_one_grader_makes(tmp_path, monkeypatch):
     for n in range(7):
         zipped({"mflib/svd.py": f"{n}"}, tmp_path / "class" / f"s{n}.zip")
     (tmp_path / "class" / "broken.zip").write_bytes(b"no archive")
-    monkeypatch.setattr(scheduler, "child", judged)
+    monkeypatch.setattr(scheduler, "grade_in_child", judged)
     monkeypatch.setattr(cli, "warm_up", lambda options, target: options)
 
     def graded(into: str, *more: str) -> dict[str, str]:
@@ -219,7 +230,7 @@ def test_what_ends_before_its_end_counts_in_part_until_it_is_graded_again(tmp_pa
     zipped({"mflib/svd.py": "1"}, tmp_path / "crash.zip")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     (tmp_path / "log").touch()
-    monkeypatch.setattr(scheduler, "child", behave)
+    monkeypatch.setattr(scheduler, "grade_in_child", behave)
     monkeypatch.setattr(cli, "warm_up", lambda options, target: options)
     found = []
     for more in ([], ["--merge"], []):
@@ -259,18 +270,18 @@ def test_marks_of_what_has_changed_meanwhile_do_not_stay(tmp_path):
     (tmp_path / "class" / "ann").mkdir(parents=True)
     (tmp_path / "class" / "ann" / "svd.py").write_text("1", encoding="utf-8")
     (package,) = packages([tmp_path / "class" / "ann"])
-    course = SimpleNamespace(decide=lambda report, handed_in: None)
     for meanwhile, kept in (("1", True), ("2", False)):
-        whole = cli.Class([package], OPTIONS, course, tmp_path)
+        book = gradebook.Gradebook([package], OPTIONS, Course(), tmp_path)
         (tmp_path / "class" / "ann" / "svd.py").write_text(meanwhile, encoding="utf-8")
-        whole.take_new(scheduler.Graded(package, blank(package, OPTIONS), whole=True))
-        assert (whole.reports["ann"].content == whole.prints["ann"]) == kept
-        assert any("while it was graded" in n for n in whole.reports["ann"].notes) != kept
+        book.add(scheduler.Graded(package, new_score(OPTIONS)))
+        score = book.reports["ann"].score
+        assert (score.content == book.fingerprints["ann"]) == kept
+        assert any("while it was graded" in note for note in score.notes) != kept
 
 
 def test_who_dies_while_saying_something_was_killed():
     """Of a message only a part has come: its length, and some bytes."""
-    child = Child(lambda send: die(), bounds=SMALL)
+    child = BoundedProcess(lambda send: die(), bounds=SMALL)
     child.connection.close()
     child.connection, theirs = FORK.Pipe(duplex=False)
     os.write(theirs.fileno(), struct.pack("!i", 5_000) + b"half")
@@ -280,9 +291,9 @@ def test_who_dies_while_saying_something_was_killed():
 
 
 def test_one_secret_for_a_folder(tmp_path):
-    drawn = cli.secret_of(tmp_path, None)
-    assert cli.secret_of(tmp_path, None) == drawn >= 1000
-    assert cli.secret_of(tmp_path, 5) == cli.secret_of(tmp_path, None) == 5
+    drawn = gradebook.secret_of(tmp_path, None)
+    assert gradebook.secret_of(tmp_path, None) == drawn >= 1000
+    assert gradebook.secret_of(tmp_path, 5) == gradebook.secret_of(tmp_path, None) == 5
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 

@@ -11,72 +11,72 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from grading import cli, scoring
+from grading import gradebook, pipeline, schema, scoring
 from grading.checks import recommendations, reproducibility
-from grading.checks.compare import NOT_ATTEMPTED, Verdict
-from grading.checks.recommendations import ndcg, share
+from grading.checks.recommendations import HiddenSplit, ndcg, relative_quality
+from grading.checks.reproducibility import compare_cells
+from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS
 from grading.execution.reference import notebook_of
+from grading.execution.trial import UnitResult
 from grading.intake.collect import File, Package
-from grading.intake.submission import Submission
+from grading.intake.submission import FileKind, Problem, Submission
 from grading.isolation.bounded_process import Bounds
+from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 from grading.paths import ROOT
-from grading.pipeline import number_of
-from grading.reporting.render import page, write, write_class
-from grading.result import SIZE, Report, load, read_report
+from grading.pipeline import Options, known, seed_of
+from grading.reporting.render import report_page, write_class_tables, write_report
+from grading.result import SIZE, Report, Score, load, read_report, read_score
 from grading.rubric import POINTS, RUBRIC
-from grading.scoring import known
 
-OPTIONS = scoring.Options("ml-100k", 7, ROOT)
+OPTIONS = Options("ml-100k", 7, ROOT)
 
 
-def test_ndcg_and_shares_by_hand():
+def test_ndcg_and_relative_quality_by_hand():
     wanted = sp.csr_matrix(np.array([[0, 1, 1, 0], [0, 0, 0, 0]]))
     ids = np.array([[1, 0, 2], [0, 1, 2]])
     assert ndcg(ids, wanted) == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3)))
     repeated = np.array([[1, 1, 1], [0, 1, 2]])
     once = pytest.approx(1 / (1 + 1 / np.log2(3)))
     assert ndcg(repeated, wanted) == once, "no item counts twice"
-    assert [share(value, 0.1, 0.3) for value in (0.05, 0.1, 0.3, 0.4)] == [0, 0, 1, 1]
-    assert 0 < share(1.0, 1.04, 0.92) < 1, "smaller may be better"
+    assert [relative_quality(value, 0.1, 0.3) for value in (0.05, 0.1, 0.3, 0.4)] == [0, 0, 1, 1]
+    assert 0 < relative_quality(1.0, 1.04, 0.92) < 1, "smaller may be better"
 
 
-def test_lists_are_judged_where_no_estimates_come(monkeypatch):
+def test_lists_are_judged_where_no_estimates_come():
     movies = pd.DataFrame({"genres": ["A", "A|B", "B", "C"]})
     test, arrays = sp.csr_matrix([[0, 5.0, 0, 0], [4.0, 0, 0, 1]]), {"shape": np.array([2, 4])}
     count = np.array([20, 20, 20, 20])
-    monkeypatch.setattr(
-        recommendations, "hidden", lambda dataset, secret: (arrays, test, movies, count)
-    )
+    split = HiddenSplit(arrays, test, movies, count)
     ids, similar = np.tile(np.arange(10) % 4, (2, 1)), np.tile(np.arange(11) % 4, (4, 1))
-    found = recommendations.figures("bpr", "any", 0, ids, similar, np.empty(0))
+    found = recommendations.measure("bpr", split, ids, similar, np.empty(0))
     assert found["recommendations"] == pytest.approx((1 / np.log2(3) + 1) / 2)
     assert 0 < found["similar movies"] < 1
     estimates = test.tocoo().data + 1
-    found = recommendations.figures("svd", "any", 0, ids, similar, estimates)
+    found = recommendations.measure("svd", split, ids, similar, estimates)
     assert found["recommendations"] == pytest.approx(1)
     with pytest.raises(ValueError, match="expected lists"):
-        recommendations.figures("bpr", "any", 0, ids[:1], similar, np.empty(0))
+        recommendations.measure("bpr", split, ids[:1], similar, np.empty(0))
 
 
 def verdicts(**wrong):
-    """All right but for some: by function, its wrong outputs or an error."""
+    """Return right verdicts, but for some functions: wrong outputs, a failure, or its message."""
     found = {key: Verdict(key) for key in OUTPUTS}
     for name, what in wrong.items():
         for verdict in found.values():
-            if verdict.name == name and isinstance(what, str):
-                verdict.error = what
+            if verdict.name == name and isinstance(what, Failure):
+                verdict.failure = what
+            elif verdict.name == name and isinstance(what, str):
+                verdict.failure = Failure(FailureKind.RAISED, what)
             elif verdict.name == name:
                 verdict.wrong = dict.fromkeys(what, "in it something is wrong")
     return found
 
 
 def marked(**wrong):
-    report = Report("a")
-    scoring.mark_functions(
-        Submission(trouble={task: [] for task in RUBRIC}), verdicts(**wrong), report
-    )
-    return report
+    score = scoring.empty_score()
+    scoring.score_functions(verdicts(**wrong), {}, score)
+    return score
 
 
 def test_each_output_of_each_function_counts():
@@ -92,39 +92,70 @@ def test_each_output_of_each_function_counts():
 
 
 def test_what_is_wrong_comes_before_what_is_not_there():
-    report = marked(over_entries=NOT_ATTEMPTED, cholesky=["X"], textbook="ends the program")
-    said = [reason.partition(":")[0] for reason in report.reasons["als"]]
-    assert said == ["cholesky", "textbook", "over_entries"]
-    assert report.functions["als/cholesky"]["share"] == 0
+    score = marked(over_entries=NOT_ATTEMPTED, cholesky=["X"], textbook="ends the program")
+    names = [reason.partition(":")[0] for reason in score.reasons["als"]]
+    assert names == ["cholesky", "textbook", "over_entries"]
+    assert score.functions["als/cholesky"].fraction == 0
+
+
+def test_messages_decide_nothing(tmp_path, monkeypatch):
+    """Students write them: only the kind of a failure counts."""
+    claim = "raises ValueError: ended by the clock"
+    assert not marked(svd_step=claim).wall_time
+    assert marked(svd_step=Failure(FailureKind.WALL_TIME, "")).wall_time
+    monkeypatch.setattr(pipeline, "prepare", lambda folder, _: (folder / "mflib").mkdir())
+    monkeypatch.setattr(pipeline.shutil, "copytree", lambda *_: None)
+    given = Submission(modules=dict.fromkeys(RUBRIC, b""))
+    appended = "raises ValueError: nothing was appended"
+    for n, (failure, kept) in enumerate(
+        [(appended, True), (claim, True), (Failure(FailureKind.CRASHED, ""), False)]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        pipeline.prepare_notebook("als", given, verdicts(svd_step=failure), folder, OPTIONS)
+        assert (folder / "submitted" / "svd.py").exists() == kept, failure
+
+
+def test_a_problem_is_given_once():
+    missing, script = (
+        Problem("svd.py: was not handed in", FileKind.MODULE),
+        Problem("01_svd.py is a script", FileKind.NOTEBOOK),
+    )
+    failure = Failure(FailureKind.NOT_SUBMITTED, missing.message)
+    score = scoring.empty_score()
+    scoring.score_functions(verdicts(svd_step=failure), {"svd": [missing, script]}, score)
+    assert score.reasons["svd"] == [script.message, f"svd_step: {missing.message}"]
 
 
 def test_lists_are_made_around_the_better_kernel():
-    assert scoring.kernel_of_lists("als", verdicts(conjugate_gradient=["X"])) == "cholesky"
-    assert scoring.kernel_of_lists("als", verdicts()) == "conjugate_gradient"
-    assert scoring.list_unit("als", "cholesky").options == (("use_cg", False),)
+    assert scoring.best_kernel("als", verdicts(conjugate_gradient=["X"])) == "cholesky"
+    assert scoring.best_kernel("als", verdicts()) == "conjugate_gradient"
+    assert pipeline.model_unit("als", "cholesky").options == (("use_cg", False),)
     for entry in RUBRIC.values():
         assert set(entry["lists"]) <= set(entry["functions"])
 
 
-def test_lists_count_in_proportion_to_the_kernel(tmp_path, monkeypatch):
+def test_lists_count_in_proportion_to_the_kernel(monkeypatch):
     def judged(task, *_):
         return {"recommendations": 1.0, "similar movies": 0.5}, []
 
     monkeypatch.setattr(scoring, "judge_lists", judged)
-    monkeypatch.setattr(scoring, "reference_figures", lambda *_: {})  # which need the data
-    monkeypatch.setattr(scoring, "attempt", lambda _, units, *__: [grade_result] * len(units))
-    monkeypatch.setattr(scoring, "prepare", lambda place, _: place.mkdir(parents=True))
-    monkeypatch.setattr(scoring, "hidden", lambda *_: ({"users": [], "items": []},))
-    from grading.execution.trial import Result
-
-    grade_result = Result({})
-    wrong = {"svd_step": ["P"], "bpr_step": "raises", "warp_step": ["P", "the losses"]}
-    report, found = marked(**wrong), verdicts(**wrong)
-    scoring.mark_lists(Submission(), found, tmp_path, OPTIONS, report)
-    earned = {task: report.marks[task]["recommendations"] for task in RUBRIC}
-    assert earned == {"svd": 15, "als": 20, "bpr": 0, "warp": 10}, "losses make no lists"
-    assert report.marks["svd"]["similar movies"] == 15 * 0.5 * 0.75
-    assert "count 75%" in report.reasons["svd"][-1]
+    monkeypatch.setattr(scoring, "hidden_split", lambda *_: None)  # which needs the data
+    wrong = {"svd_step": ["P"], "bpr_step": ["P", "Q", "b"], "warp_step": ["P", "the losses"]}
+    score, found = marked(**wrong), verdicts(**wrong)
+    kernels = scoring.kernels_of_lists(found, score)
+    assert set(kernels) == {"svd", "als", "warp"}
+    for task, kernel in kernels.items():
+        scoring.score_lists(found[f"{task}/{kernel}"], UnitResult({}), "any", 7, None, score)
+    earned = {task: score.marks[task]["recommendations"] for task in RUBRIC}
+    assert earned == {"svd": 15, "als": 20, "bpr": 0, "warp": 10}
+    assert "need one thing right that bpr_step changes" in score.reasons["bpr"][-1]
+    assert score.marks["svd"]["similar movies"] == 15 * 0.5 * 0.75
+    assert "count 75%" in score.reasons["svd"][-1]
+    failure = Failure(FailureKind.WALL_TIME, "ended")
+    scoring.score_lists(found["svd/svd_step"], UnitResult({}, failure), "any", 7, None, score)
+    assert score.wall_time
+    assert score.reasons["svd"][-1] == "recommendations: ended"
 
 
 def stored_cells(task):
@@ -143,17 +174,17 @@ def failing(what="NotImplementedError"):
 
 def test_a_gap_elsewhere_costs_no_reproducibility():
     stored, executed = stored_cells("als"), stored_cells("als")
-    whole = reproducibility.changes("als", stored, executed, set())
+    whole = compare_cells("als", stored, executed, set())
     assert whole == ({}, len([c for c in stored if c not in ("explorer", "be-the-user")]))
     executed["judged"], stored["judged"] = failing(), failing()
     executed["similarity"] = failing("NameError")
     stored["similarity"] = {"execution_count": None, "outputs": []}
-    assert reproducibility.changes("als", stored, executed, {"svd"}) == ({}, whole[1] - 2)
+    assert compare_cells("als", stored, executed, {"svd"}) == ({}, whole[1] - 2)
     # no cell of this notebook needs it
-    assert list(reproducibility.changes("als", stored, executed, {"warp"})[0]) == ["similarity"]
-    alone, counted = reproducibility.changes("als", stored, executed, set())
+    assert list(compare_cells("als", stored, executed, {"warp"})[0]) == ["similarity"]
+    alone, counted = compare_cells("als", stored, executed, set())
     assert (list(alone), counted) == (["similarity"], whole[1])
-    assert reproducibility.changes("als", stored, {}, {"svd"})[0]["imports"] == "not executed here"
+    assert compare_cells("als", stored, {}, {"svd"})[0]["imports"] == "not executed here"
 
 
 def test_cells_that_show_nothing_are_not_reproduced():
@@ -161,30 +192,30 @@ def test_cells_that_show_nothing_are_not_reproduced():
     stored, executed = stored_cells("als"), stored_cells("als")
     for cells in (stored, executed):
         cells["curve"].outputs = cells["imports"].outputs = []
-    assert list(reproducibility.changes("als", stored, executed, set())[0]) == ["curve"]
+    assert list(compare_cells("als", stored, executed, set())[0]) == ["curve"]
 
 
 def test_hidden_inputs_belong_to_what_was_written():
     """Whoever has seen them on the page cannot hand in a table; outputs change nothing."""
     one = Submission({"svd": b"1"}, {"svd/ndcg": [("a", "1")]})
-    numbers = {number_of(given) for given in (one, replace(one, notes=["x"], stored={"svd": {}}))}
-    numbers |= {number_of(replace(one, modules={"svd": b"2"}))}
-    numbers |= {number_of(replace(one, answers={"svd/ndcg": [("a", "2")]}))}
+    numbers = {seed_of(given) for given in (one, replace(one, notes=["x"], stored={"svd": {}}))}
+    numbers |= {seed_of(replace(one, modules={"svd": b"2"}))}
+    numbers |= {seed_of(replace(one, answers={"svd/ndcg": [("a", "2")]}))}
     assert len(numbers) == 3
-    assert replace(OPTIONS, own=5).seeds[0] == OPTIONS.seeds[0] + 5
+    assert replace(OPTIONS, submission_seed=5).seeds[0] == OPTIONS.seeds[0] + 5
 
 
 def test_public_outputs_count_as_far_as_the_kernels_are_right(tmp_path):
     """Those of the other data set are not executed here, and anybody can copy them."""
-    stored = {c.id: c for c in reproducibility.stored_reference("bpr", "ml-1m").values()}
+    stored = {c.id: c for c in reproducibility.reference_cells("bpr", "ml-1m").values()}
     earned = []
     for wrong in ({}, {"bpr_step": ["P", "Q", "b"]}):
-        report = marked(**wrong)
+        score = marked(**wrong)
         given = Submission(stored={"bpr": stored})
-        scoring.mark_notebook("bpr", given, verdicts(**wrong), tmp_path, OPTIONS, report)
-        earned.append(report.marks["bpr"]["reproducibility"])
+        pipeline.reproduce("bpr", given, verdicts(**wrong), tmp_path, OPTIONS, score)
+        earned.append(score.marks["bpr"]["reproducibility"])
     assert earned == [10, 2.5]
-    assert "counts 25%" in report.reasons["bpr"][-1]
+    assert "counts 25%" in score.reasons["bpr"][-1]
 
 
 def cell(text, count=1, kind="text/plain", stream=False):
@@ -200,7 +231,7 @@ def png(*sizes):
 
 
 def test_stored_outputs_are_compared_cell_by_cell():
-    change = reproducibility.change
+    change = reproducibility.cell_difference
     assert change(cell("0.5"), cell("0.5")) == ""
     assert change(cell(["0.", "5"]), cell("0.5")) == ""
     assert change(cell("0.4"), cell("0.5")) == "- 0.4\n+ 0.5"
@@ -238,9 +269,9 @@ def test_a_table_is_compared_as_text():
         return found
 
     one, other = table("1 2", "<table>"), table("1 2", "<div id=df-1 class=colab-df><table>")
-    assert reproducibility.change(one, other) == ""
+    assert reproducibility.cell_difference(one, other) == ""
     shown = "<IPython.core.display.HTML object>"
-    assert reproducibility.change(table(shown, "<p>"), table(shown, "<b>")) != ""
+    assert reproducibility.cell_difference(table(shown, "<p>"), table(shown, "<b>")) != ""
 
 
 @pytest.mark.parametrize(
@@ -255,10 +286,10 @@ def test_a_table_is_compared_as_text():
     ],
 )
 def test_what_depends_on_machine_and_minute_does_not_count(one, other):
-    assert reproducibility.change(cell(one), cell(other)) == ""
+    assert reproducibility.cell_difference(cell(one), cell(other)) == ""
     pair = (cell(text, kind="stdout", stream=True) for text in (one, other))
-    assert reproducibility.change(*pair) == ""
-    assert reproducibility.change(cell(f"{one} 6"), cell(f"{other} 7")) != ""
+    assert reproducibility.cell_difference(*pair) == ""
+    assert reproducibility.cell_difference(cell(f"{one} 6"), cell(f"{other} 7")) != ""
 
 
 def test_the_data_set_of_a_notebook_is_seen():
@@ -267,29 +298,29 @@ def test_the_data_set_of_a_notebook_is_seen():
         cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
         stored = {c["id"]: c for c in cells if c["cell_type"] == "code"}
         assert reproducibility.dataset_of("als", stored, graded_on) == dataset
-        ours = reproducibility.stored_reference("als", dataset)
+        ours = reproducibility.reference_cells("als", dataset)
         shown = {name: raw for name, raw in stored.items() if name in ours}
-        assert reproducibility.changes("als", shown, ours, set(), set(ours))[0] == {}
+        assert compare_cells("als", shown, ours, set(), set(ours))[0] == {}
     assert reproducibility.dataset_of("als", {}, "ml-1m") == "ml-1m"
 
 
 def test_a_notebook_is_run_unless_nothing_else_can_come(tmp_path, monkeypatch):
-    assert scoring.needed_by("bpr") == {"als", "bpr"}
-    assert scoring.needed_by("warp") == set(RUBRIC)
+    assert scoring.models_used("bpr") == {"als", "bpr"}
+    assert scoring.models_used("warp") == set(RUBRIC)
     file = reproducibility.STORED["ml-100k"] / "03_bpr.ipynb"
     cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     stored = {c["id"]: c for c in cells if c["cell_type"] == "code"}
     run: list[str] = []
-    monkeypatch.setattr(scoring, "prepare_notebook", lambda task, *_: run.append(task))
-    monkeypatch.setattr(scoring.Options, "launch", lambda *_: "")
-    monkeypatch.setattr(scoring, "executed_cells", lambda *_: {})
+    monkeypatch.setattr(pipeline, "prepare_notebook", lambda task, *_: run.append(task))
+    monkeypatch.setattr(Options, "launch", lambda *_: None)
+    monkeypatch.setattr(pipeline, "executed_cells", lambda *_: {})
 
     def marked_after(found, outputs=stored, **points):
-        report = Report("a", {task: POINTS.copy() | points for task in RUBRIC}, {"bpr": []})
+        score = Score({task: POINTS.copy() | points for task in RUBRIC}, {"bpr": []})
         given = Submission(stored={"bpr": outputs})
         run.clear()
-        scoring.mark_notebook("bpr", given, found, tmp_path, OPTIONS, report)
-        return report.marks["bpr"]["reproducibility"], run == ["bpr"]
+        pipeline.reproduce("bpr", given, found, tmp_path, OPTIONS, score)
+        return score.marks["bpr"]["reproducibility"], run == ["bpr"]
 
     assert marked_after(verdicts()) == (10, False)
     assert marked_after(verdicts(warp_step=["P"])) == (10, False), "which it does not use"
@@ -302,7 +333,7 @@ def test_a_notebook_is_run_unless_nothing_else_can_come(tmp_path, monkeypatch):
 
 
 def shown(task):
-    return reproducibility.stored_reference(task, "ml-100k")
+    return reproducibility.reference_cells(task, "ml-100k")
 
 
 def test_the_graders_cells_stay_and_the_answers_come():
@@ -320,18 +351,19 @@ def packed(time=0.0, **files):
 
 def test_whatever_is_said_a_page_has_a_size(tmp_path):
     long, many = "\"'<\ud800" * 10**5, ["'" * 3_000] * 5_000
-    report = Report("a", {task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC})
-    report.reasons = {task: [long, *many] for task in RUBRIC}
-    report.changes = {task: dict.fromkeys(map(str, range(5_000)), long) for task in RUBRIC}
-    report.notes = [long, *many]
-    wrong = Verdict("svd/svd_step", wrong=dict.fromkeys("PQ", long), error=long, where=long)
-    report.functions = dict.fromkeys(OUTPUTS, wrong.as_json())
-    report.answers = dict.fromkeys(OUTPUTS, "\ud800" * 4_000)
-    sent = json.dumps(report.bounded())
+    score = Score({task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC})
+    score.reasons = {task: [long, *many] for task in RUBRIC}
+    score.changes = {task: dict.fromkeys(map(str, range(5_000)), long) for task in RUBRIC}
+    score.notes = [long, *many]
+    failure = Failure(FailureKind.RAISED, long)
+    wrong = Verdict("svd/svd_step", wrong=dict.fromkeys("PQ", long), failure=failure, where=long)
+    score.functions = dict.fromkeys(OUTPUTS, wrong)
+    score.answers = dict.fromkeys(OUTPUTS, "\ud800" * 4_000)
+    sent = json.dumps(schema.encode(score.bounded()))
     assert len(sent) < Bounds().message
-    bounded = read_report(json.loads(sent))
+    bounded = read_score(json.loads(sent))
     assert bounded.reasons["svd"][-1].startswith("… and ")
-    write(bounded, tmp_path)
+    write_report(Report("a", bounded), tmp_path)
     assert (tmp_path / "a.html").stat().st_size < 2**20
     assert (tmp_path / "submissions" / "a.json").stat().st_size < SIZE
 
@@ -342,28 +374,34 @@ def test_whatever_is_said_a_page_has_a_size(tmp_path):
         {"marks": {"svd": {"correctness": 41}}},
         {"marks": {"other": {}}},
         {"reasons": {"svd": ["x" * 3_000]}},
-        {"functions": {"svd/svd_step": {"key": "svd/svd_step"}}},
+        {"functions": {"svd/svd_step": {"wrong": {}}}},
+        {"functions": {"svd/svd_step": {"key": "x", "failure": {"kind": "odd", "message": ""}}}},
+        {"marks": {"svd": {"correctness": float("nan")}}},
+        {"marks": {"svd": {"no part": 1}}},
+        {"secret": True},
         {"notes": "x"},
         {"more": 1},
     ],
 )
 def test_a_report_of_another_form_is_refused(change):
-    report = Report("a", {task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC})
-    assert read_report(report.bounded()) == report
-    with pytest.raises(ValueError, match="expected a report"):
-        read_report(report.bounded() | change)
+    score = Score({task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC})
+    raw = Report("a", score).as_json()
+    assert read_report(raw) == Report("a", score)
+    with pytest.raises(ValueError, match="score"):
+        read_report(raw | {"score": raw["score"] | change})
 
 
 def test_only_what_has_changed_is_graded_again(tmp_path):
     packages = [packed(**{"svd.py": text}) for text in ("1", "1", "2")]
     packages += [packed(**{"svd.py": "1", "x.txt": text}) for text in ("1", "2")]
-    prints = [cli.fingerprint(package, OPTIONS) for package in packages]
+    prints = [gradebook.fingerprint(package, OPTIONS) for package in packages]
     assert prints[0] == prints[1] != prints[2]
     assert prints[0] != prints[3] == prints[4], "what is not looked at has a name only"
-    assert prints[0] != cli.fingerprint(packages[0], replace(OPTIONS, secret=8))
-    report = Report("a", {task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC}, content=prints[0])
-    report.reasons = {task: [] for task in RUBRIC}
-    write(report, tmp_path)
+    assert prints[0] != gradebook.fingerprint(packages[0], replace(OPTIONS, secret=8))
+    score = Score({task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC}, content=prints[0])
+    score.reasons = {task: [] for task in RUBRIC}
+    report = Report("a", score)
+    write_report(report, tmp_path)
     assert load(tmp_path / "submissions" / "a.json") == report
     assert load(tmp_path / "submissions" / "b.json") is None
     for text in (
@@ -380,8 +418,9 @@ def test_the_page_shows_reasons_lines_and_changes_and_runs_nothing(tmp_path):
     points = {task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC}
     reasons = {"svd": ["svd_step: expected 1 & got <2>", "the second"]}
     changes = {"svd": {"loop": "- <script>\n+ 2"}}
-    wrong = Verdict("svd/svd_step", wrong={"P": "in P"}, where="svd.py, line 3").as_json()
-    text = page(Report("<b>", points, reasons, changes, {"svd/svd_step": wrong}, ["<i>"]))
+    wrong = Verdict("svd/svd_step", wrong={"P": "in P"}, where="svd.py, line 3")
+    score = Score(points, reasons, changes, {"svd/svd_step": wrong}, notes=["<i>"])
+    text = report_page(Report("<b>", score))
     first = (
         "<p class=first>svd_step: expected 1 &amp; got &lt;2&gt;</p><ul><li>the second</li></ul>"
     )
@@ -391,9 +430,9 @@ def test_the_page_shows_reasons_lines_and_changes_and_runs_nothing(tmp_path):
     assert "<script" not in text
     assert "<b>" not in text
     assert "<i>" not in text
-    report = Report("a", points, {"svd": ["no encoding has \ud800"]})
-    write(report, tmp_path)
-    write_class([report], tmp_path)
+    report = Report("a", Score(points, {"svd": ["no encoding has \ud800"]}))
+    write_report(report, tmp_path)
+    write_class_tables([report], tmp_path)
     assert "\\ud800" in (tmp_path / "a.html").read_text(encoding="utf-8")
     row = (tmp_path / "class.csv").read_text(encoding="utf-8-sig").splitlines()[1]
     assert row == "a,25.0,25.0,25.0,25.0,,25.0,"

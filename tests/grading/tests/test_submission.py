@@ -70,7 +70,7 @@ def test_every_form_gives_the_same_answers(form):
     book, plain = notebook(), given(notebook())
     form(book)
     found = given(book)
-    assert found.trouble["svd"] == plain.trouble["svd"] == []
+    assert found.problems["svd"] == plain.problems["svd"] == []
     assert {k: [s for _, s in a] for k, a in found.answers.items()} == {
         k: [s for _, s in a] for k, a in plain.answers.items()
     }
@@ -84,7 +84,7 @@ def test_a_script_with_cell_marks_is_read():
     script = "\n".join("# %%\n" + "".join(c["source"]) + "\n" for c in cells)
     found = given(script.encode(), "notebooks/01_svd.py")
     assert len(found.answers) == 4
-    assert "is a script and has no outputs" in found.trouble["svd"][0]
+    assert "is a script and has no outputs" in str(found.problems["svd"][0])
 
 
 def test_helpers_constants_and_imports_of_other_cells_come_along():
@@ -137,8 +137,9 @@ def test_what_is_missing_is_said():
     book = notebook()
     book["cells"].remove(cell(book, "exercise-2"))
     found = given(book)
-    assert "new_user: the cell exercise-2 is missing" in found.trouble["svd"]
-    assert found.trouble["als"] == ["als.py: was not handed in", "02_als.ipynb: was not handed in"]
+    assert "new_user: the cell exercise-2 is missing" in map(str, found.problems["svd"])
+    missing = ["als.py: was not handed in", "02_als.ipynb: was not handed in"]
+    assert [str(problem) for problem in found.problems["als"]] == missing
     nothing = read({"essay.docx": File(lambda: b"", 0.0)}, KNOWN)
     assert "none of the expected files" in nothing.notes[0]
     assert "essay.docx" in nothing.notes[0]
@@ -151,7 +152,7 @@ def test_what_is_missing_is_said():
 def test_a_notebook_that_is_none_is_a_reason(content):
     found = given(content)
     assert found.answers == {}
-    assert found.trouble["svd"]
+    assert found.problems["svd"]
 
 
 def test_strange_cells_do_not_end_the_reading():

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from grading import cli, scoring
+from grading import cli, gradebook, pipeline, schema, scoring
 from grading.execution.inputs import OUTPUTS, SEEDS
 from grading.intake.collect import File
 from grading.intake.submission import read
 from grading.isolation.bounded_process import Bounds, call
 from grading.isolation.sandbox import protections, remove
 from grading.paths import ROOT
-from grading.result import Report, load, read_report
+from grading.result import Report, Score, load, read_score
 from grading.rubric import POINTS, RUBRIC
 from grading.selfcheck.attacks import (
     ATTACKS,
@@ -60,7 +60,7 @@ INSIDE = 7 * 2**30  # bytes: the bound of one, and somebody honest
 HARM = {
     "os._exit": ("import os; os._exit(0)", "before anything came out"),
     "sys.exit(0)": ("raise SystemExit(0)", "ends the program"),
-    "an endless loop": ("while True: pass", "20 s of the processor"),
+    "an endless loop": ("while True: pass", "20 s of CPU time"),
     "memory": ("hog = [torch.ones(2**27) for _ in range(1000)]", "RuntimeError|MemoryError"),
     "network": ("import socket; socket.create_connection(('1.1.1.1', 53), 3)", "raises OSError"),
     "a process left behind": (
@@ -69,11 +69,11 @@ HARM = {
     ),
     "a fork bomb": (
         "import os\n    while True: os.fork()",
-        "many processes|by the clock|ended|raises",
+        "many processes|wall-time|ended|raises",
     ),
     "killed": ("import os; os.kill(os.getpid(), 9)", "killed by signal 9"),
     "the worker killed": ("import os; os.kill(os.getppid(), 9); raise SystemExit", "ended|ends"),
-    "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|clock|raises|ended"),
+    "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|raises|ended"),
     "gigabytes of files": (
         "import os\n    while True: open(str(os.urandom(8).hex()), 'wb').write(bytes(2**26))",
         "for filling the disk",
@@ -120,7 +120,7 @@ CELLS = {
         "class Yes:\n    def __eq__(self, other): return True\ndef chosen(*a): return Yes()",
         "chosen.*expected numbers",
     ),
-    "a cell that never ends": ("exercise-2", "while True: pass", "chosen.*20 s of the proc"),
+    "a cell that never ends": ("exercise-2", "while True: pass", "chosen.*20 s of CPU time"),
     "a loop that calls the kernel": (
         "loop",
         "def textbook(P, Q, b, *batch):\n    return bpr_step(P, Q, b, *batch)",
@@ -159,7 +159,7 @@ CHEATS = {
 def options(tmp_path_factory):
     suite = tmp_path_factory.mktemp("suite")
     empty_suite(suite)
-    return scoring.Options("ml-100k", 7, suite)
+    return pipeline.Options("ml-100k", 7, suite)
 
 
 def submitted(task: str) -> dict[str, str]:
@@ -176,37 +176,37 @@ def notebook_name(task: str) -> str:
     return f"notebooks/{RUBRIC[task]['notebook']}.ipynb"
 
 
-def graded(what: str, task: str, texts: dict[str, str], options, whole: bool = False) -> Report:
-    """The report on one task; without ``whole``, of its functions only."""
+def graded(what: str, task: str, texts: dict[str, str], options, whole: bool = False) -> Score:
+    """Return the score of one task; without ``whole``, of its functions only."""
     with measured() as peaks:
-        found = call(_marks, what, task, texts, options, whole, bounds=Bounds())
-    report = read_report(found)
-    note(what, sum(report.marks[task].values()) / len(RUBRIC), report, peaks)
-    return report
+        raw = call(_score, task, texts, options, whole, bounds=Bounds())
+    score = read_score(raw)
+    note(what, sum(score.marks[task].values()) / len(RUBRIC), score, peaks)
+    return score
 
 
-def _marks(what: str, task: str, texts: dict[str, str], options, whole: bool) -> dict:
+def _score(task: str, texts: dict[str, str], options, whole: bool) -> dict:
     files = {name: File(text.encode, 0.0) for name, text in texts.items()}
-    given, report = read(files, scoring.known()), Report(what)
+    given, score = read(files, pipeline.known()), scoring.empty_score()
     with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
-        places = [Path(temporary) / name for name in ("functions", "lists", "notebook")]
-        found = scoring.tried(given, places[0], options)
-        scoring.mark_functions(given, found, report)
+        folder = Path(temporary)
+        found = pipeline.try_functions(given, folder / "functions", options)
+        scoring.score_functions(found, given.problems, score)
         if whole:
-            scoring.mark_lists(given, found, places[1], options, report)
-            scoring.mark_notebook(task, given, found, places[2], options, report)
-    return report.bounded()
+            pipeline.score_models(given, found, folder / "lists", options, score)
+            pipeline.reproduce(task, given, found, folder / "notebook", options, score)
+    return schema.encode(score.bounded())
 
 
-def reasons_of(report: Report) -> str:
-    told = [*report.notes, *(reason for told in report.reasons.values() for reason in told)]
-    return " ; ".join(reason for reason in told if "was not handed in" not in reason)
+def reasons_of(score: Score) -> str:
+    texts = [*score.notes, *(reason for texts in score.reasons.values() for reason in texts)]
+    return " ; ".join(reason for reason in texts if "was not handed in" not in reason)
 
 
-def note(what: str, points: float, report: Report, peaks: Peaks) -> None:
+def note(what: str, points: float, score: Score, peaks: Peaks) -> None:
     """A line of the table; what it took is bounded always."""
     account = "root" if os.geteuid() == 0 else "other"
-    reason = re.sub(r"[|\s]+", " ", reasons_of(report))[:160]
+    reason = re.sub(r"[|\s]+", " ", reasons_of(score))[:160]
     numbers = f"{peaks.outside / 2**20:.0f} | {peaks.inside / 2**20:.0f} | "
     numbers += f"{peaks.cpu_outside:.0f} | {peaks.seconds:.0f}"
     TABLE.parent.mkdir(exist_ok=True)
@@ -237,8 +237,8 @@ def grade_class(tmp_path, monkeypatch):
         found = map(load, sorted((target / "submissions").glob("*.json")))
         return {report.name: report for report in found}, target, peaks
 
-    cli.warm_up(
-        scoring.Options("ml-100k", 7, tmp_path), tmp_path
+    gradebook.warm_up(
+        pipeline.Options("ml-100k", 7, tmp_path), tmp_path
     )  # once, not a part of what is measured
     return grade_class
 
@@ -251,8 +251,8 @@ def honest(folder: Path) -> None:
 
 @pytest.mark.parametrize("task", RUBRIC)
 def test_the_reference_has_full_marks(task, options):
-    report = graded("the reference", task, submitted(task), options, whole=True)
-    assert report.marks[task] == POINTS, report.reasons[task]
+    score = graded("the reference", task, submitted(task), options, whole=True)
+    assert score.marks[task] == POINTS, score.reasons[task]
 
 
 @pytest.mark.parametrize("task", RUBRIC)
@@ -262,27 +262,27 @@ def test_what_was_handed_out_has_none(task, options):
     for entry in RUBRIC.values():
         name = f"mflib/{entry['module']}.py"
         texts[name] = blank(texts[name], entry["functions"])
-    report = graded("nothing done, stored outputs copied", task, texts, options, whole=True)
-    assert sum(report.marks[task].values()) == 0
-    assert str(report.reasons).count("not attempted") >= len(RUBRIC[task]["functions"])
+    score = graded("nothing done, stored outputs copied", task, texts, options, whole=True)
+    assert sum(score.marks[task].values()) == 0
+    assert str(score.reasons).count("not attempted") >= len(RUBRIC[task]["functions"])
 
 
 @pytest.mark.parametrize("what", HARM)
 def test_harm_gives_a_mark_and_a_reason(what, options):
     code, says = HARM[what]
     texts = {"mflib/bpr.py": in_step(code), notebook_name("bpr"): with_sources("bpr")}  # unit 0
-    report = graded(what, "bpr", texts, options)
-    assert report.marks["bpr"]["correctness"] == 0
-    reasons = " ; ".join(report.reasons["bpr"])
+    score = graded(what, "bpr", texts, options)
+    assert score.marks["bpr"]["correctness"] == 0
+    reasons = " ; ".join(score.reasons["bpr"])
     assert re.search(says, reasons), reasons
-    others = report.marks["bpr"]["loop and exercises"]
+    others = score.marks["bpr"]["loop and exercises"]
     assert others == 15 or "ended" in reasons, "what is not touched keeps its points"
 
 
 @pytest.mark.parametrize("what", ATTACKS | CHEATS)
 def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_class, monkeypatch):
     attack = (ATTACKS | CHEATS)[what]
-    monkeypatch.setitem(scoring.SECONDS, "unit", 8)  # what never ends does so sooner
+    monkeypatch.setitem(pipeline.SECONDS, "unit", 8)  # what never ends does so sooner
     attack.make(tmp_path / "class" / "mallory")
     honest(tmp_path / "class" / "zoe")
     try:
@@ -290,8 +290,8 @@ def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_clas
     finally:
         remove(tmp_path / "class")
     mallory = reports["mallory"]
-    note(what, mallory.total, mallory, peaks)
-    assert re.search(attack.says, reasons_of(mallory)), reasons_of(mallory)
+    note(what, mallory.total, mallory.score, peaks)
+    assert re.search(attack.says, reasons_of(mallory.score)), reasons_of(mallory.score)
     assert mallory.total == attack.points
     assert reports["zoe"].total == 3.8, "15 of 400 points: the class goes on"
     for file in target.rglob("*.*"):
@@ -300,12 +300,12 @@ def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_clas
 
 
 def test_a_table_has_full_marks_for_the_public_seeds_only(options, monkeypatch):
-    monkeypatch.setattr(scoring, "CASES", len(SEEDS))
+    monkeypatch.setattr(pipeline, "N_SEEDS", len(SEEDS))
     for seed, points in ((SEEDS[0], 55), (7, 15 / 4)):
         here = replace(options, secret=seed)
-        report = graded(f"a table of answers, seed {seed}", "bpr", of_table("bpr"), here)
-        parts = report.marks["bpr"]
-        assert parts["correctness"] + parts["loop and exercises"] == points, report.reasons["bpr"]
+        score = graded(f"a table of answers, seed {seed}", "bpr", of_table("bpr"), here)
+        parts = score.marks["bpr"]
+        assert parts["correctness"] + parts["loop and exercises"] == points, score.reasons["bpr"]
 
 
 NAMES = ("M\udcfcller", "n" * 251, "=HYPERLINK(1)", "\x1b[2J\x1b[31mred", "\u202egpj.exe", "-rf")
@@ -317,7 +317,10 @@ def test_names_reach_neither_tables_nor_terminal(tmp_path, grade_class, capsys):
     reports, target, peaks = grade_class(tmp_path / "class")
     shown = "".join(capsys.readouterr())
     note(
-        "names in Latin-1, of 251 characters, formulas, …", 3.8, next(iter(reports.values())), peaks
+        "names in Latin-1, of 251 characters, formulas, …",
+        3.8,
+        next(iter(reports.values())).score,
+        peaks,
     )
     assert [report.total for report in reports.values()] == [3.8] * len(NAMES)
     for text in (shown, (target / "class.csv").read_text(encoding="utf-8-sig")):
@@ -334,8 +337,8 @@ def test_forged_dates_are_called_so_and_times_from_data_count(tmp_path, grade_cl
     times.write_text("name,time\nmallory,2026-02-01T10:00Z\n", encoding="utf-8")
     limits = ("--soft", "2026-01-31", "--timezone", "UTC", "--times", str(times))
     reports, target, peaks = grade_class(tmp_path / "class", *limits)
-    note("dates of files forged", reports["mallory"].total, reports["mallory"], peaks)
-    assert [reports[name].late for name in ("ann", "mallory")] == ["", "soft"]
+    note("dates of files forged", reports["mallory"].total, reports["mallory"].score, peaks)
+    assert [reports[name].decision.missed for name in ("ann", "mallory")] == [None, "soft"]
     assert "dates of files, which can be forged" in (target / "ann.html").read_text(
         encoding="utf-8"
     )
@@ -351,7 +354,7 @@ def test_other_processes_of_the_account_do_not_count(tmp_path, grade_class):
         for process in sleeping:
             process.kill()
             process.wait()
-    note("250 other processes of the account", 3.8, reports["ann"], peaks)
+    note("250 other processes of the account", 3.8, reports["ann"].score, peaks)
     assert [report.total for report in reports.values()] == [3.8, 3.8]
 
 
@@ -359,7 +362,7 @@ def test_sixteen_at_once_are_judged_as_one(tmp_path, grade_class):
     for n in range(SIXTEEN):
         honest(tmp_path / "class" / f"s{n}")
     reports, _, peaks = grade_class(tmp_path / "class", "--jobs", "16")
-    note(f"{SIXTEEN} right ones, 16 at once", 3.8, reports["s0"], peaks)
+    note(f"{SIXTEEN} right ones, 16 at once", 3.8, reports["s0"].score, peaks)
     assert [report.total for report in reports.values()] == [3.8] * SIXTEEN
 
 
@@ -388,29 +391,29 @@ def test_spoilt_submissions_are_graded_whole(tmp_path, grade_class):
     honest(tmp_path / "class" / "ann")
     reports, _, peaks = grade_class(tmp_path / "class")
     each = replace(peaks, cpu_outside=peaks.cpu_outside / SPOILT)
-    note(f"{SPOILT} spoilt at random, from {number} on", 3.8, reports["ann"], each)
+    note(f"{SPOILT} spoilt at random, from {number} on", 3.8, reports["ann"].score, each)
     assert reports["ann"].total == 3.8
     assert len(reports) == SPOILT + 1
-    assert "the grader's process" not in str([report.notes for report in reports.values()])
+    assert "the grader's process" not in str([report.score.notes for report in reports.values()])
 
 
 @pytest.mark.parametrize("what", CELLS)
 def test_a_cell_that_means_harm_costs_itself_alone(what, options):
     name, source, says = CELLS[what]
     texts = changed("bpr", **{name.replace("-", "_"): source})
-    report = graded(what, "bpr", texts, options)
-    reasons = " ; ".join(report.reasons["bpr"])
+    score = graded(what, "bpr", texts, options)
+    reasons = " ; ".join(score.reasons["bpr"])
     assert re.search(says, reasons), reasons
-    assert report.marks["bpr"]["correctness"] == 40
-    assert report.marks["bpr"]["loop and exercises"] == 15 * 3 / 4
+    assert score.marks["bpr"]["correctness"] == 40
+    assert score.marks["bpr"]["loop and exercises"] == 15 * 3 / 4
 
 
 def test_a_cell_that_kills_its_kernel_costs_what_comes_after(options):
     texts = changed("bpr", loop="import os\nos.kill(os.getpid(), 9)\ndef textbook(*a): pass")
-    report = graded("the cell that kills its kernel", "bpr", texts, options, whole=True)
-    assert "not executed here" in report.changes["bpr"].values()
-    assert report.marks["bpr"]["recommendations"] == 20
-    assert report.marks["bpr"]["reproducibility"] < 5
+    score = graded("the cell that kills its kernel", "bpr", texts, options, whole=True)
+    assert "not executed here" in score.changes["bpr"].values()
+    assert score.marks["bpr"]["recommendations"] == 20
+    assert score.marks["bpr"]["reproducibility"] < 5
 
 
 @pytest.mark.parametrize(
@@ -420,10 +423,10 @@ def test_without_a_notebook_the_kernel_still_counts(what, content, options):
     texts = submitted("bpr")
     del texts["notebooks/03_bpr.ipynb"]
     texts |= {} if content is None else {"notebooks/03_bpr.ipynb": content}
-    report = graded(what, "bpr", texts, options)
-    assert re.search("was not handed in|cannot be read", str(report.reasons["bpr"]))
-    assert report.marks["bpr"]["correctness"] == 40
-    assert report.marks["bpr"]["loop and exercises"] == 0
+    score = graded(what, "bpr", texts, options)
+    assert re.search("was not handed in|cannot be read", str(score.reasons["bpr"]))
+    assert score.marks["bpr"]["correctness"] == 40
+    assert score.marks["bpr"]["loop and exercises"] == 0
 
 
 def test_one_bad_file_costs_its_own_task_alone(options):
@@ -431,8 +434,8 @@ def test_one_bad_file_costs_its_own_task_alone(options):
     texts["mflib/svd.py"] = (
         "import torch\ntorch.set_default_dtype(torch.float16)\ntorch.abs = None\n("
     )
-    report = graded("a file that cannot be parsed", "svd", texts, options)
-    assert report.marks["bpr"]["correctness"] == 40
-    assert report.marks["svd"]["loop and exercises"] == 15
-    assert "svd.py, line 4): '(' was never closed" in report.reasons["svd"][0]
-    assert len(report.functions) == len(OUTPUTS)
+    score = graded("a file that cannot be parsed", "svd", texts, options)
+    assert score.marks["bpr"]["correctness"] == 40
+    assert score.marks["svd"]["loop and exercises"] == 15
+    assert "svd.py, line 4): '(' was never closed" in score.reasons["svd"][0]
+    assert len(score.functions) == len(OUTPUTS)

@@ -11,6 +11,7 @@ from grading.course.deadlines import Deadlines, deadline, moment, read_times, ti
 from grading.course.lms import Mark, read_sheet
 from grading.course.overrides import by_name, read_overrides
 from grading.reporting.csv_tables import harmless, read_table, write_table
+from grading.result import Missed
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -98,10 +99,10 @@ def test_deadlines_across_zones_and_the_change_of_clocks():
         "2026-02-14T22:59Z": "soft",
         "2026-02-14T23:00Z": "hard",
     }
-    assert {text: both.missed(moment(text)) for text in said} == said
-    assert [both.most(name) for name in ("", "soft", "hard")] == [100, 70, 0]
+    assert {text: both.missed(moment(text)) or "" for text in said} == said
+    assert [both.most(name) for name in (None, *Missed)] == [100, 70, 0]
     assert both.shown(moment("2026-02-14T23:00Z")) == "2026-02-15 00:00 CET"
-    assert Deadlines().missed(moment("2026-02-14T23:00Z")) == ""
+    assert Deadlines().missed(moment("2026-02-14T23:00Z")) is None
     # the hour that is there twice: 02:30 in winter time comes after 02:45 in summer time
     limit = datetime(2026, 10, 25, 2, 45, tzinfo=BERLIN)
     again = datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=BERLIN)
@@ -187,7 +188,7 @@ def test_overrides_are_read_or_refused_with_their_line(tmp_path):
     head = "name,task,part,points,comment\n"
     good = 'A,svd,correctness,38,a typing error\nA,,total,"61,5",\nB,als,similar movies,,look\n'
     found = read_overrides(file(tmp_path, head + good))
-    assert [(o.line, o.task, o.part, o.points) for o in found] == [
+    assert [(o.line, o.override.task, o.override.part, o.override.points) for o in found] == [
         (2, "svd", "correctness", 38),
         (3, "", "total", 61.5),
         (4, "als", "similar movies", None),
@@ -205,7 +206,7 @@ def test_overrides_are_read_or_refused_with_their_line(tmp_path):
         "A,svd,correctness,much,": "expected 0 to 40 points, got 'much'",
         "A,svd,correctness,,": "expected points or a comment, got neither",
         "A,,,101,": "expected 0 to 100 points",
-        "A,svd,correctness,3,x": "the points of A, svd correctness, stand in line 2 already",
+        "A,svd,correctness,3,x": "the points of A, svd correctness, are in line 2 already",
     }.items():
         text = f"{head}A,svd,correctness,38,\n{row}\n"
         with pytest.raises(ValueError, match=f"^given.csv, line 3: {said}"):

@@ -7,21 +7,22 @@ import zipfile
 import numpy as np
 import pytest
 
-from grading.checks.compare import NOT_ATTEMPTED
-from grading.execution import harness
+from grading.execution import harness, trial
 from grading.execution.inputs import OUTPUTS
 from grading.execution.reference import answers, expected, imports
 from grading.execution.trial import (
     Unit,
-    arrays_of,
-    attempt,
-    came_out,
     exercise,
-    noted_in,
-    plainly,
+    plain_file,
     prepare,
+    read_arrays,
+    read_lines,
+    run_directly,
+    run_units,
     verdicts,
 )
+from grading.intake.submission import FileKind, Problem
+from grading.outcomes import NOT_ATTEMPTED, FailureKind
 from grading.paths import ROOT
 from grading.rubric import RUBRIC
 from grading.student.edition import empty_suite
@@ -35,10 +36,12 @@ BAD = {
     "killed": ("import os; os.kill(os.getpid(), 9)", "its process ended (killed by signal 9)"),
     "exit": ("raise SystemExit(0)", "ends the program"),
     "memory": ("x = torch.ones(2**45)", "raises RuntimeError"),
-    "slow": ("while True: negatives = negatives + 0", "ended after 0.5 s of the processor"),
-    "asleep": ("import time; time.sleep(99)", "ended by the clock"),
+    "slow": ("while True: negatives = negatives + 0", "ended after 0.5 s of CPU time"),
+    "asleep": ("import time; time.sleep(99)", "ended by the wall-time limit"),
     "raises": ("raise ValueError('mine')", "raises ValueError: mine"),
-    "empty": ("raise NotImplementedError('yours')", NOT_ATTEMPTED),
+    "claims": ("raise ValueError('ended by the clock')", "raises ValueError: ended by the clock"),
+    "appends": ("raise ValueError('appended')", "raises ValueError: appended"),
+    "empty": ("raise NotImplementedError('yours')", "not attempted"),
     "helper": ("hardest()", "raises TypeError"),
     "no numbers": ("return lambda: 1", "in the losses expected numbers"),
     "odd type": ("torch.set_default_dtype(torch.float16); torch.randn = None", ""),
@@ -71,10 +74,10 @@ def results(suite, tmp_path_factory):
     """All of BAD and FILES in one run."""
     folder = tmp_path_factory.mktemp("trial") / "work"
     prepare(folder, suite)
-    limits = "PROCESSOR_SECONDS, CLOCK_SECONDS = 0.5, 8 "
+    limits = "CPU_SECONDS, WALL_SECONDS = 0.5, 8 "
     source = (folder / HARNESS_FILE).read_text(encoding="utf-8")
-    assert "PROCESSOR_SECONDS, CLOCK_SECONDS = 20, 200 " in source
-    changed = source.replace("PROCESSOR_SECONDS, CLOCK_SECONDS = 20, 200 ", limits)
+    assert "CPU_SECONDS, WALL_SECONDS = 20, 200 " in source
+    changed = source.replace("CPU_SECONDS, WALL_SECONDS = 20, 200 ", limits)
     (folder / HARNESS_FILE).write_text(changed, encoding="utf-8")
     texts = {w: RIGHT.replace(STEP, f"    {first}\n{STEP}") for w, (first, _) in BAD.items()}
     texts |= {what: text for what, (text, _) in FILES.items()}
@@ -83,7 +86,9 @@ def results(suite, tmp_path_factory):
         (folder / what).mkdir()
         (folder / what / "bpr.py").write_text(text, encoding="utf-8")
         units.append(Unit("bpr/bpr_step", file=f"{what}/bpr.py"))
-    found = attempt(folder, units, [7], plainly)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "WALL_SECONDS", 8)
+        found = run_units(folder, units, [7], run_directly)
     expect = lambda key: expected(key, (7,))  # noqa: E731
     each = [verdicts([u], [r], expect, {}) for u, r in zip(units, found, strict=True)]
     return {what: verdict["bpr/bpr_step"] for what, verdict in zip(texts, each, strict=True)}
@@ -94,12 +99,28 @@ def test_each_ends_in_its_own_way(results, what):
     says = (BAD | FILES)[what][1]
     verdict = results[what]
     assert says in verdict.sentence
-    assert (verdict.share == 1) == (says == ""), verdict.sentence
+    assert verdict.is_right == (says == ""), verdict.sentence
     line = 1 + RIGHT[: RIGHT.index(STEP)].count("\n")
     if what in ("raises", "slow", "helper"):
         assert verdict.where == f"bpr.py, line {line}"
     if what == "syntax":
         assert verdict.where.startswith("bpr.py, line ")
+
+
+def test_failures_have_kinds_whatever_their_messages_are(results):
+    kinds = {what: verdict.failure.kind for what, verdict in results.items() if verdict.failure}
+    assert kinds["asleep"] is FailureKind.WALL_TIME
+    assert kinds["slow"] is FailureKind.CPU_TIME
+    assert kinds["crash"] is kinds["killed"] is FailureKind.CRASHED
+    assert kinds["empty"] is FailureKind.NOT_ATTEMPTED
+    assert kinds["claims"] is kinds["appends"] is FailureKind.RAISED
+
+
+def test_a_line_that_claims_a_wall_time_limit_too_early_is_not_believed(tmp_path):
+    line = {"unit": 1, "kind": "wall time", "message": "ended by the wall-time limit"}
+    (tmp_path / "r").write_text(json.dumps(line), encoding="utf-8")
+    assert read_lines(tmp_path / "r", 3, 10.0) == {}
+    assert set(read_lines(tmp_path / "r", 3, trial.WALL_SECONDS + 1.0)) == {1}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a run as a whole")
@@ -113,9 +134,9 @@ def test_a_run_that_breaks_off_goes_on_behind_it(tmp_path, suite):
         (folder / what).mkdir()
         (folder / what / "bpr.py").write_text(text, encoding="utf-8")
     units = [Unit("bpr/bpr_step", file=f"{w}/bpr.py") for w in ("bad", "good")]
-    bad, good = attempt(folder, units, [7], plainly)
-    assert "exit code 5" in bad.error
-    assert not good.error
+    bad, good = run_units(folder, units, [7], run_directly)
+    assert "exit code 5" in bad.failure.message
+    assert not good.failure
     assert len(good.arrays) == 4
 
 
@@ -135,15 +156,20 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
         "    v / n * (1 - v / n) ** (d - 1) * L[(n - 1) // d] for d in range(1, most + 1))",
     }
     units = [exercise(key, [("answer", source)], imports()) for key, source in sources.items()]
-    found = attempt(folder, units, [7], plainly)
-    each = verdicts(units, found, lambda key: expected(key, (7,)), {"als": ["als.py: is a pipe"]})
-    assert "calls svd_step of mflib, which is empty here" in each["svd/textbook"].error
+    found = run_units(folder, units, [7], run_directly)
+    each = verdicts(
+        units,
+        found,
+        lambda key: expected(key, (7,)),
+        {"als": [Problem("als.py: is a pipe", FileKind.MODULE)]},
+    )
+    assert "calls svd_step of mflib, which is empty here" in each["svd/textbook"].failure.message
     assert each["svd/textbook"].where == "cell answer, line 6"
-    assert each["svd/ndcg"].share == each["warp/average_weight"].share == 1
-    assert each["svd/new_user"].share == 0
+    assert each["svd/ndcg"].fraction == each["warp/average_weight"].fraction == 1
+    assert each["svd/new_user"].fraction == 0
     assert each["svd/new_user"].where == "cell answer, line 1", "also of what only comes out wrong"
-    assert each["bpr/chosen"].error == NOT_ATTEMPTED
-    assert each["als/cholesky"].error == "als.py: is a pipe"
+    assert each["bpr/chosen"].failure == NOT_ATTEMPTED
+    assert each["als/cholesky"].failure.message == "als.py: is a pipe"
     assert set(each) == set(OUTPUTS)
 
 
@@ -151,7 +177,7 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
 def test_only_plain_files_come_out(tmp_path, kind):
     file, other = tmp_path / "0.npz", tmp_path / "elsewhere.npz"
     np.savez(other, a=np.ones(3))
-    assert arrays_of(other)["a"].sum() == 3
+    assert read_arrays(other)["a"].sum() == 3
     if kind == "link":
         file.symlink_to(other)
     elif kind == "pipe":
@@ -162,31 +188,42 @@ def test_only_plain_files_come_out(tmp_path, kind):
         with file.open("wb") as stream:
             stream.truncate(2**29)
     with pytest.raises(ValueError, match=r"expected 0\.npz to be a file"):
-        came_out(file)
+        plain_file(file)
     file.rename(tmp_path / "results.jsonl")
-    assert noted_in(tmp_path / "results.jsonl", 3) == {}
+    assert read_lines(tmp_path / "results.jsonl", 3, 0.0) == {}
 
 
 def test_pickles_and_bombs_are_refused(tmp_path):
     file = tmp_path / "0.npz"
     np.savez(file, a=np.array([print], dtype=object))
     with pytest.raises(ValueError, match="Object arrays"):
-        arrays_of(file)
+        read_arrays(file)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a", b"not an array")
     with pytest.raises(ValueError, match="expected arrays, got other bytes called a"):
-        arrays_of(file)
+        read_arrays(file)
     np.savez_compressed(file, bomb=np.zeros(2**24))
     with pytest.raises(ValueError, match="expected at most"):
-        arrays_of(file)
+        read_arrays(file)
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"unit": ', '{"unit": [1]}', '{"unit": 9}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[1]",
+        '{"unit": ',
+        '{"unit": [1]}',
+        '{"unit": 9}',
+        '{"unit": 2, "kind": "x"}',
+        "[" * 9000,
+    ],
+)
 def test_broken_lines_of_results_are_left_out(tmp_path, content):
-    good = json.dumps({"unit": 1, "error": "x"})
+    good = json.dumps({"unit": 1, "kind": "raised", "message": "x"})
     (tmp_path / "r").write_text(f"{good}\n{content}", encoding="utf-8")
-    assert set(noted_in(tmp_path / "r", 3)) <= {1}
-    assert noted_in(tmp_path / "nothing", 3) == {}
+    assert set(read_lines(tmp_path / "r", 3, 0.0)) <= {1}
+    assert read_lines(tmp_path / "nothing", 3, 0.0) == {}
 
 
 def test_a_class_calls_kernels_with_other_names_of_arguments():

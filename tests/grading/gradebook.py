@@ -1,0 +1,192 @@
+"""The reports of a class, kept in a folder as they are made, and reused while they are valid."""
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from grading import schema
+from grading.checks.recommendations import QualityRange, hidden_split, quality_range
+from grading.course.course import Course
+from grading.execution.inputs import OUTPUTS
+from grading.execution.reference import expected, imports
+from grading.intake.collect import Package
+from grading.intake.submission import choose_files
+from grading.paths import GRADING, NOTEBOOK_TOOLS, ROOT
+from grading.pipeline import Options, known, new_score
+from grading.plagiarism import public_answers
+from grading.reporting.csv_tables import remove_leftovers, temporary_name, write_whole
+from grading.reporting.render import write_class_page, write_class_tables, write_report
+from grading.reporting.retention import restore
+from grading.result import Report, Score, load
+from grading.rubric import RUBRIC
+from grading.scheduler import Graded
+from mflib.data import data_dir
+
+TABLE_INTERVAL = 10  # seconds between two updates of the tables while grading
+MAX_SECRET = 2**62  # torch's and numpy's generators take this seed, and the following ones
+
+
+@cache
+def _grader_digest(dataset: str) -> bytes:
+    """Return a hash of what scores depend on besides the submission."""
+    digest = hashlib.sha256()
+    folders = (GRADING, ROOT / "mflib", ROOT / "notebooks", NOTEBOOK_TOOLS)
+    files = [file for folder in folders for file in folder.rglob("*.*")]
+    files += [ROOT / "requirements.txt", *(data_dir() / dataset).rglob("*.*")]
+    for file in sorted(files):
+        if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".md":
+            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.digest()
+
+
+def fingerprint(package: Package, options: Options) -> str:
+    """Return a hash of a submission and of everything else that its score depends on."""
+    digest = hashlib.sha256(_grader_digest(options.dataset) + options.dataset.encode())
+    digest.update(f"{options.secret} {options.trust} {package.notes}".encode("utf-8", "replace"))
+    chosen = set(choose_files(package.files, []).values())
+    for name in sorted(package.files):
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        if name in chosen:
+            try:
+                digest.update(hashlib.sha256(package.files[name].read()).digest())
+            except (OSError, ValueError) as error:  # is part of what was handed in
+                digest.update(str(error).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()
+
+
+def parse_secret(text: str) -> int:
+    """Return the seed in a text; ValueError if it is none."""
+    if not (text.isdecimal() and int(text) < MAX_SECRET):
+        raise ValueError(f"expected a number from 0 to 2**62, got {text[:80]!r}")
+    return int(text)
+
+
+def secret_of(target: Path, given: int | None) -> int:
+    """Return the seed of a class's hidden inputs: the given one, the stored one, or a new one."""
+    file = target / "secret"
+    if given is not None:
+        write_whole(file, f"{given}\n")
+    elif not file.exists():
+        new = temporary_name(file)
+        new.write_text(f"{1000 + secrets.randbelow(10**9)}\n", encoding="utf-8")
+        with suppress(FileExistsError):  # another grader has just drawn one, which counts
+            os.link(new, file)
+        new.unlink()
+    try:
+        return parse_secret(file.read_text(encoding="utf-8").strip())
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}; give the --secret of the earlier marks") from error
+
+
+@dataclass(frozen=True)
+class StoredQuality:
+    """The file reference.json."""
+
+    content: str  # a hash of what the figures depend on
+    quality: dict[str, QualityRange]  # by task
+
+
+def quality_of_reference(options: Options, file: Path) -> dict[str, QualityRange]:
+    """Return the range of qualities by task, computed once for all graders of a class."""
+    digest = _grader_digest(options.dataset) + f"{options.secret}".encode()
+    content = hashlib.sha256(digest).hexdigest()
+    try:
+        stored = schema.decode(StoredQuality, json.loads(file.read_text(encoding="utf-8")))
+        if stored.content == content and set(stored.quality) == set(RUBRIC):
+            return stored.quality
+    except (OSError, ValueError):
+        pass  # missing, or of an earlier version
+    quality = {task: quality_range(task, options.dataset, options.secret) for task in RUBRIC}
+    write_whole(file, json.dumps(asdict(StoredQuality(content, quality))))
+    return quality
+
+
+def warm_up(options: Options, target: Path) -> Options:
+    """Compute once what all processes share; they are forked from this one."""
+    torch.set_num_threads(1)  # which makes a fork safe
+    known(), imports(), public_answers.warm_up()
+    hidden_split(options.dataset, options.secret)
+    for key in OUTPUTS:
+        expected(key, options.seeds)
+    return replace(options, quality=quality_of_reference(options, target / "reference.json"))
+
+
+class Gradebook:
+    """The reports of a class by name, written to ``target`` as they are made."""
+
+    def __init__(self, packages: list[Package], options: Options, course: Course, target: Path):
+        for folder in (target, target / "submissions"):
+            remove_leftovers(folder)
+        self.options, self.course, self.target = options, course, target
+        self.packages = {package.name: package for package in packages}
+        self.fingerprints = {name: fingerprint(p, options) for name, p in self.packages.items()}
+        self.reports: dict[str, Report] = {}
+        self.tables_written = 0.0
+
+    def reuse(self, name: str, incomplete: bool = False) -> bool:
+        """Take the stored report of a submission, if it is valid; return whether it is.
+
+        ``incomplete``: whether the score of a submission that was not graded to its end is valid.
+        """
+        restore(self.target, name)
+        report = load(self.target / "submissions" / f"{name}.json")
+        if report is None or report.score.content != self.fingerprints[name]:
+            return False
+        if not (report.score.complete or incomplete):
+            return False
+        before = report.decision
+        self._decide(report)
+        if report.decision != before:
+            write_report(report, self.target)
+        return True
+
+    def add(self, graded: Graded) -> None:
+        """Take the score of a submission that was graded now."""
+        name, score = graded.package.name, graded.score
+        if fingerprint(graded.package, self.options) == self.fingerprints[name]:
+            score.content = self.fingerprints[name]
+        else:
+            note = "changed, or could not be read, while it was graded: grade again"
+            score.notes.append(note)
+        report = Report(name, score)
+        self._decide(report)
+        write_report(report, self.target)
+        line = [name, f"{graded.wall_seconds:.1f}"]
+        line += [f"{seconds:.1f}" for seconds in graded.cpu_seconds.values()]
+        with (self.target / "seconds.csv").open("a", encoding="utf-8") as file:
+            file.write(",".join(line) + "\n")
+
+    def add_missing(self, name: str) -> None:
+        """Add a report on a submission that no shard has graded."""
+        score: Score = new_score(self.options)
+        score.notes = ["not graded yet, or changed since"]
+        self._decide(Report(name, score))
+
+    def add_earlier(self) -> None:
+        """Add the earlier reports of students who have not handed in anything since."""
+        for report in self.course.only_earlier(self.packages):
+            self.reports[report.name] = report
+            write_report(report, self.target)
+
+    def _decide(self, report: Report) -> None:
+        handed_in = self.packages[report.name].handed_in
+        report.decision = self.course.decide(report.name, handed_in)
+        self.reports[report.name] = report
+
+    def write_tables(self, now: bool = True) -> None:
+        """Write tables and the page of the class; unless ``now``, only from time to time."""
+        if now or time.monotonic() > self.tables_written + TABLE_INTERVAL:
+            write_class_tables(self.in_order(), self.target)
+            write_class_page(self.in_order(), self.target)
+            self.tables_written = time.monotonic()
+
+    def in_order(self) -> list[Report]:
+        return [self.reports[name] for name in sorted(self.reports)]
