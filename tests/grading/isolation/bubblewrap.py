@@ -1,9 +1,9 @@
-"""The command that runs another in a world of its own: what bubblewrap shows of the machine.
+"""Build the command that runs another one in bubblewrap's sandbox.
 
-Root binds what the other user may see where that user may look, and becomes that user.
+Root becomes another user, who may not be able to look into the folders that the sandbox shows, so
+root first binds these to places where it can.
 """
 
-import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,32 +13,34 @@ from shlex import quote
 from typing import IO
 
 from grading.isolation import syscalls
-from grading.isolation.cgroups import Group
+from grading.isolation.cgroups import Group, Manager
 from grading.isolation.monitor import Limits
 
-PLACE = "/submission"  # the folder as it is called inside: the same wherever it was made
+WORK = "/submission"  # the work folder inside the sandbox: the same wherever it is outside
 
 
 @dataclass(frozen=True)
 class Strength:
-    """What this machine has beyond the tools without which nothing is run."""
+    """Protections of this machine beyond the tools that are always required."""
 
     no_namespaces: bool = False  # within the sandbox
     filter: bool = False  # of system calls
-    group: str = ""  # see cgroups.available
+    groups: Manager = Manager.NOBODY  # control groups
 
     def __str__(self) -> str:
-        bounded = f"control groups, {self.group}" if self.group else "watched"
+        total = f"control groups, {self.groups}" if self.groups else "the monitor"
         yes = {True: "yes", False: "NO"}
+        missing = "" if self.filter or syscalls.is_available() else " (install libseccomp2)"
         return (
-            f"no namespaces within {yes[self.no_namespaces]}, calls filtered {yes[self.filter]}, "
-            f"memory and processor of all processes: {bounded}"
+            f"no namespaces within {yes[self.no_namespaces]}, "
+            f"calls filtered {yes[self.filter]}{missing}, "
+            f"total memory and CPU limited by {total}"
         )
 
 
 @dataclass(frozen=True)
 class World:
-    """Of one run."""
+    """The sandbox of one run."""
 
     work: Path  # the folder that may be written to
     visible: list[Path]
@@ -47,26 +49,28 @@ class World:
     group: Group
     how: Strength
     rules: IO | None  # of system calls
-    mark: Path  # a file that is there once what could fail outside has not
+    mark: Path  # a file that is created after everything that could fail outside
 
     def entered(self, command: list[str]) -> list[str]:
-        """The command that enters the group, becomes the user, sets limits, enters the world."""
-        limits, steps, apart, other = self.limits, [*self.group.entering], [], []
+        """Return the command that enters the group and the sandbox, and runs ``command`` there."""
+        limits, steps = self.limits, [*self.group.entering]
+        private: list[str] = []  # a private mount namespace
+        become: list[str] = []  # another user
         if self.user is not None:
             places = self._places()
             steps += ["mount -t tmpfs none /mnt", *(f"mkdir {place}" for place in places.values())]
             steps += [f"mount --bind {quote(str(f))} {place}" for f, place in places.items()]
-            apart = ["unshare", "--mount", "--propagation", "private"]
-            other = as_user(self.user)
+            private = ["unshare", "--mount", "--propagation", "private"]
+            become = as_user(self.user)
         steps.append(f": > {quote(str(self.mark))}")
-        # inside, where the account's other processes do not count
+        # inside, the account's other processes do not count
         inside = ["prlimit", f"--nproc={limits.processes}", *command]
-        whole = [*other, *bounds_of(limits), *self._bubblewrap(), "--", *inside]
-        begin = [*apart, "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh"]
-        return [*self.group.before, *begin, *whole]
+        whole = [*become, *bounds_of(limits), *self._bubblewrap(), "--", *inside]
+        begin = [*private, "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh"]
+        return [*self.group.prefix, *begin, *whole]
 
     def _places(self) -> dict[Path, Path]:
-        """Where each folder is bound from."""
+        """Return where each folder is bound from."""
         folders = dict.fromkeys(folder.resolve() for folder in [*self.visible, self.work])
         if self.user is None:
             return {folder: folder for folder in folders}
@@ -87,9 +91,11 @@ class World:
         for file in ("/etc/fonts", "/etc/ld.so.cache"):
             bwrap += ["--ro-bind-try", file, file]
         for folder, place in self._places().items():
-            own = folder == self.work.resolve()
-            bwrap += ["--bind" if own else "--ro-bind", str(place), PLACE if own else str(folder)]
-        return [*bwrap, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", PLACE]
+            if folder == self.work.resolve():
+                bwrap += ["--bind", str(place), WORK]
+            else:
+                bwrap += ["--ro-bind", str(place), str(folder)]
+        return [*bwrap, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORK]
 
 
 def as_user(user: int) -> list[str]:
@@ -98,18 +104,18 @@ def as_user(user: int) -> list[str]:
 
 
 def bounds_of(limits: Limits) -> list[str]:
-    """Of each process."""
+    """Return the command that limits each process."""
     bounds = ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu_seconds}", "--core=0"]
     return [*bounds, f"--fsize={limits.file_size}"]
 
 
 @contextmanager
 def filtered(how: Strength | None) -> Iterator[IO | None]:
-    """An open file with the rules of system calls, or None."""
+    """Yield an open file with the filter of system calls, or None."""
     if how is None or not how.filter:
         yield None
         return
     with tempfile.TemporaryFile() as file:
-        file.write(syscalls.program(platform.machine(), hidden_memory=bool(how.group)))
+        syscalls.write_filter(file, memory_is_counted=bool(how.groups))
         file.seek(0)
         yield file

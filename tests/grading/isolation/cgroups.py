@@ -1,7 +1,8 @@
-"""Bounds on all processes of a sandbox together, kept by the kernel: control groups.
+"""Control groups, version 2: limits of the kernel on all processes of a sandbox together.
 
-Version 2 where its controllers are there, otherwise version 1, both directly; for an ordinary
-account by systemd. They count what belongs to no process, too: files in memory, memfd.
+Where systemd runs, it owns the groups and makes one for a command (``systemd-run --scope``). In a
+container without systemd, groups are made directly. They count memory that belongs to no process,
+too: files in memory, memfd. Where neither works, the monitor adds up what processes use.
 """
 
 import os
@@ -10,71 +11,73 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cache
 from itertools import count
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+SYSTEMD = Path("/run/systemd/system")  # is there if systemd runs
 NAME = "sandbox-of-grader"
-PERIOD = 100_000  # microseconds; of as many a sandbox has the processor, that is one core
+PERIOD = 100_000  # microseconds; with as large a quota, a sandbox has one core
 RUNS = count()
 OLD = 600  # seconds
-CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 
 
-@dataclass
+class Manager(StrEnum):
+    """Who makes control groups on this machine."""
+
+    NOBODY = ""
+    DIRECT = "version 2"
+    SYSTEMD = "systemd"
+
+
+@dataclass(frozen=True)
 class Group:
-    """Where a command is bounded: in ``folders``, or by what stands before it."""
+    """A control group: a folder that is entered, or a command that runs another one in a group."""
 
-    folders: list[Path] = field(default_factory=list)
-    before: list[str] = field(default_factory=list)
+    folder: Path | None = None
+    prefix: list[str] = field(default_factory=list)
 
     @property
     def entering(self) -> list[str]:
-        """Commands of a shell that put it, and what it becomes, into the group."""
-        return [f"echo $$ > '{folder}/cgroup.procs'" for folder in self.folders]
+        """Shell commands that put the shell, and what it executes, into the group."""
+        return [f"echo $$ > '{self.folder}/cgroup.procs'"] if self.folder else []
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the command before needs to reach the account's systemd."""
-        names = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS") if self.before else ()
+        """Variables that ``prefix`` needs to reach the account's systemd."""
+        names = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS") if self.prefix else ()
         return {name: os.environ[name] for name in names if name in os.environ}
 
     @property
     def counts_memory(self) -> bool:
-        return bool(self.folders or self.before)
+        return bool(self.folder or self.prefix)
 
     def cpu_seconds(self) -> float | None:
-        """What all its processes have used of the processor, those that ended, too."""
-        for folder in self.folders:
-            if "usage_usec" in (told := _told(folder / "cpu.stat")):
-                return told["usage_usec"] / 1e6
-            with suppress(OSError):
-                return int((folder / "cpuacct.usage").read_text(encoding="utf-8")) / 1e9
-        return None
+        """Return the CPU time of all its processes, including those that have ended."""
+        usage = _values(self.folder / "cpu.stat").get("usage_usec") if self.folder else None
+        return None if usage is None else usage / 1e6
 
     def ran_out(self) -> bool:
-        """Whether the kernel had to end a process for want of memory."""
-        for folder in self.folders:
-            for name in ("memory.events", "memory.oom_control"):
-                if "oom_kill" in (told := _told(folder / name)):
-                    return told["oom_kill"] > 0
-        return False
+        """Return whether the kernel had to end a process because of the memory limit."""
+        return bool(self.folder and _values(self.folder / "memory.events").get("oom_kill"))
 
     def close(self) -> None:
-        """Its processes have ended, or are about to."""
-        for folder in self.folders:
-            for _ in range(200):
-                try:
-                    folder.rmdir()
-                    break
-                except FileNotFoundError:
-                    break
-                except OSError:
-                    time.sleep(0.01)
+        """Remove the group; its processes have ended, or are about to."""
+        if self.folder is None:
+            return
+        for _ in range(200):
+            try:
+                self.folder.rmdir()
+                return
+            except FileNotFoundError:
+                return
+            except OSError:
+                time.sleep(0.01)
 
 
-def _told(file: Path) -> dict[str, int]:
+def _values(file: Path) -> dict[str, int]:
     try:
         pairs = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
         return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
@@ -82,76 +85,58 @@ def _told(file: Path) -> dict[str, int]:
         return {}
 
 
-def group(kind: str, memory: int, processes: int) -> Group:
-    """A new group of a kind that ``available`` has named. ``memory``: bytes."""
-    if not kind:
+def group(manager: Manager, memory: int, processes: int) -> Group:
+    """Make a group that is limited to one core, ``memory`` bytes and a number of processes."""
+    if manager is Manager.NOBODY:
         return Group()
-    if kind == "systemd":
-        bounds = (f"MemoryMax={memory}", f"TasksMax={processes}", "CPUQuota=100%")
-        before = ["systemd-run", "--user", "--scope", "--quiet", "--collect"]
-        return Group(before=[*before, *(f"--property={bound}" for bound in bounds), "--"])
-    name = f"{NAME}-{os.getpid()}-{next(RUNS)}"
-    if kind == "version 2":
-        folder = ROOT / name
-        folder.mkdir()
-        _set(folder, {"memory.max": memory, "pids.max": processes, "cpu.max": f"{PERIOD} {PERIOD}"})
-        _set(folder, {"memory.swap.max": 0, "memory.oom.group": 1}, optional=True)
-        return Group([folder])
-    folders = {controller: _own(controller) / name for controller in CONTROLLERS}
-    for folder in folders.values():
-        folder.mkdir()
-    _set(folders["memory"], {"memory.limit_in_bytes": memory})
-    _set(folders["memory"], {"memory.memsw.limit_in_bytes": memory}, optional=True)
-    _set(folders["pids"], {"pids.max": processes})
-    _set(folders["cpu"], {"cpu.cfs_period_us": PERIOD, "cpu.cfs_quota_us": PERIOD})
-    return Group(list(folders.values()))
-
-
-def _set(folder: Path, values: dict[str, object], optional: bool = False) -> None:
-    for name, value in values.items():
-        try:
+    if manager is Manager.SYSTEMD:
+        limits = (f"MemoryMax={memory}", "MemorySwapMax=0", f"TasksMax={processes}")
+        account = [] if os.geteuid() == 0 else ["--user"]
+        prefix = ["systemd-run", *account, "--scope", "--quiet", "--collect"]
+        prefix += [f"--property={limit}" for limit in (*limits, "CPUQuota=100%")]
+        return Group(prefix=[*prefix, "--"])
+    folder = ROOT / f"{NAME}-{os.getpid()}-{next(RUNS)}"
+    folder.mkdir()
+    files = {"memory.max": memory, "pids.max": processes, "cpu.max": f"{PERIOD} {PERIOD}"}
+    for name, value in files.items():
+        (folder / name).write_text(str(value), encoding="utf-8")
+    for name, value in {"memory.swap.max": 0, "memory.oom.group": 1}.items():
+        with suppress(OSError):  # not in every kernel
             (folder / name).write_text(str(value), encoding="utf-8")
-        except OSError:
-            if not optional:
-                raise
-
-
-def _own(controller: str) -> Path:
-    """The group of version 1 that this process is in."""
-    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-        _, names, place = line.split(":", 2)
-        if controller in names.split(","):
-            return ROOT / controller / place.lstrip("/")
-    raise FileNotFoundError(f"expected a control group for {controller}, found none")
+    return Group(folder)
 
 
 @cache
-def available() -> str:
-    """The first kind that works here: "version 2", "version 1", "systemd", or "" for none."""
-    for kind in ("version 2", "version 1"):
-        with suppress(OSError):
-            if kind == "version 2":  # of the root, since a group with processes has no groups
-                (ROOT / "cgroup.controllers").read_text(encoding="utf-8")  # it is one
-                (ROOT / "cgroup.subtree_control").write_text("+memory +pids +cpu", encoding="utf-8")
-            _swept(kind)
-            tried = group(kind, 2**28, 50)
-            try:
-                entered = " && ".join([*tried.entering, "exit 0"])
-                if subprocess.run(["sh", "-c", entered], capture_output=True).returncode == 0:
-                    return kind
-            finally:
-                tried.close()
-    if shutil.which("systemd-run") and os.geteuid() != 0:
-        command = [*group("systemd", 2**28, 50).before, "true"]
-        if subprocess.run(command, capture_output=True).returncode == 0:
-            return "systemd"
-    return ""
+def available() -> Manager:
+    """Return who can make groups on this machine."""
+    manager = Manager.SYSTEMD if SYSTEMD.exists() else Manager.DIRECT
+    try:
+        return manager if _works(manager) else Manager.NOBODY
+    except OSError:
+        return Manager.NOBODY
 
 
-def _swept(kind: str) -> None:
-    """Remove empty groups that a killed grader has left; what is new may be about to be entered."""
-    places = [ROOT] if kind == "version 2" else [_own(name) for name in CONTROLLERS]
-    for folder in (folder for place in places for folder in place.glob(f"{NAME}-*")):
+def _works(manager: Manager) -> bool:
+    if manager is Manager.SYSTEMD:
+        if not shutil.which("systemd-run"):
+            return False
+    else:
+        # only the root may hold processes and have groups with controllers; it is there in version
+        # 2 only, and nobody else manages it
+        (ROOT / "cgroup.controllers").read_text(encoding="utf-8")
+        (ROOT / "cgroup.subtree_control").write_text("+memory +pids +cpu", encoding="utf-8")
+        _remove_abandoned()
+    tried = group(manager, 2**28, 50)
+    try:
+        enter = [*tried.prefix, "sh", "-c", " && ".join([*tried.entering, "exit 0"])]
+        return subprocess.run(enter, capture_output=True).returncode == 0
+    finally:
+        tried.close()
+
+
+def _remove_abandoned() -> None:
+    """Remove empty groups of graders that were killed; new ones may be about to be entered."""
+    for folder in ROOT.glob(f"{NAME}-*"):
         with suppress(OSError):  # it is in use
             if time.time() > folder.stat().st_mtime + OLD:
                 folder.rmdir()

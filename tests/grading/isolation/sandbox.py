@@ -7,7 +7,6 @@ root's processes, so root becomes another user before it enters.
 """
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -68,18 +67,18 @@ class Finished:
 @cache
 def strength() -> Strength:
     """Return the strongest protection that works on this machine."""
-    known = platform.machine() in syscalls.ARCHITECTURES
-    group = cgroups.available()
-    for there in (group, "") if group else ("",):
-        for no_namespaces in (True, False):
-            tried = Strength(no_namespaces, known, there)
-            if _works(tried):
-                return tried
+    filters = (True, False) if syscalls.is_available() else (False,)
+    for groups in dict.fromkeys((cgroups.available(), cgroups.Manager.NOBODY)):
+        for filter_calls in filters:
+            for no_namespaces in (True, False):
+                tried = Strength(no_namespaces, filter_calls, groups)
+                if _works(tried):
+                    return tried
     return Strength()
 
 
 def _works(tried: Strength) -> bool:
-    with tempfile.TemporaryDirectory() as folder, suppress(MachineError):
+    with tempfile.TemporaryDirectory() as folder, suppress(MachineError, OSError):
         return _run(["/usr/bin/true"], Path(folder), [], Limits(seconds=20), tried).code == 0
     return False
 
@@ -162,7 +161,9 @@ def _with_python(
 def _run(
     command: list[str], work: Path, visible: list[Path], limits: Limits, how: Strength | None
 ) -> Finished:
-    group = cgroups.group(how.group if how else "", limits.memory, limits.processes + 50)
+    group = cgroups.Group()
+    if how is not None:  # bubblewrap and the commands before it have processes, too
+        group = cgroups.group(how.groups, limits.memory, limits.processes + 50)
     try:
         with _output(work) as (file, path), _handed_over(work) as user, filtered(how) as rules:
             entered = path.with_name("entered")
@@ -217,7 +218,7 @@ def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finishe
             cwd=work,
             start_new_session=True,
         )
-        monitor = Monitor(process.pid, work, limits, cgroups.group("", limits.memory, 0))
+        monitor = Monitor(process.pid, work, limits, cgroups.Group())
         try:
             return _finished(process, monitor, path)
         finally:  # end its other processes, which are those of its user

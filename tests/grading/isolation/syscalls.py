@@ -1,107 +1,108 @@
-"""What of the kernel no homework needs: a filter of system calls, for bubblewrap's --seccomp.
+"""The filter of system calls for bubblewrap's --seccomp, compiled by libseccomp.
 
-A classic BPF program (linux/seccomp.h, linux/filter.h), for x86-64 and aarch64. Refused calls fail
-with EPERM, as they do where a right is missing.
+The library knows the numbers of the calls on every architecture. It is called through ctypes: six
+functions are needed, and pyseccomp would be a pin that installs on Linux only. Refused calls fail
+with EPERM, as they do if a permission is missing; calls with another architecture's numbers end the
+process.
 """
 
+import ctypes
 import errno
-import struct
+from functools import cache
+from typing import IO
 
-ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
-# By name, the numbers on x86-64 and aarch64.
-REFUSED = {
+LIBRARY = "libseccomp.so.2"  # Debian's package libseccomp2
+# Calls that no homework needs.
+REFUSED = (
     # other views of the file system, other namespaces
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
-    "quotactl": (179, 60),
-    "swapon": (167, 224),
-    "swapoff": (168, 225),
+    *("mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "open_tree", "move_mount"),
+    *("fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "name_to_handle_at"),
+    *("open_by_handle_at", "quotactl", "swapon", "swapoff"),
     # other processes
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "pidfd_getfd": (438, 438),
-    "kcmp": (312, 272),
+    *("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp"),
     # large, and rarely needed, parts of the kernel
-    "keyctl": (250, 219),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "fanotify_init": (300, 262),
-    "syslog": (103, 116),
-    "acct": (163, 89),
-    "reboot": (169, 142),
-    "kexec_load": (246, 104),
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-}
-# Memory that belongs to no process: refused where no control group counts it.
-HIDDEN = {
-    "memfd_create": (319, 279),
-    "memfd_secret": (447, 447),
-    "shmget": (29, 194),
-    "msgget": (68, 186),
-}
-CLONE, CLONE3 = (56, 220), (435, 435)
-NAMESPACES = 0x7E020000  # of clone's flags those that make any namespace
-X32 = 0x40000000  # numbers of another set of calls on x86-64
-ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
-# Of struct seccomp_data: the number, the architecture, the first argument's lower half.
-NUMBER, ARCHITECTURE, FLAGS = 0, 4, 16
-LOAD, RETURN, EQUAL, AT_LEAST, ANY_OF = 0x20, 0x06, 0x15, 0x35, 0x45
+    *("keyctl", "add_key", "request_key", "bpf", "perf_event_open", "userfaultfd"),
+    *("io_uring_setup", "io_uring_enter", "io_uring_register", "fanotify_init", "syslog", "acct"),
+    *("reboot", "kexec_load", "init_module", "finit_module", "delete_module"),
+)
+# Memory that belongs to no process: refused if no control group counts it.
+UNCOUNTED_MEMORY = ("memfd_create", "memfd_secret", "shmget", "msgget")
+# The flags of clone that create a namespace: of mounts, control groups, host name, IPC, users,
+# processes, network.
+NAMESPACES = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
+# From seccomp.h.
+ALLOW, KILL_PROCESS, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+BAD_ARCHITECTURE, MASKED_EQUAL, UNKNOWN = 2, 7, -1
 
 
-def _step(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
-    """An instruction; ``then``, ``otherwise``: how many of the next are left out."""
-    return struct.pack("<HBBI", code, then, otherwise, value)
+class Comparison(ctypes.Structure):
+    """A condition on an argument: (argument & mask) == value."""
+
+    _fields_ = (
+        ("argument", ctypes.c_uint),
+        ("operator", ctypes.c_int),
+        ("mask", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+    )
 
 
-def program(machine: str, hidden_memory: bool) -> bytes:
-    """The filter for a machine, as ``platform.machine()`` names it; KeyError for unknown ones.
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return libseccomp, or None if it is not installed."""
+    try:
+        loaded = ctypes.CDLL(LIBRARY)
+        loaded.seccomp_init.restype = ctypes.c_void_p
+        return loaded
+    except OSError:
+        return None
 
-    ``hidden_memory``: whether memory that belongs to no process is allowed.
+
+def is_available() -> bool:
+    return library() is not None
+
+
+def write_filter(file: IO[bytes], memory_is_counted: bool) -> None:
+    """Write the filter as a BPF program for this machine.
+
+    Parameters
+    ----------
+    file : file object
+        An open file.
+    memory_is_counted : bool
+        Whether memory that belongs to no process is allowed.
+
+    Raises
+    ------
+    OSError
+        If libseccomp is missing, fails, or does not know a call.
     """
-    place = list(ARCHITECTURES).index(machine) if machine in ARCHITECTURES else None
-    if place is None:
-        raise KeyError(f"expected one of {sorted(ARCHITECTURES)}, got {machine}")
-    refuse = _step(RETURN, ERROR | errno.EPERM)
-    steps = [
-        _step(LOAD, ARCHITECTURE),
-        _step(EQUAL, ARCHITECTURES[machine], then=1),
-        _step(RETURN, KILL),
-        _step(LOAD, NUMBER),
-        # its flags are in memory, where a filter cannot look; the C library then takes clone
-        _step(EQUAL, CLONE3[place], otherwise=1),
-        _step(RETURN, ERROR | errno.ENOSYS),
-    ]
-    if machine == "x86_64":
-        steps += [_step(AT_LEAST, X32, otherwise=1), refuse]
-    for numbers in (REFUSED | ({} if hidden_memory else HIDDEN)).values():
-        steps += [_step(EQUAL, numbers[place], otherwise=1), refuse]
-    steps += [
-        _step(EQUAL, CLONE[place], otherwise=3),
-        _step(LOAD, FLAGS),
-        _step(ANY_OF, NAMESPACES, otherwise=1),
-        refuse,
-        _step(RETURN, ALLOW),
-    ]
-    return b"".join(steps)
+    seccomp = library()
+    if seccomp is None:
+        raise OSError(f"expected {LIBRARY} to filter system calls; install libseccomp2")
+    context = ctypes.c_void_p(seccomp.seccomp_init(ALLOW))
+    try:
+        _check(seccomp.seccomp_attr_set(context, BAD_ARCHITECTURE, KILL_PROCESS))
+        for name in REFUSED + (() if memory_is_counted else UNCOUNTED_MEMORY):
+            _refuse(seccomp, context, name, errno.EPERM)
+        # its flags are in memory, where a filter cannot look; the C library then calls clone
+        _refuse(seccomp, context, "clone3", errno.ENOSYS)
+        for flag in NAMESPACES:
+            _refuse(seccomp, context, "clone", errno.EPERM, Comparison(0, MASKED_EQUAL, flag, flag))
+        _check(seccomp.seccomp_export_bpf(context, file.fileno()))
+    finally:
+        seccomp.seccomp_release(context)
+
+
+def _refuse(
+    seccomp: ctypes.CDLL, context: ctypes.c_void_p, name: str, code: int, *when: Comparison
+) -> None:
+    number = seccomp.seccomp_syscall_resolve_name(name.encode())
+    if number == UNKNOWN:
+        raise OSError(f"expected {LIBRARY} to know {name}; install version 2.5.3 or newer")
+    conditions = (Comparison * len(when))(*when)
+    _check(seccomp.seccomp_rule_add_array(context, ERRNO | code, number, len(when), conditions))
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        raise OSError(-result, f"{LIBRARY} has failed")
