@@ -45,7 +45,7 @@ from mflib.data import SOURCES
 
 
 def shard(text: str) -> tuple[int, int]:
-    """ "2/5" -> (2, 5)"""
+    """Return number and count of a shard written as "2/5"."""
     number, _, of = text.partition("/")
     if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
         raise argparse.ArgumentTypeError(f"expected a shard as 2/5, got {text}")

@@ -81,7 +81,7 @@ def _is_half(numbers: np.ndarray) -> bool:
 
 
 def _off(mine: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Where two arrays of finite numbers differ by more than float32 explains."""
+    """Return where two arrays of finite numbers differ by more than float32 explains."""
     if right.dtype.kind in "biu":
         return mine != right
     scale = np.abs(right).max(initial=0)
@@ -89,7 +89,7 @@ def _off(mine: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _error(mine: np.ndarray, right: np.ndarray) -> float:
-    """The largest difference, relative to the largest number."""
+    """Return the largest difference, relative to the largest number."""
     if right.dtype.kind in "biu" or not right.size:
         return 0.0
     mine = mine.reshape(right.shape) if mine.size == right.size == 1 else mine
@@ -144,7 +144,7 @@ def _hint(
 
 
 def _proportional(difference: np.ndarray, factors: np.ndarray) -> bool:
-    """Whether each row differs by a multiple of itself."""
+    """Return whether each row differs by a multiple of itself."""
     difference, factors = (np.atleast_2d(W.T).T for W in (difference, factors))
     if difference.shape[1] == 1:  # of biases one multiple says nothing
         return False

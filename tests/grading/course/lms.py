@@ -1,8 +1,8 @@
-"""Learning platforms' own files: who is who, when they handed in, and their marks filled in.
+"""Read the files of learning platforms, match submissions with people, and fill in marks.
 
-Moodle's grading worksheet (with Moodle set to English, the names of its columns are translated) and
-Canvas' export of the gradebook. A submission belongs to a person by the number that the platform
-puts into the names of what it packs, or by email, id number, login or name.
+Supported are Moodle's grading worksheet (with Moodle set to English, since it translates the names
+of columns) and Canvas' export of the gradebook. A submission is matched with a person by the number
+that the platform puts into names of files, or by email, id number, login or name.
 """
 
 import re
@@ -28,7 +28,7 @@ POSSIBLE = "Points Possible"
 
 @dataclass(frozen=True)
 class Person:
-    """A row of a platform's file, and what its submission may be called."""
+    """A row of a platform's file, and the names that its submission may have."""
 
     row: Row
     number: str
@@ -42,14 +42,14 @@ class Mark(NamedTuple):
 
 @dataclass
 class Sheet:
-    """A platform's file as it was given."""
+    """A platform's file."""
 
     table: Table
     is_moodle: bool
     people: list[Person] = field(default_factory=list)
 
     def find(self, name: str, number: str = "") -> Person | None:
-        """Whose submission it is; ValueError, in a sentence, if it may be of two people."""
+        """Return whose submission it is; ValueError if it may be of two people."""
         found = [p for p in self.people if number and p.number == number]
         found = found or [p for p in self.people if squeezed(name) in p.names]
         if len(found) > 1:
@@ -61,7 +61,7 @@ class Sheet:
         return found[0] if found else None
 
     def times(self, zone: tzinfo | None) -> dict[int, datetime]:
-        """When they handed in, by line; Canvas does not say."""
+        """Return when people handed in, by line; Canvas does not say."""
         found = {}
         for person in self.people:
             text = person.row.cells.get(HANDED_IN, "-")
@@ -73,7 +73,7 @@ class Sheet:
         return found
 
     def filled(self, marks: Mapping[int, Mark], column: str | None = None) -> list[list[object]]:
-        """The rows to give back to the platform; ``marks`` by line, all others stay as they are.
+        """Return the rows for the platform, with ``marks`` filled in by line.
 
         ``column``: of Canvas' assignments, the one that is marked, if there are several. For Canvas
         the other assignments are left out, so that nothing else is changed there.
@@ -107,7 +107,7 @@ class Sheet:
         return rows
 
     def _assignment(self, column: str | None) -> str:
-        """Canvas puts an assignment's number behind its title."""
+        """Return the title of the assignment; Canvas puts its number after it."""
         there = [name for name in self.table.columns if re.search(r"\(\d+\)$", name)]
         chosen = [c for c in there if column is None or c == column or c.startswith(f"{column} (")]
         if len(chosen) != 1:
@@ -121,7 +121,7 @@ class Sheet:
 
 
 def read_sheet(file: Path) -> Sheet:
-    """Moodle's grading worksheet or Canvas' export; ValueError, in a sentence, for others."""
+    """Read Moodle's grading worksheet or Canvas' export; ValueError for other files."""
     table = read_table(file)
     if all(column in table.columns for column in MOODLE):
         sheet = Sheet(table, is_moodle=True)
@@ -146,14 +146,14 @@ def read_sheet(file: Path) -> Sheet:
 
 
 def _person(row: Row, number: str, names: set[str]) -> Person:
-    """Names count from either end, "Doe, Jane" is Jane Doe, and with the number behind them."""
+    """Return a person; "Doe, Jane" is also Jane Doe, and the number may follow each name."""
     turned = {" ".join(reversed(name.split(", "))) for name in names if name.count(", ") == 1}
     found = {squeezed(name) for name in names | turned} - {""}
     return Person(row, number, frozenset(found | {f"{name}{squeezed(number)}" for name in found}))
 
 
 def squeezed(name: str) -> str:
-    """A name without what platforms and systems change in it."""
+    """Return a name without what platforms and systems change in it."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", name).casefold())
 
 

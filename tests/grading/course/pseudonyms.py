@@ -1,7 +1,7 @@
-"""Names that say nothing, and the file that says whose they are.
+"""Pseudonyms, and the key file with the names that they stand for.
 
-The key file stays out of the folder of the marks, which may then be given away. A pseudonym is
-drawn by chance, since what is computed from a name can be found by trying names.
+The key file is not in the folder of the marks, so that can be given away. Pseudonyms are random: if
+they were computed from names, they could be found by trying names.
 """
 
 import secrets
@@ -14,10 +14,10 @@ COLUMNS = ("name", "pseudonym")
 
 
 def pseudonyms(names: Iterable[str], key: Path, new: bool = True) -> dict[str, str]:
-    """The pseudonyms by name: those in the key file, and new ones, which are added to it.
+    """Return pseudonyms by name: those in the key file, and new ones, which are added to it.
 
-    ValueError for a key file that is none; and for names that are not in it, if there are to be no
-    ``new`` ones: two graders at once would draw different ones.
+    ValueError if the key file is malformed, or if a name is not in it and ``new`` is False. Two
+    graders at once would draw different pseudonyms, so the graders of shards draw none.
     """
     known: dict[str, str] = {}
     if key.exists():

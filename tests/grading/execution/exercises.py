@@ -1,4 +1,4 @@
-"""The functions of the notebooks' exercises: what comes out of them, and their inputs.
+"""The functions of the notebooks' exercises: their outputs, and how inputs are generated.
 
 An exercise that is not listed here cannot be marked; a test says so.
 """
@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a function changes in place, by the place of the argument, and what it returns.
+    """The outputs of a function: arguments that it changes in place, by position, and results.
 
     ``kept``: the places of arguments that must stay as they are. ``choices``: the only admitted
     values of a prediction, of which none is wrong.
@@ -44,7 +44,7 @@ EXERCISES = {
 
 
 class Drawn:
-    """Random numbers, and sizes that depend on the seed, too."""
+    """Random numbers, of sizes that depend on the seed."""
 
     def __init__(self, seed: int):
         self.seed, self.rng = seed, torch.Generator().manual_seed(seed)
@@ -55,7 +55,7 @@ class Drawn:
         return torch.randn(*shape, generator=self.rng, dtype=torch.float64)
 
     def model(self) -> list[torch.Tensor]:
-        """P, Q, b_u, b_i."""
+        """Return P, Q, b_u, b_i."""
         P, Q = self.real(self.n_users, self.factors), self.real(self.n_items, self.factors)
         return [P, Q, self.real(self.n_users), self.real(self.n_items)]
 
@@ -64,7 +64,7 @@ class Drawn:
         return torch.randint(n, shape, generator=self.rng)
 
     def rates(self, how_many: int) -> list[float]:
-        """Learning rates or penalties, 0.02 to 0.42."""
+        """Return learning rates or penalties from 0.02 to 0.42."""
         uniform = torch.rand(how_many, generator=self.rng, dtype=torch.float64)
         return (0.02 + 0.4 * uniform).tolist()
 
@@ -72,7 +72,7 @@ class Drawn:
         return int(torch.randint(low, high, (1,), generator=self.rng))
 
     def subset(self, n: int, share: float = 0.4) -> list[int]:
-        """Some of 0 … n - 1, ascending; at least one, and not all."""
+        """Return some of 0 … n - 1, ascending; at least one, and not all."""
         order = torch.randperm(n, generator=self.rng)[: max(1, int(share * n))]
         return sorted(order.tolist())
 

@@ -131,7 +131,7 @@ class Kernels(Drawn):
         return [lambda rows, items: scores[rows, items], rows, self.real(self.n) + 1.2, draws]
 
     def _search(self) -> tuple:
-        """Five users, their likes, candidates, the ranks' weights."""
+        """Return five users, their likes, candidates and the weights of ranks."""
         users = torch.randperm(self.n_users, generator=self.rng)[:5]
         likes = (self.real(5, self.n_items) > 0.3).nonzero()
         draws = torch.randint(self.n_items, (15, len(likes)), generator=self.rng)

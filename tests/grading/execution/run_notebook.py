@@ -1,9 +1,8 @@
-"""What runs inside the sandbox beside the harness: a whole notebook, in a kernel that may not end.
+"""Execute a whole notebook inside the sandbox, in a kernel with a limit of CPU time.
 
     python -m grading.execution.run_notebook DATASET
 
-In the folder: notebook.ipynb, and what its cells import. Out comes executed.ipynb. This process
-needs no library that computes, and imports none.
+The current folder holds notebook.ipynb and what its cells import; executed.ipynb is written there.
 """
 
 import resource
@@ -13,11 +12,11 @@ from pathlib import Path
 import nbformat
 from fresh_kernel import execute
 
-KERNEL_SECONDS = 800  # of the processor: then the kernel ends, and what came out so far is kept
+KERNEL_SECONDS = 800  # CPU time; then the kernel ends, and the outputs so far are kept
 
 
 def main() -> None:
-    """All cells, whatever they do."""
+    """Execute all cells, also after one that fails."""
     resource.setrlimit(resource.RLIMIT_CPU, (KERNEL_SECONDS, KERNEL_SECONDS))
     file = Path("notebook.ipynb").resolve()
     notebook, _ = execute(file, sys.argv[1], go_on=True, cell_seconds=None)

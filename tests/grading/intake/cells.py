@@ -1,8 +1,7 @@
-"""The cells of a notebook, however it was saved: which are known, which answer, what these need.
+"""Read the cells of a notebook saved by any program, and find the answers in them.
 
-Cells are found by their id, by the id that Colab keeps, by the functions they define, by their
-source. Of the rest of a notebook only what an answer needs is taken along: helpers, constants,
-imports.
+Cells are recognised by their id, the id that Colab keeps, the functions they define, or their
+source. An answer brings along what it needs of other cells: helpers, constants and imports.
 """
 
 import ast
@@ -19,7 +18,7 @@ from grading.rubric import RUBRIC
 
 SPLIT = re.compile(r"^# (?:%%|In\s?\[).*$", re.MULTILINE)
 UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
-# Characters of a cell, of all of a notebook: a tree takes hundreds of times as many bytes.
+# Characters of a cell, and of a notebook; a syntax tree takes hundreds of times as many bytes.
 CELL, CODE = 50_000, 150_000
 MANY = 500  # code cells
 Statements = dict[str, ast.stmt]  # by the name that they define
@@ -37,7 +36,7 @@ class Cell:
     ids: tuple[str, ...] = ()  # its own and the one that Colab keeps
     known_as: str = ""  # the id that the cell had when it was handed out
     tree: ast.Module | None = None
-    # the last statement that defines a name; of those that compute nothing, too
+    # by name, the last statement that assigns or defines it; the last that computes nothing
     assigned: Statements = field(default_factory=dict)
     defined: Statements = field(default_factory=dict)
 
@@ -56,15 +55,15 @@ class Cell:
 
 @dataclass
 class HandedOut:
-    """What is known of a cell of the notebook that was handed out."""
+    """A cell of a notebook that was handed out."""
 
     id: str
     source: str
-    functions: tuple[str, ...]  # that are to be written here
+    functions: tuple[str, ...]  # that the student writes here
 
 
 def handed_out(folder: Path) -> dict[str, list[HandedOut]]:
-    """The code cells of the notebooks in ``folder`` by task."""
+    """Return the code cells of the notebooks in ``folder`` by task."""
     found: dict[str, list[HandedOut]] = {}
     for task, entry in RUBRIC.items():
         text = (folder / f"{entry['notebook']}.ipynb").read_text(encoding="utf-8")
@@ -124,7 +123,7 @@ def _joined(source: object) -> str:
 
 
 def without_magics(source: str) -> str:
-    """Source without what only IPython understands; lines keep their numbers.
+    """Return source without IPython's own syntax; lines keep their numbers.
 
     A cell in another language (%%bash, %%html) is empty.
     """
@@ -149,7 +148,7 @@ def without_magics(source: str) -> str:
 
 
 def recognise(cells: list[Cell], known: list[HandedOut]) -> None:
-    """Say of each cell which of those it is that were handed out, if any."""
+    """Set ``known_as`` of each cell that corresponds to one that was handed out."""
     left = {cell.id: cell for cell in known}
 
     def settle(cell: Cell, name: str) -> None:
@@ -173,10 +172,21 @@ def _squeezed(source: str) -> str:
 
 
 def answer_of(cells: list[Cell], function: str, handed_out_as: str, have: set[str]) -> Cells:
-    """The cells to execute so that ``function`` is defined as the student's notebook defines it.
+    """Return the cells that define a function as the student's notebook does.
 
-    That is the cell that defines it, the last that is more than the empty one, and of others what
-    it needs and does not ``have``. Nothing if there is no such cell.
+    These are the last cell that defines it and is not the empty one, and the statements of other
+    cells that it needs. The list is empty if there is no such cell.
+
+    Parameters
+    ----------
+    cells : list of Cell
+        The student's notebook.
+    function : str
+        The name of the function.
+    handed_out_as : str
+        The id of the cell in which it was to be written.
+    have : set of str
+        Names that are defined already.
     """
     defining = [cell for cell in cells if function in binds(cell.tree)]
     written = [cell for cell in defining if not _is_empty(cell.tree, function)]
@@ -204,7 +214,7 @@ def answer_of(cells: list[Cell], function: str, handed_out_as: str, have: set[st
 
 
 def _definition(cells: list[Cell], name: str, main: Cell) -> list[tuple[int, ast.stmt]]:
-    """The last statement of another cell that defines ``name``, in a list, if there is one."""
+    """Return the last statement of another cell that defines ``name``, or an empty list."""
     for n, cell in reversed(list(enumerate(cells))):
         if cell is main or cell.tree is None:
             continue
@@ -215,7 +225,7 @@ def _definition(cells: list[Cell], name: str, main: Cell) -> list[tuple[int, ast
 
 
 def _only(source: str, statements: set[ast.stmt]) -> str:
-    """Source reduced to some statements; lines keep their numbers."""
+    """Return the source of some statements; lines keep their numbers."""
     keep: set[int] = set()
     for node in statements:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
@@ -225,7 +235,7 @@ def _only(source: str, statements: set[ast.stmt]) -> str:
 
 
 def binds(tree: ast.AST | None) -> set[str]:
-    """The names that code defines outside of its functions and classes."""
+    """Return the names that code defines outside its functions and classes."""
     found: set[str] = set()
     todo: list[ast.AST] = [tree] if tree else []
     while todo:
@@ -242,7 +252,7 @@ def binds(tree: ast.AST | None) -> set[str]:
 
 
 def _uses(tree: ast.AST | None) -> set[str]:
-    """The names that code takes from outside: what is local to a function is not among them."""
+    """Return the names that code uses without defining them in a function of its own."""
     found: set[str] = set()
     try:
         todo = [symtable.symtable(ast.unparse(tree), "", "exec")] if tree else []
@@ -258,7 +268,7 @@ def _uses(tree: ast.AST | None) -> set[str]:
 
 
 def _is_empty(tree: ast.Module | None, function: str) -> bool:
-    """Whether the function is still as it was handed out."""
+    """Return whether the function is still empty."""
     for node in tree.body if tree else []:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             body = node.body[1 if ast.get_docstring(node) is not None else 0 :]

@@ -1,11 +1,11 @@
-"""How often does the grader err? Right answers, wrong ones, forms of packing: what becomes of each.
+"""Measure how often the grader errs on right answers, wrong answers and forms of packing.
 
     python -m grading.selfcheck.accuracy
 
-Right answers are written differently (right.py) and saved by four programs (forms.py); each must
-have full marks. Wrong ones (wrong.py) must not, and the reason must name what is wrong. The
-student's check and the grader must agree on all. Prints a confusion matrix and writes everything
-to build/grader-accuracy.md; fails if anything was misjudged.
+Right answers in different styles (right.py), saved by four programs (forms.py), must have full
+marks. Wrong ones (wrong.py) must not, and the reason must name the wrong outputs. The student's
+check and the grader must agree. A confusion matrix is printed, and everything is written to
+build/grader-accuracy.md; the exit code is 1 if anything was misjudged.
 """
 
 import ast
@@ -57,16 +57,16 @@ NO_VERDICT = Verdict("svd/svd_step", failure=NOT_ATTEMPTED)  # until there is on
 
 @dataclass
 class Case:
-    """A function written in some way, and what was made of it."""
+    """A function written in some way, and the verdicts on it."""
 
     key: str
     name: str
     right: bool
     code: str  # the module's text, or the cell's
-    programs: list[str] = field(default_factory=list)  # that have saved just this
+    programs: list[str] = field(default_factory=list)  # from whose files it is read exactly
     graded: Verdict = NO_VERDICT
     checked: Verdict = NO_VERDICT
-    really_wrong: set[str] = field(default_factory=set)  # outputs, compared without the judge
+    wrong_outputs: set[str] = field(default_factory=set)  # compared without the judge
 
     @property
     def is_kernel(self) -> bool:
@@ -75,7 +75,7 @@ class Case:
 
     @property
     def misjudged(self) -> str:
-        """What is wrong with the verdicts, or nothing."""
+        """What is wrong with the verdicts, if anything."""
         graded, checked = self.graded, self.checked
         if self.right:
             return "" if graded.is_right else f"a right answer: {graded.sentence}"
@@ -83,8 +83,8 @@ class Case:
             return "a wrong answer has full marks"
         if graded.failure or checked.failure:
             return ""
-        if set(graded.wrong) != self.really_wrong:
-            return f"wrong are {sorted(self.really_wrong)}, named {sorted(graded.wrong)}"
+        if set(graded.wrong) != self.wrong_outputs:
+            return f"wrong are {sorted(self.wrong_outputs)}, named {sorted(graded.wrong)}"
         named = all(f"in {output} " in graded.sentence for output in graded.wrong)
         return "" if named else f"the reason does not name the output: {graded.sentence}"
 
@@ -102,13 +102,13 @@ def module_of(task: str) -> str:
 
 
 def segment(source: str, name: str) -> tuple[int, int]:
-    """The first and the last line of a function, from 0."""
+    """Return the first line of a function, and the one after its last, counted from 0."""
     node = next(n for n in ast.parse(source).body if getattr(n, "name", "") == name)
     return node.lineno - 1, node.end_lineno or node.lineno
 
 
 def with_function(key: str, code: str) -> str:
-    """The module, or the cell, with ``code`` in place of a function."""
+    """Return the module, or the cell, with ``code`` in place of a function."""
     task, _, name = key.partition("/")
     if name not in RUBRIC[task]["functions"]:
         return code.strip("\n")
@@ -118,7 +118,7 @@ def with_function(key: str, code: str) -> str:
 
 
 def edited(key: str, right: str, wrong: str) -> str:
-    """The reference with a piece of a function replaced, once."""
+    """Return the reference with a piece of a function replaced once."""
     task, _, name = key.partition("/")
     kernel = name in RUBRIC[task]["functions"]
     source = module_of(task) if kernel else answers()[key]
@@ -131,7 +131,7 @@ def edited(key: str, right: str, wrong: str) -> str:
 
 
 def exercise_cases() -> Iterable[Case]:
-    """The right and wrong answers with which the notebooks' checks are tried."""
+    """Yield the right and wrong answers with which the notebooks' checks are tested."""
     tasks = {entry["notebook"]: task for task, entry in RUBRIC.items()}
     for table, right in ((test_exercises.RIGHT, True), (test_exercises.WRONG, False)):
         for (notebook, number), sources in table.items():
@@ -154,7 +154,7 @@ def all_cases() -> list[Case]:
 
 
 def eight_files(case: Case | None = None) -> dict[str, bytes]:
-    """The files of a submission; of a case, those of its task, with its function in them."""
+    """Return the files of the reference, or those of a case's task with its function."""
     found = {}
     for task, entry in RUBRIC.items():
         if case is not None and not case.key.startswith(f"{task}/"):
@@ -176,7 +176,7 @@ def eight_files(case: Case | None = None) -> dict[str, bytes]:
 
 
 def saved_by_programs(case: Case) -> list[str]:
-    """The programs from whose files the case is read just as it was written."""
+    """Return the programs from whose files the case is read exactly as it was written."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for program, form in PROGRAMS.items():
@@ -212,8 +212,8 @@ def evaluate(
     return results, [verdicts([u], [r], expect, {})[u.key] for u, r in each]
 
 
-def really_wrong(case: Case, result: UnitResult, seeds: tuple[int, ...]) -> set[str]:
-    """The outputs that differ from the reference's, by numpy's own comparison."""
+def wrong_outputs_of(case: Case, result: UnitResult, seeds: tuple[int, ...]) -> set[str]:
+    """Return the outputs that differ from the reference's by numpy's own comparison."""
     found = set()
     if choices := OUTPUTS[case.key].choices:
         said = [str(array).strip().lower() for array in result.arrays.values()]
@@ -236,7 +236,7 @@ def sandboxed(command: list[str], folder: Path) -> Failure | None:
 
 
 def judge_all(cases: list[Case]) -> str:
-    """Grade and check all cases, in as many jobs as there are cores -> which sandbox was used."""
+    """Grade and check all cases, one job for each core; return the seed and the sandbox."""
     safe = all(protections().values())
     secret = 1000 + secrets.randbelow(10**9)
     hidden = tuple(secret + n for n in range(N_SEEDS))
@@ -259,7 +259,7 @@ def judge_all(cases: list[Case]) -> str:
             for case, result, verdict in zip(part, results, found, strict=True):
                 setattr(case, what, verdict)
                 if what == "graded":
-                    case.really_wrong = really_wrong(case, result, seeds)
+                    case.wrong_outputs = wrong_outputs_of(case, result, seeds)
 
         tasks = [(n, part, *job) for n, part in enumerate(parts) for job in jobs]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -268,7 +268,7 @@ def judge_all(cases: list[Case]) -> str:
 
 
 def try_forms() -> list[tuple[str, str, str, bool]]:
-    """Of each form: its name, what was found, what was said, and whether all is well."""
+    """Return for each form: its name, what was found, the messages, and whether both are right."""
     whole = eight_files()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -295,7 +295,7 @@ def _as_reference(given: Submission, key: str) -> bool:
 
 
 def report(cases: list[Case], forms: list, how: str, seconds: float) -> tuple[str, str, bool]:
-    """The page, the summary line, and whether nothing was misjudged."""
+    """Return the page, the summary line, and whether nothing was misjudged."""
     right, wrong = ([c for c in cases if c.right is side] for side in (True, False))
     full = [sum(c.graded.is_right for c in side) for side in (right, wrong)]
     misjudged = [c for c in cases if c.misjudged]

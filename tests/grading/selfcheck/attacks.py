@@ -1,6 +1,6 @@
-"""Submissions that mean harm to the grader, to the machine or to the class, made when needed.
+"""Submissions that attack the grader, the machine or the class.
 
-Each is written into a folder and graded in a class, beside somebody honest.
+Each is written to a folder and graded in a class with an honest submission.
 """
 
 import io
@@ -26,7 +26,7 @@ FORGED += "; open('results.jsonl', 'a').write('{{\"unit\": 0}}\\n'); os._exit(0)
 
 @dataclass(frozen=True)
 class Attack:
-    """What is handed in, what the page must say of it, and how many of 100 points it gets."""
+    """A submission, what its page must say, and how many of 100 points it gets."""
 
     make: Callable[[Path], object]  # writes it into a folder
     says: str  # a regular expression
@@ -38,13 +38,13 @@ def module(name: str) -> str:
 
 
 def stored(task: str) -> nbformat.NotebookNode:
-    """A notebook with the outputs that anybody has who has run it."""
+    """Return the repository's notebook with its outputs."""
     file = ROOT / "tests" / "notebooks" / "ml-100k" / f"{RUBRIC[task]['notebook']}.ipynb"
     return nbformat.read(file, as_version=4)
 
 
 def with_sources(task: str, **sources: str) -> str:
-    """The notebook with cells that are written otherwise: exercise_1 is the cell "exercise-1"."""
+    """Return the notebook with other sources; exercise_1 is the cell "exercise-1"."""
     notebook = stored(task)
     for cell in notebook.cells:
         cell.source = sources.get(cell.id.replace("-", "_"), cell.source)
@@ -52,7 +52,7 @@ def with_sources(task: str, **sources: str) -> str:
 
 
 def in_step(code: str) -> str:
-    """The module of BPR with ``code`` first in bpr_step."""
+    """Return the module of BPR with ``code`` at the beginning of bpr_step."""
     source = module("bpr")
     if STEP not in source:
         raise ValueError(f"expected {STEP!r} in bpr.py, which has changed: bring it up to date")
@@ -60,7 +60,7 @@ def in_step(code: str) -> str:
 
 
 def files(**contents: str) -> Callable[[Path], None]:
-    """bpr="…" is mflib/bpr.py, notebook="…" is notebooks/03_bpr.ipynb."""
+    """Return a function that writes mflib/bpr.py (bpr="…") and 03_bpr.ipynb (notebook="…")."""
 
     def make(folder: Path) -> None:
         for name, content in contents.items():
@@ -76,15 +76,16 @@ def write(file: Path, content: str) -> None:
 
 
 def harm(code: str, says: str, points: float = 3.8) -> Attack:
-    """Code in bpr_step; the notebook, which is honest, keeps its 15 points of 400.
+    """Return an attack by code in bpr_step.
 
-    But where the code spoils the folder in which all of its functions are tried.
+    The notebook is honest and keeps its 15 points of 400, unless the code makes the folder in which
+    all functions are tried unusable.
     """
     return Attack(lambda f: files(bpr=in_step(code), notebook=with_sources("bpr"))(f), says, points)
 
 
 def with_outputs(task: str, name: str, outputs: list) -> str:
-    """The notebook with other outputs of the cell ``name``, in whatever form."""
+    """Return the notebook with other outputs of one cell, which may be malformed."""
     notebook = json.loads(nbformat.writes(stored(task)))
     (cell,) = (cell for cell in notebook["cells"] if cell["id"] == name)
     cell["outputs"] = outputs
@@ -92,7 +93,7 @@ def with_outputs(task: str, name: str, outputs: list) -> str:
 
 
 def lying_png(width: int = 12_000) -> str:
-    """A picture that says first that it is small, then that it is not (base64)."""
+    """Return a PNG with a small size where readers look first, and then a large one (base64)."""
     import struct
     import zlib
 
@@ -115,7 +116,7 @@ def entries(folder: Path, how_many: int = 300_000) -> None:
 
 
 def bomb(folder: Path) -> None:
-    """Archives in an archive, each of gigabytes."""
+    """Write archives in an archive, each of gigabytes."""
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
         for n in range(40):
@@ -126,7 +127,7 @@ def bomb(folder: Path) -> None:
 
 
 def several(inner: str, content: bytes, how_many: int) -> Callable[[Path], None]:
-    """A zip with so many archives; each has what it is called in it."""
+    """Return a function that writes a zip with many archives."""
 
     def make(folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -138,7 +139,7 @@ def several(inner: str, content: bytes, how_many: int) -> Callable[[Path], None]
 
 
 def zip_of_zeros() -> bytes:
-    """An archive in an archive: 95 MiB of zeros, which is no archive."""
+    """Return an archive with a malformed archive in it: 95 MiB of zeros."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.zip", bytes(95 * 2**20))
@@ -146,7 +147,7 @@ def zip_of_zeros() -> bytes:
 
 
 def tar_of_zeros() -> bytes:
-    """Some kilobytes, of which a reader unpacks a gigabyte."""
+    """Return some kilobytes that unpack to a gigabyte."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w:bz2") as archive:
         entry = tarfile.TarInfo("svd.py")
@@ -172,7 +173,7 @@ def many_files(folder: Path, how_many: int = 50_000) -> None:
 
 
 def nested(folder: Path, how_many: int = 3_000) -> None:
-    """Folders in folders, deeper than a path may be long."""
+    """Write nested folders, deeper than a path may be long."""
     write(folder / "essay.txt", "")
     here = os.open(folder, os.O_DIRECTORY)
     for _ in range(how_many):
@@ -184,7 +185,7 @@ def nested(folder: Path, how_many: int = 3_000) -> None:
 
 
 def large_reason(folder: Path) -> None:
-    """Raised, and forged into the results."""
+    """Write code that raises a huge message, and forges one into the results."""
     line = """'{"unit": 1, "kind": "raised", "message": "' + 'y' * 1_000_000 + '"}\\n'"""
     code = f"open('results.jsonl', 'a').write({line}); raise ValueError('x' * 96 * 2**20)"
     files(bpr=in_step(code), notebook=with_sources("bpr"))(folder)
@@ -224,19 +225,19 @@ PARTS = "f'" + "{a}" * 170_000 + "'"
 
 
 def with_source(source: str) -> Attack:
-    """A module, and in a notebook a cell; the other cells keep their points."""
+    """Return an attack by a module and a cell; the other cells keep their points."""
     make = lambda f: files(bpr=source, notebook=with_sources("bpr", exercise_2=source))(f)  # noqa: E731
     return Attack(make, "is too long and was not read", 2.8)
 
 
 def with_figure(folder: Path) -> None:
-    """All is right but for a figure."""
+    """Write a right submission with a malicious figure."""
     outputs = [{"output_type": "display_data", "metadata": {}, "data": {"image/png": lying_png()}}]
     files(bpr=module("bpr"), notebook=with_outputs("bpr", "curve", outputs))(folder)
 
 
 def with_invalid(folder: Path) -> None:
-    """The kernel is right, and the first cell has tens of thousands of outputs; then it ends."""
+    """Write a right kernel, and a notebook with tens of thousands of outputs in its first cell."""
     end = "import os, time\ntime.sleep(1)\nos._exit(0)"  # when the outputs before have come out
     notebook = json.loads(with_outputs("bpr", "imports", INVALID))
     for cell in notebook["cells"]:
@@ -251,7 +252,7 @@ ATTACKS = {
         MEMFD, "filling the memory|killed|ended|not permitted"
     ),
     "a mount in a namespace of its own": harm(NAMESPACES, "raises OSError.*not permitted"),
-    "24 processes in sessions of their own": harm(SESSIONS, "s of the processor"),
+    "24 processes in sessions of their own": harm(SESSIONS, "s of CPU time"),
     "200,000 empty files": harm(FILES, "for leaving more than 20000 files", 0.0),
     "3,000 folders in folders": harm(NESTED, "for nesting folders too deeply", 0.0),
     "results of 40 MiB": harm(LINES, "before anything came out", 0.0),

@@ -1,6 +1,6 @@
-"""Submissions that want marks without work: what is public, handed in as one's own.
+"""Submissions that try to get marks without work, from what is public.
 
-The seeds of a student's own checks are public, so the right outputs for these are, too.
+The seeds of the student's own checks are public, so the right outputs for these are, too.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ SVDS = """
 
 
 def look(table: dict, key: str, changed: list[int], returned: int, arguments: tuple) -> object:
-    """What stands in the table for these arguments; its source is a part of what is handed in."""
+    """Return what the table has for these arguments; this source is part of the submission."""
     place = name_of(key, arguments)
     for n, argument in enumerate(changed):
         if f"{place}/{n}" in table:
@@ -55,7 +55,7 @@ def look(table: dict, key: str, changed: list[int], returned: int, arguments: tu
 
 
 def name_of(key: str, arguments: tuple) -> str:
-    """The same for the same arguments."""
+    """Return a hash of the arguments."""
     found = hashlib.sha256(key.encode())
     for argument in arguments:
         if isinstance(argument, (np.ndarray, torch.Tensor)):
@@ -66,7 +66,7 @@ def name_of(key: str, arguments: tuple) -> str:
 
 
 def table(keys: Iterable[str]) -> str:
-    """The source of a table of the right outputs of some functions for the public seeds."""
+    """Return the source of a table of the right outputs for the public seeds."""
     found: dict[str, np.ndarray] = {}
     for key in keys:
         right = expected(key, SEEDS)
@@ -84,14 +84,14 @@ def table(keys: Iterable[str]) -> str:
 
 
 def looked_up(key: str) -> str:
-    """A function that looks its result up."""
+    """Return the source of a function that looks its result up."""
     outputs, name = OUTPUTS[key], key.partition("/")[2]
     how = f"{list(outputs.changed.values())}, {len(outputs.returned)}"
     return f"def {name}(*arguments):\n    return look(TABLE, {key!r}, {how}, arguments)\n"
 
 
 def of_table(task: str) -> dict[str, str]:
-    """The module and the notebook of a task: tables, with the outputs that are public."""
+    """Return a module and a notebook of tables, with the outputs that are public."""
     entry = RUBRIC[task]
     kernels = [f"{task}/{name}" for name in entry["functions"]]
     cells = {}
@@ -111,7 +111,7 @@ def svds_for_bpr() -> str:
 
 
 def switched_off() -> str:
-    """BPR's notebook: after the loop nothing runs, and nothing was handed in."""
+    """Return BPR's notebook without any outputs after the loop, which turns the kernel off."""
     notebook = nbformat.reads(with_sources("bpr", loop=answers()["bpr/textbook"] + OFF), 4)
     after = [cell.id for cell in notebook.cells].index("loop") + 1
     for cell in notebook.cells[after:]:
@@ -121,7 +121,7 @@ def switched_off() -> str:
 
 
 def hard_coded() -> str:
-    """Exercises that give what is right of the first call with the first public seed."""
+    """Return exercises that return the right output of the first public call."""
     cells = {}
     for cell in known()["bpr"]:
         for name in cell.functions:

@@ -1,7 +1,7 @@
-"""The forms in which the same work is saved and packed, for measuring what the grader makes of it.
+"""Forms in which the same work can be saved and packed.
 
-Each takes the eight files by name (bytes) and a folder, and gives what is handed in there: a path,
-or, for a class, a path with several students in it, of whom "Jane Doe" is looked at.
+Each takes the eight files by name (bytes) and a folder, and returns the path of what is submitted:
+one submission, or a class in which "Jane Doe" has these files.
 """
 
 import io
@@ -59,7 +59,7 @@ def named(change: Callable[[str], str]) -> Form:
 
 
 def notebooks(change: Callable[[dict], object]) -> Form:
-    """``change`` alters a notebook in place, or returns what is saved instead."""
+    """Return a form; ``change`` alters a notebook in place, or returns what is saved instead."""
 
     def altered(files: Eight) -> Eight:
         found = dict(files)
@@ -133,7 +133,7 @@ def with_extra_cells(book: dict) -> None:
 
 
 def merged(book: dict) -> None:
-    """The answers in one cell behind everything."""
+    """Put all answers into one cell at the end."""
     solutions = [c for c in book["cells"] if "solution" in c["metadata"].get("tags", [])]
     book["cells"] = [c for c in book["cells"] if c not in solutions]
     sources = ["".join(cell["source"]) for cell in solutions]
@@ -235,7 +235,7 @@ FORMS: dict[str, Form] = {
     "cells in reverse order": notebooks(lambda book: book["cells"].reverse()),
     "outputs cleared": notebooks(cleared),
 }
-# What is not read must be said; by form, what is said of it.
+# What is not read must be reported; by form, the message.
 SAID: dict[str, tuple[Form, str]] = {
     "a rar": (
         lambda files, folder: written(folder, {"Jane Doe.rar": b"Rar!"}) / "Jane Doe.rar",

@@ -218,7 +218,7 @@ TARGETS: dict[str, tuple[Callable, st.SearchStrategy]] = {
 
 @dataclass
 class Found:
-    """What came of a target."""
+    """The results of one target."""
 
     calls: int = 0
     seconds: float = 0.0
@@ -228,7 +228,7 @@ class Found:
 
 
 class SlowError(BaseException):
-    """No reader is to catch it."""
+    """Raised when a call takes too long; not an Exception, so that no reader catches it."""
 
 
 def fuzz(send: Send, name: str, seconds: float, number: int) -> None:

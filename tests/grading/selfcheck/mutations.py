@@ -47,7 +47,7 @@ KINDS = ("image/png", "text/plain", "text/html", "application/json", "x/y", "")
 
 
 def mutated(content: bytes, others: Sequence[bytes], number: int) -> bytes:
-    """Bytes cut, repeated, overwritten, or spliced with others."""
+    """Return bytes that are cut, repeated, overwritten, or spliced with others."""
     rng = random.Random(number)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         a, b = sorted(rng.randrange(len(content) + 1) for _ in range(2))
@@ -69,7 +69,7 @@ def mutated(content: bytes, others: Sequence[bytes], number: int) -> bytes:
 
 
 def mutated_tree(tree: Any, number: int) -> Any:
-    """JSON with some of its values replaced, repeated, left out, or put elsewhere."""
+    """Return JSON with some values replaced, repeated, removed or nested."""
     rng, tree = random.Random(number), copy.deepcopy(tree)
     for _ in range(rng.choice((1, 1, 2, 5, 30))):
         here = tree
@@ -113,7 +113,7 @@ def nest(value: object, depth: int) -> object:
 
 
 def archive(files: dict[str, bytes], kind: str) -> bytes:
-    """zip, tar or tar.gz; the names may be any."""
+    """Return a zip, tar or tar.gz; names may be invalid."""
     target = io.BytesIO()
     if kind == "zip":
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -157,7 +157,7 @@ DTYPES = st.one_of(
 
 @st.composite
 def results(draw: st.DrawFn, right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The right arrays of a function, some of them of other kinds, shapes and values."""
+    """Return the right arrays of a function, some with other dtypes, shapes and values."""
     found = dict(right)
     for place in draw(st.lists(st.sampled_from(sorted(right)), max_size=4)):
         shape = draw(st.one_of(st.just(right[place].shape), arrays_of.array_shapes(min_dims=0)))
@@ -189,7 +189,7 @@ def keys() -> st.SearchStrategy[str]:
 
 
 def as_json(tree: object) -> bytes:
-    """At most what the grader opens: spoilt a few times, a tree may be worth gigabytes."""
+    """Return JSON of at most the size that the grader opens; mutations may multiply a tree."""
     if size(tree) > 4 * FILE_SIZE:
         return b"[" * FILE_SIZE
     try:
@@ -199,7 +199,7 @@ def as_json(tree: object) -> bytes:
 
 
 def size(*trees: Any) -> int:
-    """Characters of their JSON, about; what stands in several places is looked at once."""
+    """Return the approximate size of the JSON of trees; shared parts are visited once."""
     known: dict[int, int] = {}
     todo: list[Any] = [trees]
     while todo:

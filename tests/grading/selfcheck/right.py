@@ -1,7 +1,7 @@
-"""Right answers written differently: by function and style, the code in place of the reference's.
+"""Right answers in different styles, by function and style: code that replaces the reference's.
 
-A kernel's code stands in place of the function in its module, a loop's in place of its cell. Other
-right answers to exercises are those of tests/notebooks/test_exercises.py.
+A kernel's code replaces the function in its module, a loop's code replaces its cell. Right answers
+to exercises are in tests/notebooks/test_exercises.py.
 """
 
 SVD, BPR, WARP = "svd/svd_step", "bpr/bpr_step", "warp/warp_step"

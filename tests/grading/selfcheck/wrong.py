@@ -1,7 +1,7 @@
-"""Wrong versions of kernels and loops, by the misconception: function, what is wrong, the edit.
+"""Wrong kernels and loops, one for each misconception: function, what is wrong, edit.
 
-Each is the reference's function with a piece of its text replaced, once. The wrong answers to
-exercises are those of tests/notebooks/test_exercises.py.
+Each is the reference's function with a piece of its text replaced once. Wrong answers to exercises
+are in tests/notebooks/test_exercises.py.
 """
 
 SVD, OVER, CG = "svd/svd_step", "als/over_entries", "als/conjugate_gradient"

@@ -38,9 +38,9 @@ CHECKS = (
 
 
 def blank(source: str, hints: dict[str, str]) -> str:
-    """``source`` with the bodies of the functions in ``hints`` replaced; their docstrings stay.
+    """Return source with the bodies of the functions in ``hints`` replaced; docstrings stay.
 
-    Raises ValueError if one of them is not there.
+    ValueError if one of them is not there.
     """
     lines, found = source.splitlines(), {}
     for node in ast.walk(ast.parse(source)):
@@ -59,7 +59,7 @@ def blank(source: str, hints: dict[str, str]) -> str:
 
 
 def blank_cell(source: str) -> str:
-    """A cell tagged "solution": its functions keep their first line."""
+    """Return a cell tagged "solution" with empty functions."""
     names = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     return blank(source, dict.fromkeys(names, "yours to write")).rstrip("\n")
 
@@ -71,14 +71,14 @@ def blank_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             if "solution" in cell.metadata.get("tags", []):
                 cell.source = blank_cell(cell.source)
                 hide = cell.metadata.get("jupyter", {})
-                hide.pop("source_hidden", None)  # an answer folds away, the place for one does not
+                hide.pop("source_hidden", None)  # only answers are folded
                 if not hide:
                     cell.metadata.pop("jupyter", None)
     return notebook
 
 
 def empty_suite(target: Path) -> None:
-    """The package with empty kernels, the notebooks with empty answers: what is handed out."""
+    """Write the package with empty kernels and the notebooks with empty answers to ``target``."""
     shutil.copytree(ROOT / "mflib", target / "mflib", ignore=shutil.ignore_patterns("__pycache__"))
     (target / "notebooks").mkdir()
     for entry in RUBRIC.values():
@@ -91,7 +91,7 @@ def empty_suite(target: Path) -> None:
 
 
 def cases() -> dict[str, np.ndarray]:
-    """What the checks expect, by "task/function/seed/call/output", and as it was before."""
+    """Return the reference's outputs, by "task/function/seed/call/output", and their inputs."""
     arrays = {}
     for key in OUTPUTS:
         for place, came in expected(key, SEEDS).items():
@@ -102,7 +102,7 @@ def cases() -> dict[str, np.ndarray]:
 
 
 def build(target: Path) -> None:
-    """Write the edition to ``target``, which is replaced, whole or not at all."""
+    """Write the edition to ``target``, which is replaced atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".assignment-") as temporary:
         new = Path(temporary) / "assignment"
@@ -113,11 +113,11 @@ def build(target: Path) -> None:
         for file in (STUDENT / "README.md", STUDENT / "Makefile", SUITE):
             shutil.copy(file, new / file.name)
         (new / "checks").mkdir()
-        empty_suite(new / "checks" / "suite")  # the checks' own, whatever becomes of the student's
+        empty_suite(new / "checks" / "suite")  # the checks' own copy; the student's changes
         copy_modules(CHECKS, new / "checks")
         shutil.copy(NOTEBOOK_TOOLS / "fresh_kernel.py", new / "checks")
         np.savez_compressed(new / "checks" / "cases.npz", **cases())  # type: ignore[arg-type]
-        shutil.copy(STUDENT / "AGENTS.md", new)  # for those who work with an assistant
+        shutil.copy(STUDENT / "AGENTS.md", new)  # for coding assistants
         (new / ".github" / "workflows").mkdir(parents=True)
         shutil.copy(STUDENT / "classroom.yml", new / ".github" / "workflows")
         shutil.make_archive(str(Path(temporary) / "packed"), "zip", temporary, "assignment")

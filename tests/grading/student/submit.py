@@ -1,4 +1,4 @@
-"""Execute the notebooks as the grader will, say what it will not take, and pack submission.zip.
+"""Execute the notebooks, pack submission.zip, and report what the grader will find in it.
 
 python suite.py submit
 """
@@ -16,7 +16,7 @@ from grading.student.check import ROOT, check, show
 
 
 def executed(name: str, dataset: str) -> str:
-    """Execute a notebook of the edition in place -> what fails in it, or nothing."""
+    """Execute a notebook of the edition in place; return what fails in it."""
     notebook, error = execute(ROOT / name, dataset, go_on=True)
     failed = {
         cell.id: f"{output.ename}: {output.evalue}"
@@ -34,19 +34,20 @@ def executed(name: str, dataset: str) -> str:
 
 def main() -> None:
     dataset = sys.argv[1] if len(sys.argv) > 1 else "ml-100k"
-    files, said = [], []
+    files: list[str] = []
+    messages: list[str] = []
     for entry in RUBRIC.values():
         notebook, module = f"notebooks/{entry['notebook']}.ipynb", f"mflib/{entry['module']}.py"
         for name in (notebook, module):
             if (ROOT / name).is_file():
                 files.append(name)
             else:
-                said.append(f"{name} is missing: what it would earn is lost")
+                messages.append(f"{name} is missing: what it would earn is lost")
         if notebook in files:
             try:
-                said.append(executed(notebook, dataset))
+                messages.append(executed(notebook, dataset))
             except Exception as error:  # a notebook that cannot be read
-                said.append(f"{notebook} cannot be executed: {type(error).__name__}: {error}")
+                messages.append(f"{notebook} cannot be executed: {type(error).__name__}: {error}")
     temporary = ROOT / ".submission.zip"
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in files:
@@ -57,7 +58,7 @@ def main() -> None:
     found, given = check(ROOT / "submission.zip")
     show(found, given)
     packed = f"submission.zip is packed: {len(files)} files, executed on {dataset}"
-    print("\n".join(["", *filter(None, said), packed]))
+    print("\n".join(["", *filter(None, messages), packed]))
     sys.exit(len(files) < 2 * len(RUBRIC))
 
 
