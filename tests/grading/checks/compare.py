@@ -5,68 +5,106 @@ the points of its factors.
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 
 from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS, Observed
-from grading.rubric import RUBRIC
+from grading.rubric import RUBRIC, function_of
 
 EXACT = 1e-8  # relative: what another order of summation may change
 FLOAT32 = 2e-5  # what computing in float32 may change
 MISSING = "nothing came; expected it to be returned"
+NUMBERS = "biuf"  # kinds of dtype: bool, int, unsigned, float
+
+
+class Fault(StrEnum):
+    """What a wrong step in place looks like."""
+
+    SIGN = "the step goes the opposite way: a sign"
+    PENALTY = "what differs is proportional to it: the penalty"
+    RATE = "each row moves in the right direction, but some by a wrong length: the rate"
+
+
+class Step(NamedTuple):
+    """An array that is updated in place: the student's, before the step, the reference's."""
+
+    received: np.ndarray
+    before: np.ndarray
+    expected: np.ndarray
 
 
 def judge(
-    key: str, got: Mapping[str, np.ndarray], expected: Mapping[str, Observed], where: str = ""
+    key: str, received: Mapping[str, np.ndarray], expected: Mapping[str, Observed], where: str = ""
 ) -> Verdict:
-    """Compare all outputs of a function; both mappings are by "seed/call/output"."""
-    verdict, wanted = Verdict(key, where=where), OUTPUTS[key]
+    """Compare all outputs of a function.
+
+    Parameters
+    ----------
+    key : str
+        The function, as "svd/svd_step".
+    received, expected : mapping
+        The student's arrays and the reference's outputs, by "seed/call/output".
+    where : str
+        The student's line in which the function begins.
+    """
+    verdict, outputs = Verdict(key, where=where), OUTPUTS[key]
     worst = 0.0
-    for n, name in enumerate(wanted.names):
+    for n, name in enumerate(outputs.names):
         places = [place for place in expected if place.endswith(f"/{n}")]
         for place in places:
-            mine, right = got.get(place), expected[place]
-            why = MISSING if mine is None else _wrong(mine, right, wanted.choices)
+            array, reference = received.get(place), expected[place]
+            why = MISSING if array is None else describe(array, reference, outputs.choices)
             if why:
-                verdict.wrong[name] = f"in {name} {why}" + _hint(key, name, got, expected, places)
+                hint = hint_for(key, name, [(received.get(p), expected[p]) for p in places])
+                verdict.wrong[name] = f"in {name} {why}{hint}"
                 break
-            if mine is not None and not wanted.choices:
-                worst = max(worst, _error(mine, right.after))
+            if array is not None and not outputs.choices:
+                worst = max(worst, relative_error(array, reference.after))
     if worst > EXACT and not verdict.wrong:
         verdict.remark = f"too imprecise for float64 ({worst:.0e}): float32?"
     return verdict
 
 
-def _wrong(mine: np.ndarray, reference: Observed, choices: tuple[str, ...]) -> str:
-    """Return what is wrong with one array, in words that follow "in P"; empty if it is right."""
-    right, before = reference.after, reference.before
+def describe(array: np.ndarray, reference: Observed, choices: tuple[str, ...]) -> str:
+    """Return what is wrong with an array, in words that follow "in P"; empty if it is right."""
+    expected, before = reference.after, reference.before
     if choices:
-        said = str(mine).strip().lower()
-        expected = f"expected one of {', '.join(choices)}"
-        return "" if said in choices else f"{expected}, got {said!r:.60}"
-    if mine.dtype.kind not in "biuf":
-        got = f"{str(mine)!r:.60}" if mine.dtype.kind == "U" else mine.dtype
-        return f"expected numbers, got {got}"
-    if mine.size == right.size == 1:
-        mine, right = mine.reshape(()), right.reshape(())
-    if mine.shape != right.shape:
-        return f"expected the shape {right.shape}, got {mine.shape}"
-    if before is not None and np.array_equal(mine, before) and _error(mine, right) > 0:
+        answer = str(array).strip().lower()
+        return (
+            "" if answer in choices else f"expected one of {', '.join(choices)}, got {answer!r:.60}"
+        )
+    if array.dtype.kind not in NUMBERS:
+        content = f"{str(array)!r:.60}" if array.dtype.kind == "U" else array.dtype
+        return f"expected numbers, got {content}"
+    if array.size == expected.size == 1:
+        array, expected = array.reshape(()), expected.reshape(())
+    if array.shape != expected.shape:
+        return f"expected the shape {expected.shape}, got {array.shape}"
+    unchanged = before is not None and np.array_equal(array, before)
+    if unchanged and relative_error(array, expected) > 0:
         return "nothing changed: it is to be updated in place"
-    if not np.isfinite(mine).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(mine))[0])
-        return f"expected {right[place]:.6g} at {place}, got {mine[place]}"
-    off = _off(mine, right)
-    if not off.any():
+    if not np.isfinite(array).all():
+        place = _first(~np.isfinite(array))
+        return f"expected {expected[place]:.6g} at {place}, got {array[place]}"
+    differs = _differs(array, expected)
+    if not differs.any():
         return ""
-    if _is_half(mine) and not _is_half(right):
-        return f"the numbers are too imprecise ({_error(mine, right):.0e}): half precision?"
-    place = tuple(int(i) for i in np.argwhere(off)[0])
-    wanted, got = apart(right[place], mine[place])
+    if _is_half(array) and not _is_half(expected):
+        error = relative_error(array, expected)
+        return f"the numbers are too imprecise ({error:.0e}): half precision?"
+    place = _first(differs)
+    right, wrong = distinguishable(expected[place], array[place])
     at = f" at {place}" if place else ""
-    many = f"; {off.mean():.0%} of the numbers differ" if off.size > 1 else ""
-    return f"expected {wanted}{at}, got {got}{many}"
+    many = f"; {differs.mean():.0%} of the numbers differ" if differs.size > 1 else ""
+    return f"expected {right}{at}, got {wrong}{many}"
+
+
+def _first(condition: np.ndarray) -> tuple[int, ...]:
+    """Return the first index at which a condition holds."""
+    return tuple(int(i) for i in np.argwhere(condition)[0])
 
 
 def _is_half(numbers: np.ndarray) -> bool:
@@ -75,29 +113,29 @@ def _is_half(numbers: np.ndarray) -> bool:
         return False
     with np.errstate(over="ignore"):
         single = np.ascontiguousarray(numbers, np.float32)
-        half = bool((single.astype(np.float16) == numbers).all())
-    brain = bool((single == numbers).all() and not (single.view(np.uint32) & 0xFFFF).any())
-    return half or brain
+        is_float16 = bool((single.astype(np.float16) == numbers).all())
+    is_bfloat16 = (single == numbers).all() and not (single.view(np.uint32) & 0xFFFF).any()
+    return is_float16 or bool(is_bfloat16)
 
 
-def _off(mine: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _differs(array: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Return where two arrays of finite numbers differ by more than float32 explains."""
-    if right.dtype.kind in "biu":
-        return mine != right
-    scale = np.abs(right).max(initial=0)
-    return np.abs(mine - right) > FLOAT32 * (np.abs(right) + scale)
+    if expected.dtype.kind in "biu":
+        return array != expected
+    scale = np.abs(expected).max(initial=0)
+    return np.abs(array - expected) > FLOAT32 * (np.abs(expected) + scale)
 
 
-def _error(mine: np.ndarray, right: np.ndarray) -> float:
+def relative_error(array: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest difference, relative to the largest number."""
-    if right.dtype.kind in "biu" or not right.size:
+    if expected.dtype.kind in "biu" or not expected.size:
         return 0.0
-    mine = mine.reshape(right.shape) if mine.size == right.size == 1 else mine
-    scale = max(float(np.abs(right).max()), np.finfo(float).tiny)
-    return float(np.abs(mine - right).max()) / scale
+    array = array.reshape(expected.shape) if array.size == expected.size == 1 else array
+    scale = max(float(np.abs(expected).max()), np.finfo(float).tiny)
+    return float(np.abs(array - expected).max()) / scale
 
 
-def apart(a: float, b: float) -> tuple[str, str]:
+def distinguishable(a: float, b: float) -> tuple[str, str]:
     """Return two numbers with as many digits as are needed to see their difference."""
     for digits in range(4, 18):
         one, other = f"{a:.{digits}g}", f"{b:.{digits}g}"
@@ -106,47 +144,49 @@ def apart(a: float, b: float) -> tuple[str, str]:
     return one, other
 
 
-def _hint(
-    key: str,
-    name: str,
-    got: Mapping[str, np.ndarray],
-    expected: Mapping[str, Observed],
-    places: list,
-) -> str:
-    """Return what the fault looks like, if it can be recognised, and the hint for this output."""
-    pairs = [(got[place], expected[place]) for place in places if place in got]
-    pairs = [
-        (mine, came)
-        for mine, came in pairs
-        if mine.shape == came.after.shape and mine.dtype.kind in "biuf"
-    ]
-    moved = [  # mine, before, after
-        (mine, came.before, came.after)
-        for mine, came in pairs
-        if came.before is not None and np.isfinite(mine).all()
-    ]
-    seen = ""
-    still = all(np.array_equal(mine, before) for mine, before, _ in moved)
-    if moved and len(moved) == len(places) and not still:
-        steps = [(mine - before, after - before) for mine, before, after in moved]
-        if all(np.allclose(mine, -right) for mine, right in steps):
-            return " (the step goes the opposite way: a sign)"
-        missing = [(mine - after, before) for mine, before, after in moved]
-        if all(map(_proportional, *zip(*missing, strict=True))):
-            return " (what differs is proportional to it: the penalty)"
-        scaled = [(mine - right, right) for mine, right in steps]
-        if all(map(_proportional, *zip(*scaled, strict=True))):
-            seen = " (each row moves in the right direction, but some by a wrong length: the rate)"
-    task, _, function = key.partition("/")
+def hint_for(key: str, name: str, outputs: list[tuple[np.ndarray | None, Observed]]) -> str:
+    """Return what the fault of an output looks like, if it is recognised, and the hint for it.
+
+    ``outputs``: of all calls, what was received and what was expected.
+    """
+    fault = _fault(outputs)
+    if fault in (Fault.SIGN, Fault.PENALTY):
+        return f" ({fault})"
+    task, function = function_of(key)
     hint = RUBRIC[task].get("hints", {}).get(function, {}).get(name)
     hint = hint or RUBRIC[task]["functions"].get(function, "")
-    return seen + (f" (hint: {hint})" if hint else "")
+    return (f" ({fault})" if fault else "") + (f" (hint: {hint})" if hint else "")
 
 
-def _proportional(difference: np.ndarray, factors: np.ndarray) -> bool:
-    """Return whether each row differs by a multiple of itself."""
+def _fault(outputs: list[tuple[np.ndarray | None, Observed]]) -> Fault | None:
+    """Recognise a fault that explains the arrays of all calls."""
+    steps = [
+        Step(array, reference.before, reference.after)
+        for array, reference in outputs
+        if reference.before is not None and array is not None and _is_comparable(array, reference)
+    ]
+    unchanged = all(np.array_equal(step.received, step.before) for step in steps)
+    if not steps or len(steps) < len(outputs) or unchanged:
+        return None
+    moves = [(step.received - step.before, step.expected - step.before) for step in steps]
+    if all(np.allclose(move, -expected) for move, expected in moves):
+        return Fault.SIGN
+    if all(_rows_proportional(step.received - step.expected, step.before) for step in steps):
+        return Fault.PENALTY
+    if all(_rows_proportional(move - expected, expected) for move, expected in moves):
+        return Fault.RATE
+    return None
+
+
+def _is_comparable(array: np.ndarray, reference: Observed) -> bool:
+    same = array.shape == reference.after.shape and array.dtype.kind in NUMBERS
+    return same and bool(np.isfinite(array).all())
+
+
+def _rows_proportional(difference: np.ndarray, factors: np.ndarray) -> bool:
+    """Return whether each row of a difference is a multiple of the row of ``factors``."""
     difference, factors = (np.atleast_2d(W.T).T for W in (difference, factors))
-    if difference.shape[1] == 1:  # of biases one multiple says nothing
+    if difference.shape[1] == 1:  # a single number is a multiple of any other
         return False
     size = (factors**2).sum(1, keepdims=True)
     along = (difference * factors).sum(1, keepdims=True) / np.maximum(size, 1e-300) * factors

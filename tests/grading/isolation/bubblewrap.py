@@ -39,19 +39,19 @@ class Strength:
 
 
 @dataclass(frozen=True)
-class World:
-    """The sandbox of one run."""
+class Bubblewrap:
+    """The sandbox of one run, as a command line."""
 
     work: Path  # the folder that may be written to
     visible: list[Path]
     user: int | None  # to become, where we are root
     limits: Limits
     group: Group
-    how: Strength
-    rules: IO | None  # of system calls
-    mark: Path  # a file that is created after everything that could fail outside
+    strength: Strength
+    call_filter: IO | None  # a file with the filter of system calls
+    entered: Path  # a file that is created after everything that could fail outside
 
-    def entered(self, command: list[str]) -> list[str]:
+    def wrap(self, command: list[str]) -> list[str]:
         """Return the command that enters the group and the sandbox, and runs ``command`` there."""
         limits, steps = self.limits, [*self.group.entering]
         private: list[str] = []  # a private mount namespace
@@ -62,10 +62,10 @@ class World:
             steps += [f"mount --bind {quote(str(f))} {place}" for f, place in places.items()]
             private = ["unshare", "--mount", "--propagation", "private"]
             become = as_user(self.user)
-        steps.append(f": > {quote(str(self.mark))}")
+        steps.append(f": > {quote(str(self.entered))}")
         # inside, the account's other processes do not count
         inside = ["prlimit", f"--nproc={limits.processes}", *command]
-        whole = [*become, *bounds_of(limits), *self._bubblewrap(), "--", *inside]
+        whole = [*become, *bounds_of(limits), *self._options(), "--", *inside]
         begin = [*private, "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh"]
         return [*self.group.prefix, *begin, *whole]
 
@@ -76,12 +76,12 @@ class World:
             return {folder: folder for folder in folders}
         return {folder: Path("/mnt") / str(n) for n, folder in enumerate(folders)}
 
-    def _bubblewrap(self) -> list[str]:
+    def _options(self) -> list[str]:
         bwrap = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
-        if self.how.no_namespaces:
+        if self.strength.no_namespaces:
             bwrap += ["--unshare-user", "--disable-userns"]
-        if self.rules is not None:
-            bwrap += ["--seccomp", str(self.rules.fileno())]
+        if self.call_filter is not None:
+            bwrap += ["--seccomp", str(self.call_filter.fileno())]
         bwrap += ["--proc", "/proc", "--dev", "/dev"]
         bwrap += ["--size", str(2**28), "--tmpfs", "/dev/shm"]
         bwrap += ["--size", str(2**30), "--tmpfs", "/tmp"]
@@ -110,12 +110,12 @@ def bounds_of(limits: Limits) -> list[str]:
 
 
 @contextmanager
-def filtered(how: Strength | None) -> Iterator[IO | None]:
+def open_filter(strength: Strength | None) -> Iterator[IO | None]:
     """Yield an open file with the filter of system calls, or None."""
-    if how is None or not how.filter:
+    if strength is None or not strength.filter:
         yield None
         return
     with tempfile.TemporaryFile() as file:
-        syscalls.write_filter(file, memory_is_counted=bool(how.groups))
+        syscalls.write_filter(file, memory_is_counted=bool(strength.groups))
         file.seek(0)
         yield file

@@ -22,7 +22,7 @@ from typing import IO
 
 from grading.isolation import cgroups, syscalls
 from grading.isolation.bounded_process import MachineError
-from grading.isolation.bubblewrap import Strength, World, as_user, bounds_of, filtered
+from grading.isolation.bubblewrap import Bubblewrap, Strength, as_user, bounds_of, open_filter
 from grading.isolation.monitor import Limits, Monitor, ensure_room
 from grading.outcomes import Failure, FailureKind
 
@@ -165,12 +165,16 @@ def _run(
     if how is not None:  # bubblewrap and the commands before it have processes, too
         group = cgroups.group(how.groups, limits.memory, limits.processes + 50)
     try:
-        with _output(work) as (file, path), _handed_over(work) as user, filtered(how) as rules:
+        with (
+            _output(work) as (file, path),
+            _handed_over(work) as user,
+            open_filter(how) as call_filter,
+        ):
             entered = path.with_name("entered")
             folder, environment = work, dict(os.environ)
             if how is not None:
-                world = World(work, visible, user, limits, group, how, rules, entered)
-                command = world.entered(command)
+                wrapper = Bubblewrap(work, visible, user, limits, group, how, call_filter, entered)
+                command = wrapper.wrap(command)
                 folder, environment = Path("/"), group.environment | ENVIRONMENT
             process = subprocess.Popen(
                 command,
@@ -179,7 +183,7 @@ def _run(
                 stdin=subprocess.DEVNULL,
                 env=environment,
                 cwd=folder,
-                pass_fds=[] if rules is None else [rules.fileno()],
+                pass_fds=[] if call_filter is None else [call_filter.fileno()],
                 start_new_session=True,
             )
             monitor = Monitor(process.pid, work, limits, group)

@@ -52,7 +52,11 @@ from grading.selfcheck.wrong import WRONG
 from grading.student.edition import empty_suite
 
 TARGET = ROOT / "build" / "grader-accuracy.md"
-NO_VERDICT = Verdict("svd/svd_step", failure=NOT_ATTEMPTED)  # until there is one
+
+
+def no_verdict() -> Verdict:
+    """Return what a case has before it is tried."""
+    return Verdict("svd/svd_step", failure=NOT_ATTEMPTED)
 
 
 @dataclass
@@ -64,8 +68,8 @@ class Case:
     right: bool
     code: str  # the module's text, or the cell's
     programs: list[str] = field(default_factory=list)  # from whose files it is read exactly
-    graded: Verdict = NO_VERDICT
-    checked: Verdict = NO_VERDICT
+    graded: Verdict = field(default_factory=no_verdict)
+    checked: Verdict = field(default_factory=no_verdict)
     wrong_outputs: set[str] = field(default_factory=set)  # compared without the judge
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from grading.checks.compare import apart, judge
+from grading.checks.compare import distinguishable, judge
 from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS, SEEDS, ChangedError, calls, outputs
 from grading.execution.reference import answers, expected, function
@@ -123,8 +123,8 @@ def test_the_hint_fits_the_fault(monkeypatch):
 
 
 def test_numbers_in_a_message_differ():
-    assert apart(0.123456789, 0.123456788) == ("0.123456789", "0.123456788")
-    assert apart(1.0, 2.0) == ("1", "2")
+    assert distinguishable(0.123456789, 0.123456788) == ("0.123456789", "0.123456788")
+    assert distinguishable(1.0, 2.0) == ("1", "2")
     right = expected("als/over_entries", SEED)
     (place,) = right
     wrong = {place: right[place].after * (1 + 1e-4)}

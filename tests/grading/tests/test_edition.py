@@ -17,10 +17,10 @@ import pytest
 from grading.checks.compare import judge
 from grading.execution.inputs import OUTPUTS, SEEDS
 from grading.execution.reference import expected
-from grading.execution.trial import Unit, prepare, run_directly, run_units
-from grading.paths import ROOT
+from grading.execution.trial import HARNESS, Unit, prepare, run_directly, run_units
+from grading.paths import GRADING, ROOT
 from grading.rubric import RUBRIC
-from grading.student.edition import blank, blank_cell, blank_notebook, build
+from grading.student.edition import CHECKS, blank, blank_cell, blank_notebook, build
 
 # Plausible mistakes: module, right, wrong, the function in which it must be found.
 MISTAKES = {
@@ -159,6 +159,16 @@ def test_github_classroom_checks_each_task(edition):
         assert f"suite.py check {task}\n" in text
         assert f"{task.upper()}_RESULTS: ${{{{ steps.{task}.outputs.result }}}}" in text
     assert f"runners: {','.join(RUBRIC)}\n" in text
+
+
+@pytest.mark.parametrize("names", [HARNESS, CHECKS])
+def test_copied_modules_import_only_copied_modules(names):
+    for name in (name for name in names if name.endswith(".py")):
+        for node in ast.walk(ast.parse((GRADING / name).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "grading":
+                _, *path = node.module.split(".")
+                modules = ["/".join(path)] if path else [alias.name for alias in node.names]
+                assert {f"{module}.py" for module in modules} <= set(names), name
 
 
 def test_the_checks_have_a_suite_of_their_own(edition):
