@@ -71,9 +71,9 @@ class Drawn:
     def whole(self, low: int, high: int) -> int:
         return int(torch.randint(low, high, (1,), generator=self.rng))
 
-    def subset(self, n: int, share: float = 0.4) -> list[int]:
+    def subset(self, n: int, fraction: float = 0.4) -> list[int]:
         """Return some of 0 … n - 1, ascending; at least one, and not all."""
-        order = torch.randperm(n, generator=self.rng)[: max(1, int(share * n))]
+        order = torch.randperm(n, generator=self.rng)[: max(1, int(fraction * n))]
         return sorted(order.tolist())
 
     # One call or, as a list of tuples, several.
