@@ -293,7 +293,7 @@ def main() -> None:
         right_of(key)
     bounds = replace(Bounds(), cpu_seconds=100_000, seconds=100_000.0)
     failed = False
-    print(f"seed {asked.seed}\n| what | calls | processor, s | slowest, s | MiB | fails |")
+    print(f"seed {asked.seed}\n| what | calls | CPU time, s | slowest, s | MiB | failures |")
     for name in asked.only:
         seconds = 60 * asked.minutes / len(asked.only)
         child, found = BoundedProcess(fuzz, name, seconds, asked.seed, bounds=bounds), Found()

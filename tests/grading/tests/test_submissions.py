@@ -51,7 +51,7 @@ pytestmark = [
 ]
 TABLE = ROOT / "build" / "submissions.md"
 HEAD = "| what | account | points of 100 | reason | grader, MiB | sandboxes, MiB "
-HEAD += "| processor outside, s | clock, s |\n|" + " --- |" * 8 + "\n"
+HEAD += "| CPU time outside, s | wall time, s |\n|" + " --- |" * 8 + "\n"
 OUTSIDE, CPU_OUTSIDE = 2**30, 60  # bytes resident in a process of the grader; seconds
 SIXTEEN = int(os.environ.get("SIXTEEN", "32"))  # submissions
 SPOILT = int(os.environ.get("SPOILT", "24"))
