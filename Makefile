@@ -96,7 +96,7 @@ bench-large: .venv/ready-for-tests
 	$(VENV) -m mflib.data ml-100k
 	$(VENV) tests/benchmarks/large.py
 	$(VENV) tests/benchmarks/distributed.py $(OPTIONS)
-	CLASS=$(CLASS) OMP_NUM_THREADS=1 $(SUITE) determinism -k "graded_alike or parallel"
+	CLASS=$(CLASS) OMP_NUM_THREADS=1 $(VENV) -m pytest -s -m slow tests/grading/tests/test_determinism.py -k "graded_alike or parallel"
 
 # The search that found the defaults, on validation parts of MovieLens-1M's training data, into build/bench.md.
 search: .venv/ready-for-tests

@@ -61,7 +61,7 @@ EDITION = {
 }
 COMMANDS = PROJECT if HERE.name == "tests" else EDITION
 # Commands that need the second part of requirements.txt.
-TESTING = ("test", "tools", "grader-accuracy", "submissions", "determinism", "fuzz")
+TESTING = ("test", "tools", "grader-accuracy", "submissions", "fuzz")
 TESTS_BEGIN = "# For the tests"  # the first line of that part
 SANDBOXED = ("grade", *TESTING)  # commands whose sandbox cannot write the byte code of packages
 IMPORTED = "ipykernel.kernelapp, matplotlib_inline.backend_inline, mflib.notebook, mflib.plots"

@@ -25,6 +25,7 @@ STUDENT = GRADING / "student"  # what is copied as it is
 TARGET = ROOT / "build" / "assignment"
 SUITE = ROOT / "tests" / "suite.py"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
+OPTIONAL = "05_experiments.ipynb"  # not graded; it runs once the kernels are written
 # The part of this package that students get, as checks/grading.
 CHECKS = (
     *(*HARNESS, "paths.py", "schema.py", "execution/trial.py"),
@@ -107,6 +108,8 @@ def build(target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".assignment-") as temporary:
         new = Path(temporary) / "assignment"
         empty_suite(new)
+        optional = nbformat.read(ROOT / "notebooks" / OPTIONAL, as_version=4)
+        nbformat.write(blank_notebook(optional), new / "notebooks" / OPTIONAL)
         for name in COPIED:
             (new / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, new / name)
