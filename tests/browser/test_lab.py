@@ -18,6 +18,7 @@ from mflib.data import data_dir
 
 pytestmark = pytest.mark.browser
 NAMES = sorted(file.stem for file in STORED["ml-100k"].glob("*.ipynb"))
+LESSONS = [name for name in NAMES if name != "05_experiments"]
 MINUTES = 60_000  # in milliseconds
 TROUBLE = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']"
 # All cells are in the page, not only those in view; no announcement covers it.
@@ -146,10 +147,10 @@ def test_run_all(lab, opened, screenshots, name):
     page = opened(name)
     bars = ".jp-Notebook .jupyter-widget-hprogress, .jp-Notebook .widget-hprogress"
     run_all(page)
-    page.locator(bars).first.wait_for(timeout=3 * MINUTES)
+    if name in LESSONS:  # the experiments train several models at a time, without progress bars
+        page.locator(bars).first.wait_for(timeout=3 * MINUTES)
     all_done(page)
     assert page.locator(TROUBLE).count() == 0
-    assert page.locator(bars).count() > 0
     done = "b => b.querySelector('.progress-bar-success, .bar-success') !== null"
     ended = page.locator(bars).evaluate_all(f"bars => bars.every({done})")
     assert ended, "every progress bar must have come to its end"
@@ -157,8 +158,8 @@ def test_run_all(lab, opened, screenshots, name):
     outputs = [o for c in stored.cells if c.cell_type == "code" for o in c.outputs]
     pictures = sum("image/png" in o.get("data", {}) for o in outputs)
     assert page.locator(".jp-RenderedImage img").count() == pictures
-    tables = page.locator(".jp-OutputArea .jp-RenderedHTMLCommon table").first
-    assert tables.bounding_box()["width"] > 200
+    tables = page.locator(".jp-OutputArea .jp-RenderedHTMLCommon table")
+    assert max(tables.evaluate_all("tables => tables.map(t => t.offsetWidth)")) > 200
     new = printed(saved(page, lab, name))
     assert new == printed(stored), "the same texts and tables as stored"
     for place, what in enumerate(page.locator(".jp-RenderedImage img").all()[:1]):
@@ -170,7 +171,8 @@ def test_run_all(lab, opened, screenshots, name):
         assert printed(saved(page, lab, name)) == new, "the same once more"
     if page.get_by_label("movie 1", exact=True).count():
         be_the_user(page, screenshots)
-    explore(page, name, screenshots)
+    if name in LESSONS:
+        explore(page, name, screenshots)
 
 
 def be_the_user(page, screenshots: Path) -> None:
