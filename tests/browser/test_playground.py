@@ -127,7 +127,7 @@ def test_who_only_dislikes_is_recommended_nothing(opened):
     window, _, _ = opened("you")
     window.evaluate("vote(3, -1)")
     assert window.locator("#recs li").count() == 0
-    assert "the best vector is 0" in window.locator("#vector").inner_text()
+    assert "The best vector for that is 0" in window.locator("#vector").inner_text()
 
 
 @pytest.mark.parametrize(("alpha", "lam"), [(None, None), (20.0, 0.1), (0.0, 300.0)])

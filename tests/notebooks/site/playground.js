@@ -1093,7 +1093,7 @@ function route(moved) {
 }
 
 function start() {
-  state.film = Math.max(0, data.titles.findIndex((title) => title.startsWith("Aliens (")));
+  state.film = Math.max(0, data.titles.findIndex((title) => title.startsWith("Star Wars")));
   for (const [name, value] of [["least", data.least], ["factors", data.vectorScale.length]])
     for (const place of document.querySelectorAll(`.${name}`)) place.textContent = value;
   combobox(document.querySelector("[data-search=find]"), "find", (id) => { location.hash = `#find=${id}`; });
