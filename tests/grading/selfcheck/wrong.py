@@ -28,7 +28,7 @@ B_USERS = """P.mul_(keep_u[:, None]).addmm_(likes.matrix(step_u), Q)
     P.addmm_(others.matrix(step_u), Q, alpha=-1)"""
 B_LIKED = "step_Q = likes.transposed(step_i) @ P"
 B_OTHERS = "step_Q.addmm_(others.transposed(step_j), P, alpha=-1)"
-B_STEPS = "pull * rate_i.index_select(0, i), pull * rate_i.index_select(0, j)"
+B_STEPS = "g * rate_i.index_select(0, i), g * rate_i.index_select(0, j)"
 B_BIASES = "b.index_select(0, i) - b.index_select(0, j)"
 W_USERS = "P.index_add_(0, users.index_select(0, rows), (qi - qj).mul_(step).sub_(p, alpha=shrink))"
 W_LIKED = "Q.index_add_(0, liked, torch.sub(step_p, qi, alpha=shrink))"
@@ -170,7 +170,7 @@ WRONG = [  # function, what is wrong, right, wrong
     (CHOLESKY, "added to what was there", "X.copy_(", "X.add_("),
     (CHOLESKY, "the sign of the right side", "cp: cp)", "cp: -cp)"),
     (CHOLESKY, "a ridge on all entries of A", "* identity", "* (identity + 0.01)"),
-    (BPR, "the sign flipped", "pull = torch.sigmoid(-x)", "pull = -torch.sigmoid(-x)"),
+    (BPR, "the sign flipped", "g = torch.sigmoid(-x)", "g = -torch.sigmoid(-x)"),
     (BPR, "sigma(x) for sigma(-x)", "torch.sigmoid(-x)", "torch.sigmoid(x)"),
     (BPR, "no sigma", "torch.sigmoid(-x)", "(-x)"),
     (BPR, "the derivative of sigma", "torch.sigmoid(-x)", "torch.sigmoid(-x) * torch.sigmoid(x)"),
@@ -185,8 +185,8 @@ WRONG = [  # function, what is wrong, right, wrong
     (BPR, "the user moves to the other, too", "others.matrix(step_u), Q, alpha=-1", "others.matrix(step_u), Q"),
     (BPR, "items' penalty on users", "rate_u * user_reg", "rate_u * item_reg"),
     (BPR, "users' penalty on items", "rate_i * item_reg", "rate_i * user_reg"),
-    (BPR, "no learning rate for users", "pull * rate_u.index_select(0, users)", "pull"),
-    (BPR, "no learning rate for items", B_STEPS, "pull, pull"),
+    (BPR, "no learning rate for users", "g * rate_u.index_select(0, users)", "g"),
+    (BPR, "no learning rate for items", B_STEPS, "g, g"),
     (BPR, "no learning rate in users' penalty", "keep_u = 1 - rate_u *", "keep_u = 1 -"),
     (BPR, "no learning rate in items' penalty", "keep_i = 1 - rate_i *", "keep_i = 1 -"),
     (BPR, "users never bounded", RATE_U, "torch.full_like(n_u, learning_rate)"),
@@ -200,8 +200,8 @@ WRONG = [  # function, what is wrong, right, wrong
     (BPR, "the mean over a row, always", RATE_I, "learning_rate / n_i.clamp(min=1)"),
     (BPR, "bounded by the likes alone", RATE_I,
      "row_rates(learning_rate, likes.column_counts.to(P.dtype), BOUND)"),
-    (BPR, "the others bounded apart", "pull * rate_i.index_select(0, j)",
-     "pull * row_rates(learning_rate, others.column_counts.to(P.dtype), BOUND).index_select(0, j)"),
+    (BPR, "the others bounded apart", "g * rate_i.index_select(0, j)",
+     "g * row_rates(learning_rate, others.column_counts.to(P.dtype), BOUND).index_select(0, j)"),
     (BPR, "the liked item's rate on the other", "rate_i.index_select(0, j)", "rate_i.index_select(0, i)"),
     (BPR, "the user's rate on the items", B_STEPS, "step_u, step_u"),
     (BPR, "the penalty not bounded", "keep_i = 1 - rate_i", "keep_i = 1 - learning_rate"),

@@ -12,6 +12,7 @@ from grading.execution.inputs import OUTPUTS, SEEDS, ChangedError, calls, output
 from grading.execution.reference import answers, expected, function
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 from grading.rubric import RUBRIC
+from grading.selfcheck.accuracy import all_cases
 from mflib.bpr import bpr_step
 from mflib.sparse import Entries
 
@@ -188,3 +189,10 @@ def test_outputs_that_are_no_numbers_are_wrong_and_no_more(other):
         assert judge("svd/svd_step", got, right).fraction == 0
     far = {place: came.after * 1e300 for place, came in right.items()}
     assert judge("svd/svd_step", far, right).fraction == 0
+
+
+def test_answers_of_the_self_check_follow_the_kernels_and_loops():
+    """Each wrong answer replaces text that the reference contains; otherwise this raises."""
+    cases = all_cases()
+    assert sum(case.right for case in cases) > 100
+    assert sum(not case.right for case in cases) > 300
