@@ -28,7 +28,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from tqdm import tqdm
 
 CELL_SECONDS = 600
-# Variables that configure what a kernel consists of. Threads, vector units, locale and the like are
+# Variables that configure the parts of a kernel. Threads, vector units, locale and the like are
 # kept: no output depends on them.
 SETTINGS = re.compile(
     "PYTHON|IPYTHON|IPYKERNEL|JUPYTER|JPY_|MPL|MATPLOTLIB|PANDAS_|NPY_PROMOTION|SCIPY_"

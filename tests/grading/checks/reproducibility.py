@@ -126,7 +126,7 @@ def cell_difference(raw: Mapping | None, executed: nbformat.NotebookNode | None)
     Parameters
     ----------
     raw : mapping or None
-        The cell as handed in.
+        The cell as submitted.
     executed : NotebookNode or None
         The same cell after it was executed here.
     """
