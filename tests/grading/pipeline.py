@@ -162,6 +162,7 @@ def grade(
     given = read(package.files, known())
     options = replace(options, submission_seed=seed_of(given))
     score.notes = [*package.notes, *given.notes]
+    score.declarations = {task: text for task, text in given.declarations.items() if text}
     score.answers = sources(given)
     for key, source in score.answers.items():
         score.fingerprints[key] = public_answers.own_fingerprints(key, source)
@@ -295,7 +296,8 @@ def reproduce(
         return
     if not any(cell.get("execution_count") for cell in stored.values()):
         if stored:
-            score.reasons[task].append("reproducibility: the notebook has no outputs")
+            what = "the notebook was not run; outputs that came with it do not count"
+            score.reasons[task].append(f"reproducibility: {what}")
         return
     dataset = dataset_of(task, stored, options.dataset)
     comparison = compare_with_known(task, stored, dataset)

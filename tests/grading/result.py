@@ -64,6 +64,8 @@ class Score:
     )
     # by key: the functions that equal the published ones
     published: Annotated[dict[str, Texts], Bounds(100)] = field(default_factory=dict)
+    # by task: what the student declares to have used
+    declarations: Annotated[dict[str, Text], Bounds(10)] = field(default_factory=dict)
     notes: Texts = field(default_factory=list)  # about reading and grading, for the instructor
     wall_time: bool = False  # whether something was stopped by a limit of wall time
     complete: bool = False  # False if grading has stopped early; the notes give the reason

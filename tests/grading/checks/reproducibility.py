@@ -131,7 +131,7 @@ def cell_difference(raw: Mapping | None, executed: nbformat.NotebookNode | None)
         The same cell after it was executed here.
     """
     if raw is None or not raw.get("execution_count"):
-        return "no outputs were handed in"
+        return "the cell was not run before it was handed in"
     if executed is None or not executed.get("execution_count"):
         return "not executed here"
     try:

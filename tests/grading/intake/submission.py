@@ -7,6 +7,7 @@ from typing import Any
 
 from grading.intake.cells import Cells, HandedOut, answer_of, binds, cells_of, recognise
 from grading.intake.collect import Files
+from grading.intake.declarations import declaration_in
 from grading.intake.names import expected_file, safe_name
 from grading.rubric import RUBRIC
 
@@ -38,6 +39,7 @@ class Submission:
     answers: dict[str, Cells] = field(default_factory=dict)  # by key, as "svd/ndcg"
     # by task and by the cell's id in the hand-out: cells as stored
     stored: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    declarations: dict[str, str] = field(default_factory=dict)  # by task, what was used
     notes: list[str] = field(default_factory=list)  # how it was read
     problems: dict[str, list[Problem]] = field(default_factory=dict)  # by task
 
@@ -77,6 +79,7 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
         if FileKind.NOTEBOOK in contents:
             content, name = contents[FileKind.NOTEBOOK], chosen[f"{task}.{FileKind.NOTEBOOK}"]
             _read_notebook(submission, task, content, name, known[task])
+            submission.declarations[task] = declaration_in(content)
     return submission
 
 

@@ -1,13 +1,19 @@
 """Build the student edition: the suite without the answers, in build/assignment/ and as a zip.
 
-The functions in rubric.toml and the cells tagged "solution" lose their bodies, the notebooks their
-outputs. Signatures, docstrings and everything else stay. checks/ holds the part of this package
-that students need, as checks/grading, so that its imports are the same in both places. The checks
-compare with arrays that the reference computes here.
+The functions in rubric.toml and the cells tagged "solution" lose their bodies. Signatures,
+docstrings and everything else stay. The notebooks show the reference's outputs, each below a line
+that says so, except outputs that contain answers. Running a cell replaces both. Such a cell has no
+execution count, so the grader takes it for what it is: not run. Derivations fold away as hints,
+and each notebook ends with a declaration.
+
+checks/ holds the part of this package that students need, as checks/grading, so that its imports
+are the same in both places. The checks compare with arrays that the reference computes here.
 """
 
 import ast
+import copy
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,6 +24,7 @@ import numpy as np
 from grading.execution.inputs import OUTPUTS, SEEDS
 from grading.execution.reference import expected
 from grading.execution.trial import HARNESS
+from grading.intake import declarations
 from grading.paths import GRADING, NOTEBOOK_TOOLS, ROOT, copy_modules
 from grading.rubric import RUBRIC
 
@@ -26,14 +33,16 @@ TARGET = ROOT / "build" / "assignment"
 SUITE = ROOT / "tests" / "suite.py"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
 OPTIONAL = "05_experiments.ipynb"  # not graded; it runs once the kernels are written
+OUTPUTS_OF_REFERENCE = NOTEBOOK_TOOLS / "ml-100k"  # the edition's default data set
+MARK = "*Output of the reference; your run replaces it.*"
+# What the notebooks fold away in the edition only.
+HINT = re.compile(r"<!-- hint: (.+?) -->\n\n?(.*?)\n\n?<!-- end of hint -->", re.DOTALL)
+INTAKE = ("archives", "cells", "collect", "declarations", "layouts", "names", "submission")
 # The part of this package that students get, as checks/grading.
 CHECKS = (
     *(*HARNESS, "paths.py", "schema.py", "execution/trial.py"),
     *("checks/compare.py", "checks/verdict.py"),
-    *(
-        f"intake/{name}.py"
-        for name in ("archives", "cells", "collect", "layouts", "names", "submission")
-    ),
+    *(f"intake/{name}.py" for name in INTAKE),
     *(f"student/{name}.py" for name in ("check", "obtain", "submit")),
 )
 
@@ -66,6 +75,7 @@ def blank_cell(source: str) -> str:
 
 
 def blank_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Remove answers and outputs from a notebook, in place; return it."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -76,6 +86,47 @@ def blank_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 if not hide:
                     cell.metadata.pop("jupyter", None)
     return notebook
+
+
+def student_notebook(name: str) -> nbformat.NotebookNode:
+    """Return a notebook as students get it."""
+    stored = nbformat.read(OUTPUTS_OF_REFERENCE / name, as_version=4)
+    outputs = {cell.id: marked_outputs(cell) for cell in stored.cells if cell.cell_type == "code"}
+    notebook = blank_notebook(stored)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = outputs[cell.id]
+        else:
+            cell.source = fold_hints(cell.source)
+    if name != OPTIONAL:
+        place = next(n for n, cell in enumerate(notebook.cells) if cell.id == "references")
+        declaration = nbformat.v4.new_markdown_cell(declarations.TEXT, id=declarations.ID)
+        notebook.cells.insert(place, declaration)
+    return notebook
+
+
+def marked_outputs(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """Return a copy of a cell's outputs below a mark; nothing if they contain an answer.
+
+    The cell "kernel" displays the source of the kernel, and the check of a prediction explains
+    which one is right.
+    """
+    if not cell.outputs or cell.id == "kernel" or "check" in cell.metadata.get("tags", []):
+        return []
+    data = {"text/markdown": MARK, "text/plain": MARK.strip("*")}
+    outputs = [nbformat.v4.new_output("display_data", data=data), *map(copy.deepcopy, cell.outputs)]
+    for output in outputs:
+        if "execution_count" in output:
+            output.execution_count = None
+    return outputs
+
+
+def fold_hints(source: str) -> str:
+    """Return a markdown cell whose marked passages fold away below a line "Hint: …"."""
+    folded = HINT.sub(r"<details><summary>Hint: \1</summary>\n\n\2\n\n</details>", source)
+    if re.search("<!-- (end of )?hint", folded):
+        raise ValueError(f"expected pairs of hint and end of hint, got {source!r}")
+    return folded
 
 
 def empty_suite(target: Path) -> None:
@@ -108,8 +159,8 @@ def build(target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".assignment-") as temporary:
         new = Path(temporary) / "assignment"
         empty_suite(new)
-        optional = nbformat.read(ROOT / "notebooks" / OPTIONAL, as_version=4)
-        nbformat.write(blank_notebook(optional), new / "notebooks" / OPTIONAL)
+        for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
+            nbformat.write(student_notebook(file.name), new / "notebooks" / file.name)
         for name in COPIED:
             (new / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, new / name)

@@ -15,18 +15,28 @@ import numpy as np
 import pytest
 
 from grading.checks.compare import judge
+from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS, SEEDS
 from grading.execution.reference import expected
 from grading.execution.trial import HARNESS, Unit, prepare, run_directly, run_units
+from grading.intake import declarations
+from grading.intake.cells import handed_out
+from grading.intake.collect import File
+from grading.intake.submission import read
 from grading.paths import GRADING, ROOT
+from grading.pipeline import Options, compare_with_known, reproduce
 from grading.rubric import RUBRIC
+from grading.scoring import empty_score
 from grading.student.edition import (
     CHECKS,
+    MARK,
     OPTIONAL,
+    OUTPUTS_OF_REFERENCE,
     blank,
     blank_cell,
     blank_notebook,
     build,
+    fold_hints,
 )
 
 # Plausible mistakes: module, right, wrong, the function in which it must be found.
@@ -134,7 +144,9 @@ def test_nothing_of_the_answers_is_left(edition):
         if file.is_file() and file.suffix != ".npz":
             text = file.read_text(encoding="utf-8")
             if file.suffix == ".ipynb":
-                text = "\n".join(cell.source for cell in nbformat.read(file, as_version=4).cells)
+                cells = nbformat.read(file, as_version=4).cells
+                shown = [output for cell in cells for output in cell.get("outputs", [])]
+                text = "\n".join([*(cell.source for cell in cells), *map(shown_text, shown)])
             assert not [line for line in lines if line in text], file.name
     names = {path.relative_to(edition).parts[0] for path in edition.rglob("*")}
     expected = {"mflib", "notebooks", "checks", "data", "README.md", "Makefile", "LICENSE"}
@@ -148,19 +160,86 @@ def test_nothing_of_the_answers_is_left(edition):
     }
 
 
-def test_notebooks_are_cleared_and_complete(edition):
+def shown_text(output: nbformat.NotebookNode) -> str:
+    """All text of an output."""
+    return "\n".join([output.get("text", ""), *map(str, output.get("data", {}).values())])
+
+
+def test_notebooks_are_complete_and_without_answers(edition):
     for file in sorted((edition / "notebooks").glob("*.ipynb")):
         mine, whole = (
             nbformat.read(path, as_version=4) for path in (file, ROOT / "notebooks" / file.name)
         )
-        assert [cell.id for cell in mine.cells] == [cell.id for cell in whole.cells]
-        assert not any(cell.get("outputs") for cell in mine.cells)
+        nbformat.validate(mine)
+        ids = [cell.id for cell in mine.cells]
+        if file.name != OPTIONAL:
+            assert ids[-2] == declarations.ID, "the declaration comes before the references"
+            ids.remove(declarations.ID)
+        assert ids == [cell.id for cell in whole.cells]
         solutions = [cell for cell in mine.cells if "solution" in cell.metadata.get("tags", [])]
         assert "source_hidden" not in str([cell.metadata for cell in solutions])
         stubs = [cell for cell in mine.cells if "NotImplementedError" in cell.source]
         assert stubs == solutions
         written = ["loop", "exercise-1", "exercise-2", "exercise-3"]
         assert [cell.id for cell in stubs] == (written if file.name != OPTIONAL else [])
+
+
+def test_notebooks_show_marked_outputs_of_the_reference(edition):
+    """Outputs with answers are left out, and no cell counts as executed."""
+    for file in sorted((edition / "notebooks").glob("*.ipynb")):
+        mine = nbformat.read(file, as_version=4)
+        stored = nbformat.read(OUTPUTS_OF_REFERENCE / file.name, as_version=4)
+        n_shown = 0
+        for cell in (cell for cell in mine.cells if cell.cell_type == "code"):
+            (reference,) = (one for one in stored.cells if one.id == cell.id)
+            hidden = cell.id == "kernel" or "check" in cell.metadata.get("tags", [])
+            assert cell.execution_count is None
+            if hidden or not reference.outputs:
+                assert not cell.outputs, cell.id
+                continue
+            mark, *others = cell.outputs
+            assert mark.data["text/markdown"] == MARK
+            assert list(map(shown_text, others)) == list(map(shown_text, reference.outputs))
+            n_shown += 1
+        assert n_shown >= 13, file.name
+        (recommended,) = (c for c in mine.cells if c.id in ("recommendations", "models-hits"))
+        assert len(recommended.outputs) == 2
+
+
+def test_outputs_of_the_reference_earn_nothing(edition, tmp_path):
+    """Neither as they were handed out, nor with execution counts that somebody has written in."""
+    files, right = {}, {key: Verdict(key) for key in OUTPUTS}
+    for file in (edition / "notebooks").glob("0[1-4]*.ipynb"):
+        files[f"notebooks/{file.name}"] = File(file.read_bytes, 0.0)
+    given = read(files, handed_out(ROOT / "notebooks"))
+    for task in RUBRIC:
+        score, stored = empty_score(), given.stored[task]
+        options = Options("ml-100k", 7, tmp_path)
+        reproduce(task, given, right, tmp_path, options, score)
+        assert score.marks[task]["reproducibility"] == 0
+        assert "the notebook was not run" in score.reasons[task][-1]
+        for n, cell in enumerate(stored.values(), 1):
+            cell["execution_count"] = n
+        shown = {name for name, cell in stored.items() if cell["outputs"]}
+        assert len(shown) >= 13
+        assert set(compare_with_known(task, stored, "ml-100k").differences) >= shown
+
+
+def test_derivations_fold_away(edition):
+    """A passage that gives the update comes after the objective, in a fold; the rest stays."""
+    for entry in RUBRIC.values():
+        name = f"{entry['notebook']}.ipynb"
+        mine, whole = (
+            nbformat.read(folder / "notebooks" / name, as_version=4) for folder in (edition, ROOT)
+        )
+        n_folds = sum(cell.source.count("<summary>Hint: ") for cell in mine.cells)
+        assert n_folds == sum(cell.source.count("<!-- hint: ") for cell in whole.cells) > 0
+        assert not any("<!--" in cell.source for cell in mine.cells)
+    folded = fold_hints("a\n\n<!-- hint: b -->\n\nc\n\n<!-- end of hint -->\n\nd")
+    assert folded == "a\n\n<details><summary>Hint: b</summary>\n\nc\n\n</details>\n\nd"
+    for broken in ("<!-- hint: b -->\nc", "c\n<!-- end of hint -->"):
+        with pytest.raises(ValueError, match="expected pairs of hint and end of hint"):
+            fold_hints(broken)
 
 
 def test_github_classroom_checks_each_task(edition):
@@ -182,9 +261,10 @@ def test_copied_modules_import_only_copied_modules(names):
 
 
 def test_the_checks_have_a_suite_of_their_own(edition):
-    for name in ("mflib/svd.py", "notebooks/01_svd.ipynb"):
-        own = edition / "checks" / "suite" / name
-        assert own.read_bytes() == (edition / name).read_bytes()
+    name, own = "mflib/svd.py", edition / "checks" / "suite"
+    assert (own / name).read_bytes() == (edition / name).read_bytes()
+    known, given = (handed_out(folder / "notebooks") for folder in (own, edition))
+    assert known == given
 
 
 def test_as_handed_out_everything_is_not_attempted(edition):

@@ -235,8 +235,8 @@ def test_stored_outputs_are_compared_cell_by_cell():
     assert change(cell("0.5"), cell("0.5")) == ""
     assert change(cell(["0.", "5"]), cell("0.5")) == ""
     assert change(cell("0.4"), cell("0.5")) == "- 0.4\n+ 0.5"
-    assert "no outputs" in change(cell("0.5", count=None), cell("0.5"))
-    assert "no outputs" in change(None, cell("0.5"))
+    assert "was not run" in change(cell("0.5", count=None), cell("0.5"))
+    assert "was not run" in change(None, cell("0.5"))
     assert "not executed" in change(cell("0.5"), None)
     for figure, says in {
         png((10**5, 10**5)): "too large",
@@ -421,11 +421,14 @@ def test_the_page_shows_reasons_lines_and_changes_and_runs_nothing(tmp_path):
     changes = {"svd": {"loop": "- <script>\n+ 2"}}
     wrong = Verdict("svd/svd_step", wrong={"P": "in P"}, where="svd.py, line 3")
     score = Score(points, reasons, changes, {"svd/svd_step": wrong}, notes=["<i>"])
+    assert "<p>Nothing is declared.</p>" in report_page(Report("a", score))
+    score.declarations = {"svd": "an assistant, for <b>signs</b>"}
     text = report_page(Report("<b>", score))
     first = (
         "<p class=first>svd_step: expected 1 &amp; got &lt;2&gt;</p><ul><li>the second</li></ul>"
     )
     assert first in text
+    assert "<dt>svd</dt><dd><pre>an assistant, for &lt;b&gt;signs&lt;/b&gt;</pre></dd>" in text
     assert "<dt>loop</dt><dd><pre>- &lt;script&gt;\n+ 2</pre></dd>" in text
     assert "<td>svd_step</td><td>80%</td><td>svd.py, line 3</td>" in text
     assert "<script" not in text

@@ -5,8 +5,10 @@ import json
 import nbformat
 import pytest
 
+from grading.intake import declarations
 from grading.intake.cells import handed_out, without_magics
 from grading.intake.collect import File
+from grading.intake.declarations import declaration_in
 from grading.intake.submission import read
 from grading.paths import ROOT
 
@@ -166,6 +168,47 @@ def test_the_edition_beside_the_work_is_not_taken_for_it():
     found = given(notebook(), **{"checks/suite/mflib/svd.py": b"empty", "mflib/svd.py": b"mine"})
     assert found.modules["svd"] == b"mine"
     assert found.notes == []
+
+
+def declared(text=declarations.TEXT, **fields):
+    return {"cell_type": "markdown", "id": declarations.ID, "metadata": {}, "source": text} | fields
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (declared(), ""),
+        (
+            declared(declarations.TEXT + "\n\nAn assistant,\nfor a sign."),
+            "An assistant,\nfor a sign.",
+        ),
+        (declared("Nobody."), "Nobody."),
+        (declared(["a\n", "b"], id="new", metadata={"id": declarations.ID}), "a\nb"),
+        (declared("## Declaration\nNobody.", id="new"), "Nobody."),
+        (declared("Nobody.", id="new"), ""),
+        (declared("Nobody.", cell_type="code"), ""),
+        (declared("x" * 2_000), "x" * 1_500 + "…"),
+        (declared(7), ""),
+    ],
+)
+def test_a_declaration_is_what_a_student_has_added(cell, expected):
+    book = notebook()
+    book["cells"] += ["no cell", cell]
+    assert declaration_in(json.dumps(book).encode()) == expected
+    assert declaration_in(b"{no") == declaration_in(b"[]") == declaration_in(b"") == ""
+
+
+def test_a_declaration_changes_nothing_else():
+    book = notebook()
+    before = given(book)
+    book["cells"].append(declared("def textbook(*_): an assistant wrote it"))
+    after = given(book)
+    assert after.declarations == {"svd": "def textbook(*_): an assistant wrote it"}
+    assert (after.answers, after.notes, after.problems) == (
+        before.answers,
+        before.notes,
+        before.problems,
+    )
 
 
 def test_notebooks_of_version_3_and_nbformat_agree():
