@@ -5,11 +5,13 @@ import csv
 import hashlib
 import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,10 @@ class Source:
     ratings_sha256: str  # of the content, see content_hash
     movies_sha256: str
 
+    def files(self, folder: Path) -> tuple[Path, Path]:
+        """Return the paths of the ratings and the movies in the folder of the data set."""
+        return folder / Path(self.ratings).name, folder / Path(self.movies).name
+
 
 SOURCES = {
     "ml-1m": Source(
@@ -70,6 +76,13 @@ SOURCES = {
         movies_sha256="dee2f1c928304ef88a6c131ce954de630a768337550e454003cd901ae3ce84b3",
     ),
 }
+
+ORIGINAL_100K = ("u.data", "u.item")  # GroupLens' own files of MovieLens-100K
+GENRES_100K = (  # the columns of u.item after the first five
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
+    *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery"),
+    *("Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,38 +285,97 @@ def _download(source: Source, folder: Path) -> Path:
 
 def _read(name: str, folder: Path) -> MovieLens:
     """Parse and verify the two files in ``folder``."""
-    source, remedy = _source(name), f"run: python -m mflib.data {name}"
+    source = _source(name)
     if not folder.exists():
-        raise DataError(f"expected {source.title} in {folder}, but it does not exist; {remedy}")
-    ratings_file = folder / Path(source.ratings).name
-    movies_file = folder / Path(source.movies).name
+        raise DataError(f"expected {source.title} in {folder}, but {_advice(name, folder)}")
     try:
-        table = _read_table(ratings_file, source, ["user", "movie", "rating", "time"])
-        table.loc[table["rating"] < LIKED, "time"] = 0  # only the times of likes are verified
-        _verify(ratings_file, source, table, source.ratings_sha256)
-        movies = _read_table(movies_file, source, ["movie"], source.text_columns)
-        _verify(movies_file, source, movies, source.movies_sha256)
+        ratings, movies = _read_tables(source, folder)
     except (OSError, ValueError) as error:
-        raise DataError(f"{error}; move {folder} away, then {remedy}") from error
-    user_ids, users = np.unique(table["user"], return_inverse=True)
-    movie_ids, items = np.unique(table["movie"], return_inverse=True)
-    ratings = sp.csr_matrix((table["rating"].to_numpy(np.float32), (users, items)))
-    times = sp.csr_matrix((table["time"].to_numpy(), (users, items)))
+        raise DataError(f"{error}; {_advice(name, folder)}") from error
+    user_ids, users = np.unique(ratings["user"], return_inverse=True)
+    movie_ids, items = np.unique(ratings["movie"], return_inverse=True)
+    stars = sp.csr_matrix((ratings["rating"].to_numpy(np.float32), (users, items)))
+    times = sp.csr_matrix((ratings["time"].to_numpy(), (users, items)))
     times.eliminate_zeros()
     movies = movies.set_index("movie").loc[movie_ids].reset_index(drop=True)
     if "year" in movies:
         year = movies.pop("year")
         movies["title"] += (" (" + year + ")").where(year.str.isdigit(), "")
     movies["genres"] = movies["genres"].str.replace(" ", "|")
-    return MovieLens(name, ratings, movies, user_ids, movie_ids, times)
+    return MovieLens(name, stars, movies, user_ids, movie_ids, times)
+
+
+def _read_tables(source: Source, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the ratings and the movies in ``folder``; ValueError unless they are the published.
+
+    GroupLens' own files of MovieLens-100K are converted to the form of the others.
+    """
+    ratings_file, movies_file = source.files(folder)
+    ratings_source = movies_source = source
+    convert: Callable[[str], str] = str  # no change
+    original = [folder / name for name in ORIGINAL_100K]
+    if source is SOURCES["ml-100k"] and not ratings_file.exists() and original[0].exists():
+        ratings_file, movies_file = original
+        ratings_source = replace(source, header=0)
+        movies_source = replace(source, header=0, encoding="latin-1")
+        convert = _as_recbole
+    columns = ["user", "movie", "rating", "time"]
+    ratings = _read_table(ratings_file, ratings_source, columns)
+    ratings.loc[ratings["rating"] < LIKED, "time"] = 0  # only the times of likes are verified
+    _verify(ratings_file, ratings_source, ratings, source.ratings_sha256)
+    movies = _read_table(movies_file, movies_source, ["movie"], source.text_columns, convert)
+    _verify(movies_file, movies_source, movies, source.movies_sha256)
+    return ratings, movies
+
+
+def _as_recbole(text: str) -> str:
+    """Convert u.item to the columns of ml-100k.item: id, title, year, genres.
+
+    ValueError names the first line that is not one of u.item.
+    """
+    lines = []
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        movie, title, *_, flags = line.split("|", 5) if line.count("|") == 23 else ("",) * 6
+        if not movie:
+            columns = f"expected {5 + len(GENRES_100K)} columns separated by '|'"
+            raise ValueError(f"u.item, line {number}: {columns}, got {line!r:.200}")
+        match = re.fullmatch(r"(.*) \((.*)\)\s*", title)
+        name, year = match.groups() if match else ("unkonwn", "unkonwn")  # spelt like this there
+        chosen = [g for g, flag in zip(GENRES_100K, flags.split("|"), strict=True) if flag == "1"]
+        lines.append("\t".join((movie, name, year, " ".join(chosen))))
+    return "\n".join(lines) + "\n"
+
+
+def _advice(name: str, folder: Path) -> str:
+    """Return what to do about a data set that is missing or not as published."""
+    run = f"run: python -m mflib.data {name}"
+    given = Path(os.environ.get("MFLIB_DATA") or "/").expanduser()
+    if not folder.exists():
+        relative = f"MFLIB_DATA={given} is relative to {Path.cwd()}; use an absolute path, or "
+        return f"it does not exist; {'' if given.is_absolute() else relative}{run}"
+    wanted = SOURCES[name].files(folder)
+    for file in sorted(folder.rglob("*")):
+        if file.name in (wanted[0].name, ORIGINAL_100K[0]) and file.parent != folder:
+            return f"the data are in {file.parent}: move its files to {folder}"
+    archives = sorted(file.name for file in folder.glob("*.zip"))
+    if archives and not wanted[0].exists():
+        return f"unpack {archives[0]} there, so that {wanted[0]} exists"
+    return f"move {folder} away, then {run}"
 
 
 def _read_table(
-    file: Path, source: Source, numbers: list[str], texts: tuple[str, ...] = ()
+    file: Path,
+    source: Source,
+    numbers: list[str],
+    texts: tuple[str, ...] = (),
+    convert: Callable[[str], str] = str,
 ) -> pd.DataFrame:
-    """Return columns of int64, then of text; raise ValueError with the first malformed line."""
+    """Return columns of int64, then of text; raise ValueError with the first malformed line.
+
+    ``convert``: how to bring the text of the file into the form of ``source``.
+    """
     try:
-        text = file.read_text(source.encoding)
+        text = convert(file.read_text(source.encoding))
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: expected text in {source.encoding}, got: {error}") from error
     names = [*numbers, *texts]

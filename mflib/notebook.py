@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import errno
 import inspect
 import math
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
+import pooch
 import scipy.sparse as sp
 from IPython import get_ipython
 from IPython.display import Markdown, display
@@ -323,6 +325,10 @@ def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathL
     The files are written to a folder named after the model's class inside ``folder``, completely or
     not at all. An earlier export is replaced. Show them with ``tensorboard --logdir folder``.
 
+    If ``folder`` is not writable, as in a shared data folder, the user's cache folder is used
+    instead and its path is printed. Like progress bars, this line is not printed if the variable
+    MFLIB_PROGRESS is 0, so that stored outputs do not depend on the machine.
+
     Parameters
     ----------
     model : FactorModel
@@ -343,17 +349,33 @@ def export_projector(model: FactorModel, data: MovieLens, folder: str | os.PathL
     from torch.utils.tensorboard import SummaryWriter  # slow to import and needed only here
 
     _check_model(model, data)
-    target = Path(folder) / type(model).__name__
+    target = _writable(Path(folder)) / type(model).__name__
     if target.exists() and not (target / PROJECTOR_CONFIG).is_file():
         hint = "move it away or choose another folder"
         raise FileExistsError(f"expected nothing or an earlier export in {target}; {hint}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
         new, columns = Path(temporary) / "new", ["title", "genres"]
         with SummaryWriter(new) as writer:
             labels = data.movies[columns].to_numpy().tolist()
             writer.add_embedding(model.item_factors, labels, metadata_header=columns, tag="items")
         _replace(target, new, Path(temporary) / "old")
+
+
+def _writable(folder: Path) -> Path:
+    """Return the folder, created if it does not exist, or another one if it is not writable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder):
+            return folder
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        reason = error.strerror
+    other = Path(pooch.os_cache("mflib")) / folder.name
+    other.mkdir(parents=True, exist_ok=True)
+    if os.environ.get("MFLIB_PROGRESS") != "0":
+        print(f"{folder} cannot be written to ({reason}); the files are in {other}")
+    return other
 
 
 def _replace(target: Path, new: Path, old: Path) -> None:

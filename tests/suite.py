@@ -14,6 +14,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,8 @@ def own_environment() -> dict[str, str]:
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
     # on a busy machine, threads that wait actively would take each other's CPU time
     kept.setdefault("GOMP_SPINCOUNT", "10000")
+    if kept.get("MFLIB_DATA"):  # steps and kernels have other current folders than the caller
+        kept["MFLIB_DATA"] = os.path.abspath(os.path.expanduser(kept["MFLIB_DATA"]))
     own = {"PYTHONUTF8": "1", "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     own["PYTHONPATH"] = os.pathsep.join(map(str, PATHS))
     return {**kept, **own}
@@ -302,10 +305,28 @@ def main(arguments: list[str] | None = None) -> int:
         if LAB.split()[1] in step:  # the user's settings, but our kernel "python3"
             ours = str(ROOT / ".venv" / "share" / "jupyter")
             paths = filter(None, [ours, os.environ.get("JUPYTER_PATH")])
-            environment = {**os.environ, "JUPYTER_PATH": os.pathsep.join(paths)}
-        if code := subprocess.call([str(python), *step], cwd=str(ROOT), env=environment):
+            data = {name: environment[name] for name in ("MFLIB_DATA",) if name in environment}
+            environment = {**os.environ, **data, "JUPYTER_PATH": os.pathsep.join(paths)}
+        if code := call([str(python), *step], environment):
             return code
     return 0
+
+
+def call(command: list[str], environment: dict[str, str]) -> int:
+    """Run a step in the folder of the suite and return its exit code.
+
+    SIGTERM is passed on, and Ctrl-C, which reaches the step anyway, is waited for: the grader stops
+    its submissions and removes its files before it ends.
+    """
+    with subprocess.Popen(command, cwd=str(ROOT), env=environment) as process:
+        earlier = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, earlier)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,15 @@ import requests
 import scipy.sparse as sp
 
 import mflib.data
-from mflib.data import SOURCES, DataError, MovieLens, data_dir, load_movielens, obtain
+from mflib.data import (
+    GENRES_100K,
+    SOURCES,
+    DataError,
+    MovieLens,
+    data_dir,
+    load_movielens,
+    obtain,
+)
 
 RATINGS = [  # user, movie, rating, time
     (2, 30, 5, 9001),
@@ -239,6 +247,86 @@ def test_load_accepts_ratings_with_a_decimal_point(name):
     expected = load_movielens(name)
     place(name, ratings_text(name, [(2, 30, "5.0", 9001), *RATINGS[1:]]))
     assert_same(load_movielens(name), expected)
+
+
+def original_movies(rows=MOVIES) -> str:
+    """Return GroupLens' u.item with these movies."""
+    lines = []
+    for number, title, year, genres in rows:
+        flags = "|".join(str(int(genre in genres)) for genre in GENRES_100K)
+        shown = f"{title} ({year})" if year.isdigit() else "unknown"
+        lines.append(f"{number}|{shown}|01-Jan-1995||http://x/{number}|{flags}\n")
+    return "".join(lines)
+
+
+def place_original(movies: str | None = None) -> Path:
+    """Write GroupLens' own files of MovieLens-100K; return their folder."""
+    folder = data_dir() / "ml-100k"
+    folder.mkdir(parents=True)
+    header = HEADERS["ml-100k"][0]
+    (folder / "u.data").write_text(ratings_text("ml-100k").removeprefix(header), "utf-8")
+    (folder / "u.item").write_text(original_movies() if movies is None else movies, "latin-1")
+    return folder
+
+
+# RecBole spells the title of the movie without one in this way.
+RECBOLE = [row if row[2].isdigit() else (row[0], "unkonwn", "unkonwn", row[3]) for row in MOVIES]
+
+
+def test_load_reads_the_original_files_of_movielens_100k(small_sources, monkeypatch):
+    content = b"".join(struct.pack("<i", row[0]) for row in RECBOLE)
+    content += "\t".join(t for row in RECBOLE for t in movie_texts("ml-100k", row)).encode()
+    sha256 = hashlib.sha256(content).hexdigest()
+    changed = dataclasses.replace(SOURCES["ml-100k"], movies_sha256=sha256)
+    monkeypatch.setitem(SOURCES, "ml-100k", changed)
+    folder = place("ml-100k", movies=movies_text("ml-100k", RECBOLE))
+    expected = load_movielens("ml-100k")
+    folder.rename(folder.with_name("converted"))
+    place_original()
+    assert_same(load_movielens("ml-100k"), expected)
+    assert obtain("ml-100k") == folder
+
+
+@pytest.mark.parametrize(
+    ("movies", "problem"),
+    [
+        ("1|Alien (1979)|01-Jan-1995||x|0\n", r"u\.item, line 1: expected 24 columns separated"),
+        (original_movies(MOVIES[1:]), r"u\.item: expected content hash"),
+        (original_movies().replace("Alien 3", "Alien 4"), r"u\.item: expected content hash"),
+    ],
+)
+def test_load_refuses_modified_original_files(small_sources, movies, problem):
+    place_original(movies)
+    assert re.search(problem, load_error("ml-100k"))
+
+
+@pytest.mark.parametrize("inner", ["twice", "recbole/dataset_example/ml-100k"])
+def test_load_advises_to_move_the_files_of_a_nested_folder(name, inner):
+    folder = place(name)
+    folder.rename(folder.with_name("unpacked"))
+    (folder / inner).parent.mkdir(parents=True)
+    folder.with_name("unpacked").rename(folder / inner)
+    for read in (load_movielens, obtain):
+        with pytest.raises(DataError) as caught:
+            read(name)
+        advice = f"; the data are in {folder / inner}: move its files to {folder}"
+        assert str(caught.value).endswith(advice)
+
+
+def test_load_advises_to_unpack_an_archive(name):
+    folder = data_dir() / name
+    folder.mkdir(parents=True)
+    (folder / f"{name}.zip").touch()
+    with pytest.raises(DataError, match=rf"; unpack {name}\.zip there, so that .* exists$"):
+        load_movielens(name)
+
+
+def test_load_says_that_a_relative_folder_depends_on_the_current_one(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MFLIB_DATA", "elsewhere")
+    advice = f"MFLIB_DATA=elsewhere is relative to {tmp_path}; use an absolute path, or run: "
+    with pytest.raises(DataError, match=re.escape(advice)):
+        load_movielens(name)
 
 
 # --- verify -------------------------------------------------------------------------------------

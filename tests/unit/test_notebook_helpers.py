@@ -1,6 +1,8 @@
 """Tests of the notebooks' tables, widgets (by driving their controls) and projector files."""
 
 import dataclasses
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -421,6 +423,40 @@ def test_export_projector_does_not_replace_a_folder_of_other_files(data, model, 
     with pytest.raises(FileExistsError, match="choose another folder"):
         export_projector(model, data, tmp_path)
     assert contents(tmp_path) == {str(Path("ALS") / "homework.txt"): b"mine"}
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_export_projector_uses_the_cache_folder_if_the_folder_is_read_only(
+    data, model, tmp_path, monkeypatch, capsys, code
+):
+    shared, cache = tmp_path / "shared" / "projector", tmp_path / "cache"
+    mkdir = Path.mkdir
+
+    def refuse(path, *arguments, **options):
+        if shared in (path, *path.parents):
+            raise OSError(code, os.strerror(code))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(notebook.pooch, "os_cache", lambda name: cache / name)
+    monkeypatch.setenv("MFLIB_PROGRESS", "1")
+    export_projector(model, data, shared)
+    export = cache / "mflib" / "projector"
+    assert [path.name for path in export.iterdir()] == ["ALS"]
+    message = f"{shared} cannot be written to ({os.strerror(code)}); the files are in {export}\n"
+    assert capsys.readouterr().out == message
+    monkeypatch.setenv("MFLIB_PROGRESS", "0")
+    export_projector(model, data, shared)
+    assert capsys.readouterr().out == "", "the stored output is the same on every machine"
+
+
+def test_export_projector_reports_a_full_disk(data, model, tmp_path, monkeypatch):
+    def fail(path, *arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(OSError, match="No space left"):
+        export_projector(model, data, tmp_path / "new")
 
 
 # --- widgets ------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ def calls(tmp_path, monkeypatch):
 
     monkeypatch.setattr(suite, "ROOT", root)
     monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setattr(suite, "call", lambda command, environment: call(command))
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
@@ -237,21 +238,54 @@ def test_steps_ignore_environment_variables_of_python_and_pip(monkeypatch):
     assert variables["PYTHONUTF8"] == "1"
 
 
+def test_a_relative_data_folder_is_that_of_the_caller(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for given, expected in {"movies": "movies", "~/movies": "home/movies"}.items():
+        monkeypatch.setenv("MFLIB_DATA", given)
+        assert suite.own_environment()["MFLIB_DATA"] == str(tmp_path / expected)
+    monkeypatch.setenv("MFLIB_DATA", "")
+    assert not suite.own_environment()["MFLIB_DATA"], "empty means the default"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_step_is_asked_to_end_before_the_command_ends(tmp_path):
+    """The step removes its file when it gets SIGTERM; the command ends after that."""
+    file = tmp_path / "left"
+    step = (
+        "import pathlib, signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        "file.touch()\n"
+        "print('begun', flush=True)\n"
+        "try: signal.pause()\n"
+        "finally: file.unlink()\n"
+    )
+    code = f"import os, sys, suite; sys.exit(suite.call({[sys.executable, '-c', step, str(file)]}"
+    command = [sys.executable, "-c", f"{code}, dict(os.environ)))"]
+    process = subprocess.Popen(command, env=suite.own_environment(), stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"begun\n"
+    process.terminate()
+    assert process.communicate()[0] == b""
+    assert process.returncode == 3
+    assert not file.exists()
+
+
 def test_lab_keeps_the_settings_of_the_user_and_adds_our_kernel(calls, monkeypatch):
     environments = []
-    monkeypatch.setattr(
-        subprocess, "call", lambda command, **more: environments.append((command, more["env"]))
-    )
+    monkeypatch.setattr(suite, "call", lambda *step: environments.append(step))
     monkeypatch.setattr(suite, "make_environment", lambda *_, **__: None)
     monkeypatch.setattr(suite, "is_root", lambda: True)
     monkeypatch.setenv("JUPYTER_PATH", "/mine")
     monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setenv("MFLIB_DATA", "movies")
     assert suite.main(["lab"]) == 0
     command, environment = environments[-1]
     assert command[-1] == "--allow-root"
     ours = calls.root / ".venv" / "share" / "jupyter"
     assert environment["JUPYTER_PATH"].split(os.pathsep) == [str(ours), "/mine"]
     assert environment["MPLBACKEND"] == "Agg"
+    assert environment["MFLIB_DATA"] == os.path.abspath("movies"), "kernels run in another folder"
     monkeypatch.setattr(suite, "is_root", lambda: False)
     suite.main(["lab"])
     assert environments[-1][0][-1] == "notebooks"

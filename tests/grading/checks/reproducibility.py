@@ -25,6 +25,8 @@ VOLATILE = (
     (re.compile(r"0x[0-9a-fA-F]{6,}"), "0x…"),
     (re.compile(r"(?m)^.*(?:CPU times|Wall time|CPU time|per loop).*\n?"), ""),
     (re.compile(r"(?m)^.*\d{1,3}%\|.*\|.*\n?"), ""),
+    # mflib.notebook.export_projector with a read-only data folder
+    (re.compile(r"(?m)^.* cannot be written to \(.*\); the files are in .*\n?"), ""),
     (re.compile(r"(?:[A-Za-z]:)?[\\/][\w.@\\/\-+]{0,300}[\\/]([\w.\-]+)"), r"\1"),
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
     (re.compile(r"ipykernel_\d+"), "ipykernel"),
