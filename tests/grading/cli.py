@@ -1,7 +1,7 @@
 """Grade submissions: zips or folders, or a class of them as a learning platform packs it.
 
     python -m grading SUBMISSION [SUBMISSION …] [--dataset ml-100k]
-        [--jobs 2] [--secret N] [--again [NAME …]] [--trust] [--into FOLDER]
+        [--jobs N] [--secret N] [--again [NAME …]] [--trust] [--into FOLDER]
         [--shard I/N | --merge] [--soft TIME] [--hard TIME] … (--help lists all)
 
 Students' functions are called in the sandbox with inputs that nobody has seen. Arrays and notebooks
@@ -19,12 +19,13 @@ Deadlines, times, overrides, pseudonyms and files of learning platforms: see cou
 
 import argparse
 import hashlib
-import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from side_by_side import free_gigabytes
 from tqdm import tqdm
 
 from grading.course.course import add_options, read_course
@@ -32,7 +33,13 @@ from grading.gradebook import Gradebook, parse_secret, secret_of, warm_up
 from grading.intake.collect import Package, packages
 from grading.intake.names import plain
 from grading.intake.spool import spooled
-from grading.isolation.sandbox import UnprotectedError, protections, require_protection, strength
+from grading.isolation.monitor import Limits
+from grading.isolation.sandbox import (
+    UnprotectedError,
+    missing_protections,
+    require_protection,
+    strength,
+)
 from grading.isolation.workspace import workspace
 from grading.paths import ROOT
 from grading.pipeline import Options
@@ -42,6 +49,7 @@ from grading.reporting.retention import GONE, retire
 from grading.scheduler import Graded, grade_all
 from grading.student.edition import empty_suite
 from mflib.data import SOURCES
+from mflib.training import available_processors
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -58,6 +66,18 @@ def in_shard(name: str, part: tuple[int, int]) -> bool:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % of == number - 1
 
 
+def positive(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
+    return int(text)
+
+
+def default_jobs() -> int:
+    """Return the number of available cores, or fewer if memory would not suffice for all limits."""
+    by_memory = int(free_gigabytes() * 1e9 / Limits().memory)
+    return max(1, min(available_processors(), by_memory))
+
+
 def secret(text: str) -> int:
     try:
         return parse_secret(text)
@@ -71,8 +91,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("submissions", nargs="+", type=Path)
     parser.add_argument("--dataset", default="ml-100k", choices=sorted(SOURCES))
-    jobs = "submissions at once (default: one for each core)"
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help=jobs)
+    jobs = "submissions at once (default: one for each available core, if memory allows)"
+    parser.add_argument("--jobs", type=positive, default=default_jobs(), help=jobs)
     seed = "the seed of the hidden inputs (default: that of the folder, once drawn)"
     parser.add_argument("--secret", type=secret, help=seed)
     again = "grade these again, or all, although they have not changed"
@@ -112,10 +132,19 @@ def summary(graded: list[Graded], seconds: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    given = parse_arguments(arguments)
-    working = [f"{name} {'yes' if works else 'NO'}" for name, works in protections().items()]
-    working += [] if given.trust else [str(strength())]
-    print("protections:", ", ".join(working))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: clean up, then end
+    try:
+        grade(parse_arguments(arguments))
+    except KeyboardInterrupt:
+        sys.exit("stopped: what is graded is kept; the same command continues")
+
+
+def grade(given: argparse.Namespace) -> None:
+    missing = ", ".join(missing_protections())
+    print("protections:", f"missing {missing}" if missing else str(strength()))
+    memory = Limits().memory // 2**30
+    print(f"at once: {given.jobs} (each may use 1 core and {memory} GiB of memory; --jobs)")
     tqdm.monitor_interval = 0  # no thread: this process is forked
     target = given.into
     try:
@@ -172,16 +201,19 @@ def run(given: argparse.Namespace, gradebook: Gradebook, folder: Path) -> None:
 def graded_with_progress(
     todo: list[Package], gradebook: Gradebook, folder: Path, n_jobs: int
 ) -> Iterator[Graded]:
-    """``grade_all`` with a progress bar."""
-    options = warm_up(gradebook.options, gradebook.target)
-    bar_format = "{l_bar}{bar}| {elapsed}"
-    with tqdm(total=len(todo), unit="submission", bar_format=bar_format) as bar:
+    """``grade_all`` with a progress bar that shows the current steps."""
+    bar_format = "{l_bar}{bar:20}| {elapsed}{postfix}"
+    with tqdm(total=len(todo), bar_format=bar_format, dynamic_ncols=True) as bar:
 
-        def report_work(work: float) -> None:
+        def report(work: float, state: str) -> None:
+            bar.set_postfix_str(state, refresh=False)
             bar.update(min(work, bar.total - bar.n))  # a sum of parts may exceed the total a little
+            if sys.stderr.isatty():
+                bar.refresh()  # the time and the steps go on while no work is finished
 
+        options = warm_up(gradebook.options, gradebook.target, lambda what: report(0.0, what))
         lock = gradebook.target / "lock"
-        yield from grade_all(todo, options, n_jobs, folder / "work", lock, report_work)
+        yield from grade_all(todo, options, n_jobs, folder / "work", lock, report)
 
 
 def finish(gradebook: Gradebook) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -94,7 +95,9 @@ class StoredQuality:
     quality: dict[str, QualityRange]  # by task
 
 
-def quality_of_reference(options: Options, file: Path) -> dict[str, QualityRange]:
+def quality_of_reference(
+    options: Options, file: Path, report: Callable[[str], object]
+) -> dict[str, QualityRange]:
     """Return the range of qualities by task, computed once for all graders of a class."""
     digest = _grader_digest(options.dataset) + f"{options.secret}".encode()
     content = hashlib.sha256(digest).hexdigest()
@@ -104,19 +107,29 @@ def quality_of_reference(options: Options, file: Path) -> dict[str, QualityRange
             return stored.quality
     except (OSError, ValueError):
         pass  # missing, or of an earlier version
-    quality = {task: quality_range(task, options.dataset, options.secret) for task in RUBRIC}
+    quality = {}
+    for task in RUBRIC:
+        report(f"the reference's lists: {task}")
+        quality[task] = quality_range(task, options.dataset, options.secret)
     write_whole(file, json.dumps(asdict(StoredQuality(content, quality))))
     return quality
 
 
-def warm_up(options: Options, target: Path) -> Options:
-    """Compute once what all processes share; they are forked from this one."""
+def warm_up(
+    options: Options, target: Path, report: Callable[[str], object] = lambda what: None
+) -> Options:
+    """Compute once what all processes share; they are forked from this one.
+
+    ``report`` is called with what is about to be computed.
+    """
+    report("the reference")
     torch.set_num_threads(1)  # which makes a fork safe
     known(), imports(), public_answers.warm_up()
     hidden_split(options.dataset, options.secret)
     for key in OUTPUTS:
         expected(key, options.seeds)
-    return replace(options, quality=quality_of_reference(options, target / "reference.json"))
+    quality = quality_of_reference(options, target / "reference.json", report)
+    return replace(options, quality=quality)
 
 
 class Gradebook:

@@ -16,6 +16,7 @@ class FailureKind(StrEnum):
     RAISED = "raised"  # an exception, a syntax error, no function of this name
     CPU_TIME = "CPU time"  # more than its limit
     WALL_TIME = "wall time"  # a limit that load on the machine may cause, too
+    WAITED = "waited"  # hardly used the CPU although it could have: load is not the cause
     SPACE = "space"  # too much memory, too many bytes or files on disk
     CRASHED = "crashed"  # its process ended before there was a result
     UNREADABLE = "unreadable"  # what it left in place of results
@@ -23,7 +24,7 @@ class FailureKind(StrEnum):
     @property
     def ends_process(self) -> bool:
         """Whether a process that runs the same code again would end, too, or never end."""
-        return self in (self.CPU_TIME, self.WALL_TIME, self.SPACE, self.CRASHED)
+        return self in (self.CPU_TIME, self.WALL_TIME, self.WAITED, self.SPACE, self.CRASHED)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -57,7 +58,6 @@ from grading.plagiarism import public_answers
 from grading.result import SOURCE, SOURCES, Score
 from grading.rubric import RUBRIC
 from grading.scoring import (
-    Verdicts,
     empty_score,
     is_determined,
     kernel_fraction,
@@ -73,6 +73,9 @@ N_SEEDS = 4  # for each function
 SECONDS = {"start": 30, "unit": 25, "lists": 180, "notebook": 900}
 NOTEBOOK = 2**22  # bytes of an executed notebook
 WALL_FACTOR, WALL_FACTOR_ALONE = 6, 2  # the limit of wall time, relative to that of CPU time
+WALL_SECONDS, WALL_SECONDS_ALONE = 2400.0, 1200.0  # of all runs of a submission together
+# Of all runs together, in which nothing could have used a CPU; then LAST for each further run.
+WAITING, LAST = 180.0, 5.0
 # The steps of grading, and the part of the work that each is.
 STEPS = {"functions": 0.2, "lists": 0.2, **dict.fromkeys(RUBRIC, 0.6 / len(RUBRIC))}
 
@@ -90,19 +93,47 @@ class Options:
     # added to the secret for the inputs of functions; lists of all submissions share one split
     submission_seed: int = 0
     quality: dict[str, QualityRange] = field(default_factory=dict)  # by task, computed in advance
-    cpu_seconds: list[float] = field(default_factory=list)  # of each run in the sandbox
+    # Of each run in the sandbox of one submission.
+    cpu_seconds: list[float] = field(default_factory=list)
+    wall_seconds: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(self.secret + self.submission_seed + n for n in range(N_SEEDS))
 
     def launch(self, command: list[str], folder: Path, seconds: int) -> Failure | None:
-        """Run a command in the sandbox; return why it did not end well."""
-        wall = seconds * (WALL_FACTOR_ALONE if self.alone else WALL_FACTOR)
-        limits = Limits(cpu_seconds=seconds, seconds=wall)
+        """Run a command in the sandbox; return why it did not end well.
+
+        What a submission waits, and how long it takes in all, is limited for its runs together.
+        """
+        factor = WALL_FACTOR_ALONE if self.alone else WALL_FACTOR
+        total = WALL_SECONDS_ALONE if self.alone else WALL_SECONDS
+        if (left := total - sum(self.wall_seconds)) <= 0:
+            text = f"ended by the wall-time limit: all together took more than {total:.0f} s"
+            return Failure(FailureKind.WALL_TIME, text)
+        waiting = max(LAST, WAITING - sum(self.waited))
+        limits = Limits(cpu_seconds=seconds, seconds=min(left, seconds * factor), waiting=waiting)
+        start = time.monotonic()
         finished = run(command, folder, [], limits, self.trust, self.container)
+        self.wall_seconds.append(time.monotonic() - start)
         self.cpu_seconds.append(finished.cpu_seconds)
-        return finished.failure
+        self.waited.append(finished.waited)
+        failure = finished.failure
+        if failure and failure.kind is FailureKind.WALL_TIME and not self.alone:
+            self.wall_seconds.append(total)  # all is graded again alone, so nothing more is run now
+        return failure
+
+
+@dataclass
+class Grading:
+    """One submission while it is graded."""
+
+    given: Submission
+    options: Options
+    folder: Path  # each step runs students' code in a folder of its own in it
+    score: Score  # so far
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # by function
 
 
 @dataclass(frozen=True)
@@ -167,13 +198,13 @@ def grade(
     for key, source in score.answers.items():
         score.fingerprints[key] = public_answers.own_fingerprints(key, source)
         score.published[key] = public_answers.published(key, source)
-    found = try_functions(given, folder / "functions", options)
-    score_functions(found, given.problems, score)
+    grading = Grading(given, options, folder, score)
+    try_functions(grading)
     report_step("functions", score)
-    score_models(given, found, folder / "lists", options, score)
+    score_models(grading)
     report_step("lists", score)
     for task in RUBRIC:
-        reproduce(task, given, found, folder / task, options, score)
+        reproduce(task, grading)
         report_step(task, score)
     return score
 
@@ -219,8 +250,9 @@ def sources(given: Submission) -> dict[str, str]:
     return kept
 
 
-def try_functions(given: Submission, folder: Path, options: Options) -> dict[str, Verdict]:
-    """Call all functions of a submission; return the verdicts."""
+def try_functions(grading: Grading) -> None:
+    """Call all functions of a submission, and score the verdicts."""
+    given, options, folder = grading.given, grading.options, grading.folder / "functions"
     prepare(folder, options.suite)
     write_modules(given, folder)
     units = units_of(given, imports())
@@ -228,7 +260,10 @@ def try_functions(given: Submission, folder: Path, options: Options) -> dict[str
     results = run_units(
         folder, units, list(options.seeds), lambda c, f: options.launch(c, f, seconds)
     )
-    return verdicts(units, results, lambda key: expected(key, options.seeds), given.problems)
+    grading.verdicts = verdicts(
+        units, results, lambda key: expected(key, options.seeds), given.problems
+    )
+    score_functions(grading.verdicts, given.problems, grading.score)
 
 
 def model_unit(task: str, kernel: str) -> Unit:
@@ -237,21 +272,20 @@ def model_unit(task: str, kernel: str) -> Unit:
     return Unit(f"{task}/lists", file=module_path(task), options=tuple(options.items()))
 
 
-def fit_models(
-    given: Submission, kernels: dict[str, str], folder: Path, options: Options
-) -> dict[str, UnitResult]:
+def fit_models(grading: Grading, kernels: dict[str, str]) -> dict[str, UnitResult]:
     """Fit each task's class with the student's kernel; return the lists.
 
     SVD runs in another folder than the others: it predicts held-out ratings, so that folder shows
     which pairs are held out.
     """
     results: dict[str, UnitResult] = {}
+    options, folder = grading.options, grading.folder / "lists"
     for place, is_svd in ((folder / "svd", True), (folder / "others", False)):
         tasks = [task for task in kernels if (task == "svd") == is_svd]
         if not tasks:
             continue
         prepare(place, options.suite)
-        write_modules(given, place)
+        write_modules(grading.given, place)
         arrays = dict(hidden_split(options.dataset, options.secret).arrays)
         if not is_svd:
             del arrays["users"], arrays["items"]
@@ -266,31 +300,24 @@ def fit_models(
     return results
 
 
-def score_models(
-    given: Submission, found: Verdicts, folder: Path, options: Options, score: Score
-) -> None:
+def score_models(grading: Grading) -> None:
     """Fit models with the student's kernels, and score their lists."""
-    kernels = kernels_of_lists(found, score)
-    for task, result in fit_models(given, kernels, folder, options).items():
-        kernel = found[f"{task}/{kernels[task]}"]
+    options, score = grading.options, grading.score
+    kernels = kernels_of_lists(grading.verdicts, score)
+    for task, result in fit_models(grading, kernels).items():
+        kernel = grading.verdicts[f"{task}/{kernels[task]}"]
         split_of = (options.dataset, options.secret)
         between = options.quality.get(task) or quality_range(task, *split_of)
         score_lists(kernel, result, *split_of, between, score)
 
 
-def reproduce(
-    task: str,
-    given: Submission,
-    found: Verdicts,
-    folder: Path,
-    options: Options,
-    score: Score,
-) -> None:
+def reproduce(task: str, grading: Grading) -> None:
     """Compare the outputs of a notebook with those that it has here, and score that.
 
-    Where all that a notebook needs is right, and its outputs are the known ones, it is not run.
+    A notebook is not run if all that it needs is right and its outputs are the known ones.
     """
-    stored = given.stored.get(task, {})
+    score, found = grading.score, grading.verdicts
+    stored = grading.given.stored.get(task, {})
     kernels = kernel_fraction(task, found)
     if not kernels:  # the student has nothing to reproduce
         return
@@ -299,16 +326,17 @@ def reproduce(
             what = "the notebook was not run; outputs that came with it do not count"
             score.reasons[task].append(f"reproducibility: {what}")
         return
-    dataset = dataset_of(task, stored, options.dataset)
+    graded_on = grading.options.dataset
+    dataset = dataset_of(task, stored, graded_on)
     comparison = compare_with_known(task, stored, dataset)
-    if dataset != options.dataset:
+    if dataset != graded_on:
         what = f"the notebook was run on {dataset}; it is compared with the outputs there"
         score.reasons[task].append(what)
         # anybody can copy the public outputs, so they count only as far as the kernels are right
         score_reproducibility(task, comparison, kernels, score)
         return
     if comparison.differences or not is_determined(task, found, score):
-        executed = execute_notebook(task, given, found, folder, options, score)
+        executed = execute_notebook(task, grading)
         incomplete = {key.partition("/")[0] for key, v in found.items() if not v.is_right}
         comparison = compare_cells(task, stored, executed, incomplete - {task})
     score_reproducibility(task, comparison, 1.0, score)
@@ -321,16 +349,10 @@ def compare_with_known(task: str, stored: dict[str, dict[str, Any]], dataset: st
     return compare_cells(task, shown, reference, only=set(reference))
 
 
-def execute_notebook(
-    task: str,
-    given: Submission,
-    found: Verdicts,
-    folder: Path,
-    options: Options,
-    score: Score,
-) -> dict[str, nbformat.NotebookNode]:
+def execute_notebook(task: str, grading: Grading) -> dict[str, nbformat.NotebookNode]:
     """Run the grader's notebook with the student's answers and kernels; return its code cells."""
-    prepare_notebook(task, given, found, folder, options)
+    folder, options, score = grading.folder / task, grading.options, grading.score
+    prepare_notebook(task, grading)
     command = [sys.executable, "-m", "grading.execution.run_notebook", options.dataset]
     if failure := options.launch(command, folder, SECONDS["notebook"]):
         score.wall_time |= failure.kind is FailureKind.WALL_TIME
@@ -338,22 +360,21 @@ def execute_notebook(
     try:
         return executed_cells(folder)
     except Exception as error:  # no file, or whatever untrusted code has left there
-        what = f"the executed notebook did not come out: {type(error).__name__}"
+        what = f"the executed notebook is not available: {type(error).__name__}"
         score.reasons[task].append(what)
         return {}
 
 
-def prepare_notebook(
-    task: str, given: Submission, found: Verdicts, folder: Path, options: Options
-) -> None:
+def prepare_notebook(task: str, grading: Grading) -> None:
     """Write a folder with the notebook, the data, and the student's kernels of all tasks.
 
     A notebook uses several models. Kernels of other tasks that end their process are left empty.
     """
+    folder, options, given = grading.folder / task, grading.options, grading.given
     prepare(folder, options.suite)
     write_modules(given, folder)
     for other, entry in RUBRIC.items():
-        failures = [found[f"{other}/{name}"].failure for name in entry["functions"]]
+        failures = [grading.verdicts[f"{other}/{name}"].failure for name in entry["functions"]]
         if other != task and any(f is not None and f.kind.ends_process for f in failures):
             (folder / module_path(other)).unlink(missing_ok=True)
         with (folder / "mflib" / f"{entry['module']}.py").open("a", encoding="utf-8") as module:

@@ -1,8 +1,8 @@
-"""Grade a class, several submissions at once, each in a process of its own.
+"""Grade a class, several submissions at once, each in its own process.
 
-Whatever ends one process, the others continue. A submission that was stopped by a limit of wall
-time is graded again when nothing else is running, so that load costs no marks. One whose process
-was killed from outside is started again.
+If one process ends, the others continue. A submission that was stopped by a limit of wall time is
+graded again when nothing else is running, so that load costs no marks. If a process was killed from
+outside, its submission is started again.
 """
 
 import multiprocessing.connection
@@ -14,14 +14,16 @@ from pathlib import Path
 
 from grading import schema
 from grading.intake.collect import Package
+from grading.intake.names import plain
 from grading.isolation.bounded_process import BoundedProcess, Bounds
 from grading.isolation.sandbox import remove
 from grading.isolation.workspace import Turn
-from grading.pipeline import Options, Progress, grade_in_child, new_score
+from grading.pipeline import STEPS, Options, Progress, grade_in_child, new_score
 from grading.result import Score, read_score
 
 MAX_STARTS = 3  # of a submission whose process is killed from outside
 BOUNDS = Bounds()
+Report = Callable[[float, str], object]  # work done since the last call; what is being done
 
 
 @dataclass
@@ -41,11 +43,11 @@ class Job:
         self.package, self.options, self.folder, self.starts = package, options, folder, starts
         self.turn = Turn(lock, options.alone)
         self.graded = Graded(package, new_score(options))
-        self.start, self.work = time.monotonic(), 0.0
+        self.start, self.work, self.step = time.monotonic(), 0.0, next(iter(STEPS))
         folder.mkdir(parents=True)
         self.process = BoundedProcess(grade_in_child, package, options, folder, bounds=BOUNDS)
 
-    def advance(self, report_work: Callable[[float], object]) -> bool:
+    def advance(self) -> bool:
         """Take the next message; return whether there may be more."""
         if (message := self.process.message()) is None:
             self.finish()
@@ -55,7 +57,7 @@ class Job:
             self.graded.score = read_score(message["score"])
             self.graded.cpu_seconds[progress.step] = progress.cpu_seconds
             self.work += progress.work
-            report_work(progress.work)
+            self.step = _step_after(progress.step)
         except (ValueError, KeyError) as error:
             self.process.stop()
             self.process.ended = str(error)
@@ -87,9 +89,9 @@ def grade_all(
     n_jobs: int,
     folder: Path,
     lock: Path,
-    report_work: Callable[[float], object] = lambda work: None,
+    report: Report = lambda work, state: None,
 ) -> Iterator[Graded]:
-    """Yield every submission when it is graded.
+    """Yield each submission as soon as it is graded.
 
     Parameters
     ----------
@@ -103,8 +105,9 @@ def grade_all(
         A folder to work in.
     lock : Path
         A file that all graders of the class share.
-    report_work : callable
-        Called with the part of one submission's work that was done.
+    report : callable
+        Called every second with the work done since the last call, where a submission is 1, and
+        the steps of the submissions that are being graded.
     """
     waiting, alone = deque((package, 1) for package in packages), deque[tuple[Package, int]]()
     running: list[Job] = []
@@ -121,11 +124,13 @@ def grade_all(
                 calm = replace(options, alone=True)
                 running.append(Job(package, calm, folder / str(number), lock, starts))
             for job in _ready(running):
-                if job.advance(report_work):
+                before = job.work
+                if job.advance():
+                    report(job.work - before, state_of(running))
                     continue
                 running.remove(job)
                 is_done = not (job.must_start_again or job.must_run_alone)
-                report_work(is_done - job.work)
+                report(is_done - before, state_of(running))
                 if job.must_start_again:
                     queue = alone if job.options.alone else waiting
                     queue.append((job.package, job.starts + 1))
@@ -133,10 +138,24 @@ def grade_all(
                     alone.append((job.package, 1))
                 else:
                     yield job.graded
+            report(0.0, state_of(running))
     finally:
         for job in running:
             job.process.stop()
+            job.turn.over()
             remove(job.folder)
+
+
+def state_of(running: list[Job]) -> str:
+    """Return which step each submission is in, as "Ann: lists, Bo: svd, alone"."""
+    steps = [f"{job.package.name}: {job.step}" for job in running]
+    alone = ["alone"] if any(job.options.alone for job in running) else []
+    return plain(", ".join([*steps, *alone]))
+
+
+def _step_after(step: str) -> str:
+    steps = list(STEPS)
+    return steps[min(steps.index(step) + 1, len(steps) - 1)]
 
 
 def _ready(running: list[Job]) -> list[Job]:

@@ -10,34 +10,38 @@ import psutil
 from fresh_kernel import stop_kernels
 from jupyter_core.utils import ensure_event_loop
 
+from mflib.training import available_processors
+
 KERNEL_GIGABYTES = {"ml-1m": 2.0, "ml-100k": 1.0}  # memory that one notebook may take
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 Result = TypeVar("Result")
 
 
-def cores() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def free_gigabytes() -> float:
-    """Return the available memory, within the limit of a container."""
+    """Return the available memory, within the limits of control groups (version 2)."""
     free = psutil.virtual_memory().available
-    limit = CGROUP / "memory.max"
-    if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
-        used = int((CGROUP / "memory.current").read_text(encoding="utf-8"))
-        stat = dict(map(str.split, (CGROUP / "memory.stat").read_text("utf-8").splitlines()))
-        cache = int(stat.get("inactive_file", 0))  # of files, given back when it is needed
-        free = min(free, int(text) - used + cache)
+    for group in control_groups():
+        limit = group / "memory.max"
+        if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
+            used = int((group / "memory.current").read_text(encoding="utf-8"))
+            stat = dict(map(str.split, (group / "memory.stat").read_text("utf-8").splitlines()))
+            cache = int(stat.get("inactive_file", 0))  # of files, given back when it is needed
+            free = min(free, int(text) - used + cache)
     return free / 1e9
+
+
+def control_groups() -> list[Path]:
+    """Return the control group of this process and those around it; a batch system limits one."""
+    lines = PROCESS.read_text(encoding="utf-8").splitlines() if PROCESS.exists() else []
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    folder = CGROUP / own.strip("/")
+    return [group for group in (folder, *folder.parents) if group.is_relative_to(CGROUP)]
 
 
 def at_once(notebooks: int, dataset: str) -> int:
     """Return how many notebooks to execute side by side: one per core, if memory allows."""
     fitting = int(free_gigabytes() / KERNEL_GIGABYTES[dataset])
-    return max(1, min(notebooks, cores(), fitting))
+    return max(1, min(notebooks, available_processors(), fitting))
 
 
 def side_by_side(
@@ -68,4 +72,6 @@ def side_by_side(
 
 
 def threads_each(kernels: int) -> dict[str, str]:
-    return {"OMP_NUM_THREADS": str(max(1, cores() // kernels))} if kernels > 1 else {}
+    return (
+        {"OMP_NUM_THREADS": str(max(1, available_processors() // kernels))} if kernels > 1 else {}
+    )

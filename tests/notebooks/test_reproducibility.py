@@ -211,7 +211,7 @@ def test_an_interruption_stops_the_kernels_that_run_side_by_side(tmp_path, monke
 def test_notebooks_run_side_by_side_as_far_as_cores_and_memory_allow(
     notebooks, cores, gigabytes, expected, monkeypatch
 ):
-    monkeypatch.setattr(side_by_side, "cores", lambda: cores)
+    monkeypatch.setattr(side_by_side, "available_processors", lambda: cores)
     monkeypatch.setattr(side_by_side, "free_gigabytes", lambda: gigabytes)
     assert side_by_side.at_once(notebooks, "ml-100k") == expected
 
@@ -226,3 +226,15 @@ def test_free_memory_respects_the_limit_of_a_container(tmp_path, monkeypatch):
     stat = "anon 900000\ninactive_file 500000\nactive_file 1\n"
     (tmp_path / "memory.stat").write_text(stat, encoding="utf-8")
     assert side_by_side.free_gigabytes() == 0.002
+
+
+def test_free_memory_respects_the_limit_of_an_enclosing_control_group(tmp_path, monkeypatch):
+    """As a batch system sets it: for a job, of which this process is in a step."""
+    job = tmp_path / "slurm" / "job_7"
+    (job / "step_0").mkdir(parents=True)
+    monkeypatch.setattr(side_by_side, "CGROUP", tmp_path)
+    monkeypatch.setattr(side_by_side, "PROCESS", tmp_path / "cgroup")
+    (tmp_path / "cgroup").write_text("1:name=x:/other\n0::/slurm/job_7/step_0\n", encoding="utf-8")
+    for file, text in {"max": "5000000", "current": "1000000", "stat": "anon 1000000"}.items():
+        (job / f"memory.{file}").write_text(f"{text}\n", encoding="utf-8")
+    assert side_by_side.free_gigabytes() == 0.004

@@ -253,12 +253,12 @@ def test_a_step_is_asked_to_end_before_the_command_ends(tmp_path):
     """The step removes its file when it gets SIGTERM; the command ends after that."""
     file = tmp_path / "left"
     step = (
-        "import pathlib, signal, sys\n"
+        "import pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
         "file = pathlib.Path(sys.argv[1])\n"
         "file.touch()\n"
         "print('begun', flush=True)\n"
-        "try: signal.pause()\n"
+        "try: time.sleep(60)\n"
         "finally: file.unlink()\n"
     )
     code = f"import os, sys, suite; sys.exit(suite.call({[sys.executable, '-c', step, str(file)]}"

@@ -25,8 +25,10 @@ GREEDY = 1.3  # cores
 LOWEST_PRIORITY = 19  # niceness
 ROOM = 2**26  # bytes
 # A run that uses fewer cores than IDLE is waiting, unless in more than READY of the samples one of
-# its processes could run, or read from a disk.
-IDLE, READY = 0.05, 0.1
+# its processes could run, or read from a disk. If fewer than SEEN of the samples were taken, the
+# monitor itself could not run, and nothing is concluded.
+IDLE, READY, SEEN = 0.05, 0.1, 0.5
+WAITS = "ended for waiting: it sleeps, or waits for what never comes"
 RUNNABLE = (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
 
 
@@ -35,8 +37,9 @@ class Limits:
     """Limits of one run, for all its processes together unless a comment says otherwise."""
 
     cpu_seconds: int = 600
-    seconds: float = 3600.0  # wall time, for processes that wait
-    idle: float = 60.0  # seconds of hardly any CPU time
+    seconds: float = 3600.0  # wall time
+    idle: float = 60.0  # seconds of waiting at a time
+    waiting: float = 180.0  # seconds of waiting in all
     memory: int = 6 * 2**30  # bytes: of address space of one process, and in use by all
     processes: int = 200  # including threads
     file_size: int = 200 * 2**20  # bytes of one file, including the output
@@ -50,7 +53,7 @@ class Monitor:
     def __init__(self, pid: int, work: Path, limits: Limits, group: Group):
         self.pid, self.work, self.limits, self.group = pid, work, limits, group
         self.start = self.sampled = self.period_start = time.monotonic()
-        self.cpu_seconds = self.cpu_at_period_start = 0.0
+        self.cpu_seconds = self.cpu_at_period_start = self.waited = 0.0
         self.walked = self.walk_seconds = 0.0  # when files were counted, and how long it took
         self.samples = self.runnable_samples = 0
         self.failure: Failure | None = None
@@ -68,13 +71,12 @@ class Monitor:
         counted = self.group.cpu_seconds()
         used = _cpu_seconds(processes) if counted is None else counted
         self.cpu_seconds = max(self.cpu_seconds, used)
-        waits = self._waits(now, processes)
+        waits = self._waits(now, processes) or self.waited > limits.waiting
         if self.cpu_seconds > limits.cpu_seconds:
             text = f"ended after {limits.cpu_seconds} s of CPU time: an endless loop, or too slow"
             return Failure(FailureKind.CPU_TIME, text)
         if waits:
-            text = f"ended after waiting for {limits.idle:.0f} s"
-            return Failure(FailureKind.WALL_TIME, text)
+            return Failure(FailureKind.WAITED, WAITS)
         if now > self.start + limits.seconds:
             text = f"ended by the wall-time limit: it took more than {limits.seconds:.0f} s"
             return Failure(FailureKind.WALL_TIME, text)
@@ -89,13 +91,16 @@ class Monitor:
 
     def _waits(self, now: float, processes: list[psutil.Process]) -> bool:
         """Return whether the run has been idle for a period although it could have used a CPU."""
+        runnable = any(_is_runnable(process) for process in processes)
         self.samples += 1
-        self.runnable_samples += any(_is_runnable(process) for process in processes)
+        self.runnable_samples += runnable
+        if not runnable:
+            self.waited += min(now - self.sampled, 2 * INTERVAL)
         if now < self.period_start + self.limits.idle:
             return False
-        used = self.cpu_seconds - self.cpu_at_period_start
-        waits = used < IDLE * (now - self.period_start)
-        waits = waits and self.runnable_samples <= READY * self.samples
+        used, period = self.cpu_seconds - self.cpu_at_period_start, now - self.period_start
+        waits = used < IDLE * period and self.runnable_samples <= READY * self.samples
+        waits = waits and self.samples >= SEEN * period / INTERVAL
         self.period_start, self.cpu_at_period_start = now, self.cpu_seconds
         self.samples = self.runnable_samples = 0
         return waits

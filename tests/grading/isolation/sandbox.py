@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -30,6 +30,7 @@ TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
 # The user id that root becomes, plus a number, so that two runs are not counted together.
 FIRST_USER = 61_000
 RUNS = count()
+RESTRICTED = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 DEFAULT_LIMITS = Limits()
 # One thread each: several runs share a machine. Sets have the same order everywhere.
 ENVIRONMENT = {
@@ -53,6 +54,7 @@ class Finished:
     code: int | None  # the exit code; None if it was stopped
     output: str  # the end of what it printed
     cpu_seconds: float
+    waited: float = 0.0  # seconds in which no process could have used a CPU
     stopped: Failure | None = None  # by the monitor
 
     @property
@@ -72,40 +74,68 @@ def strength() -> Strength:
         for filter_calls in filters:
             for no_namespaces in (True, False):
                 tried = Strength(no_namespaces, filter_calls, groups)
-                if _works(tried):
+                if not _refusal(tried):
                     return tried
     return Strength()
 
 
-def _works(tried: Strength) -> bool:
-    with tempfile.TemporaryDirectory() as folder, suppress(MachineError, OSError):
-        return _run(["/usr/bin/true"], Path(folder), [], Limits(seconds=20), tried).code == 0
-    return False
+def _refusal(tried: Strength) -> str:
+    """Return the error of a sandbox with this protection, or an empty text if it works."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            done = _run(["/usr/bin/true"], Path(folder), [], Limits(seconds=20), tried)
+        except (MachineError, OSError) as error:
+            return str(error)
+    return "" if done.code == 0 else done.output.strip() or str(done.failure)
 
 
 @cache
-def protections() -> dict[str, bool]:
-    """Return which tools there are, and whether they work together on this machine."""
-    working = {tool: shutil.which(tool) is not None for tool in TOOLS}
-    if all(working.values()):
-        working["a sandbox"] = _works(strength())
-    if all(working.values()):  # else all students' functions would seem to fail
-        probe = [sys.executable, "-c", "import torch, nbclient"]
-        with tempfile.TemporaryDirectory() as folder:
-            done = _with_python(probe, Path(folder), [], DEFAULT_LIMITS)
-            working["this Python in it"] = done.code == 0
-    return working
+def missing_protections() -> dict[str, str]:
+    """Return what this machine lacks to run untrusted code, with the error or an empty text."""
+    if missing := {tool: "" for tool in TOOLS if shutil.which(tool) is None}:
+        return missing
+    if error := _refusal(strength()):
+        return {"a sandbox": error}
+    # without it, all students' functions would seem to fail
+    probe = [sys.executable, "-c", "import torch, nbclient"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = _with_python(probe, Path(folder), [], DEFAULT_LIMITS)
+    return {} if done.code == 0 else {"this Python in it": done.output.strip()[-500:]}
 
 
 def require_protection(trust: bool) -> None:
     """Raise UnprotectedError where a protection is missing and ``trust`` is not given."""
-    missing = [tool for tool, there in protections().items() if not there]
-    if missing and not trust:
-        raise UnprotectedError(
-            f"expected bubblewrap and util-linux to run untrusted code, missing: {missing}; "
-            "install the package bubblewrap, see that all may read the environment of Python, or "
-            "pass --trust if you know who wrote it"
-        )
+    missing = missing_protections()
+    if not missing or trust:
+        return
+    lines = []
+    for name, error in missing.items():
+        lines.append(f"expected {name} to run untrusted code, got {error or 'no such program'}")
+    if "a sandbox" in missing:
+        lines += cures(missing["a sandbox"])
+    elif "this Python in it" in missing:
+        lines.append(f"see that all accounts may read {sys.prefix} and {sys.base_prefix}")
+    else:
+        lines.append("install the packages bubblewrap and util-linux")
+    lines.append("if you know who wrote the code, --trust runs it without a sandbox")
+    raise UnprotectedError("\n".join(lines))
+
+
+def cures(error: str) -> list[str]:
+    """Return what an administrator can do where bubblewrap may not create user namespaces."""
+    try:
+        restricted = RESTRICTED.read_text(encoding="utf-8").strip() == "1"
+    except OSError:  # the kernel has no such setting
+        restricted = False
+    if not (restricted or "uid map" in error or "Permission denied" in error):
+        return ["allow programs to create user namespaces, in a container by its options"]
+    return [
+        "Ubuntu 24.04 and newer allow user namespaces only to programs with an AppArmor profile:",
+        "  write the profile of bubblewrap in tests/grading/README.md to /etc/apparmor.d/bwrap",
+        "  and run: sudo apparmor_parser -r /etc/apparmor.d/bwrap",
+        "or allow them to all programs, until the next start:",
+        "  sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ]
 
 
 def run(
@@ -203,7 +233,7 @@ def _finished(process: subprocess.Popen, monitor: Monitor, path: Path) -> Finish
         _end(process)
     ensure_room(monitor.work)
     code = None if monitor.failure else process.returncode
-    return Finished(code, _tail(path), monitor.cpu_seconds, monitor.failure)
+    return Finished(code, _tail(path), monitor.cpu_seconds, monitor.waited, monitor.failure)
 
 
 def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finished:
@@ -253,8 +283,11 @@ def _own(folder: Path, user: int) -> None:
 
 def remove(folder: Path) -> None:
     """Delete a folder that untrusted code could write to, whatever is nested or locked in it."""
-    subprocess.run(["chmod", "-R", "u+rwX", "--", str(folder)], capture_output=True)
-    subprocess.run(["rm", "-rf", "--one-file-system", "--", str(folder)], check=True)
+    for check in (False, True):  # twice: processes that are being ended may still write
+        subprocess.run(["chmod", "-R", "u+rwX", "--", str(folder)], capture_output=True)
+        subprocess.run(["rm", "-rf", "--one-file-system", "--", str(folder)], check=check)
+        if not folder.exists():
+            return
 
 
 @contextmanager

@@ -48,5 +48,7 @@ class Turn:
         fcntl.flock(self.file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
 
     def over(self) -> None:
+        if self.file.closed:
+            return
         fcntl.flock(self.file, fcntl.LOCK_UN)  # explicitly: forked processes hold the file, too
         self.file.close()

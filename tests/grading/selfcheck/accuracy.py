@@ -10,7 +10,6 @@ build/grader-accuracy.md; the exit code is 1 if anything was misjudged.
 
 import ast
 import json
-import os
 import secrets
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from grading.execution.trial import (
 from grading.intake.cells import binds
 from grading.intake.collect import packages
 from grading.intake.submission import Submission, read
-from grading.isolation.sandbox import Limits, protections, run
+from grading.isolation.sandbox import Limits, missing_protections, run
 from grading.outcomes import NOT_ATTEMPTED, Failure
 from grading.paths import ROOT
 from grading.pipeline import N_SEEDS, known
@@ -50,6 +49,7 @@ from grading.selfcheck.forms import FORMS, PROGRAMS, SAID
 from grading.selfcheck.right import RIGHT
 from grading.selfcheck.wrong import WRONG
 from grading.student.edition import empty_suite
+from mflib.training import available_processors
 
 TARGET = ROOT / "build" / "grader-accuracy.md"
 
@@ -241,7 +241,7 @@ def sandboxed(command: list[str], folder: Path) -> Failure | None:
 
 def judge_all(cases: list[Case]) -> str:
     """Grade and check all cases, one job for each core; return the seed and the sandbox."""
-    safe = all(protections().values())
+    safe = not missing_protections()
     secret = 1000 + secrets.randbelow(10**9)
     hidden = tuple(secret + n for n in range(N_SEEDS))
     for key in OUTPUTS:  # once, before the threads ask for them
@@ -266,7 +266,7 @@ def judge_all(cases: list[Case]) -> str:
                     case.wrong_outputs = wrong_outputs_of(case, result, seeds)
 
         tasks = [(n, part, *job) for n, part in enumerate(parts) for job in jobs]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(available_processors()) as pool:
             list(tqdm(pool.map(one, tasks), total=len(tasks), unit="job"))
     return f"secret {secret}, {'in the sandbox' if safe else 'without a sandbox'}"
 

@@ -23,16 +23,12 @@ from suite import own_environment
 from grading.execution.inputs import OUTPUTS
 from grading.execution.reference import expected, notebook_of
 from grading.isolation.bounded_process import BoundedProcess, _once
-from grading.isolation.sandbox import protections
 from grading.paths import ROOT
 from grading.rubric import RUBRIC
 from grading.selfcheck.wrong import WRONG
+from grading.tests.test_sandbox import needs_sandbox
 
-MISSING = [tool for tool, there in protections().items() if not there]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"needs bubblewrap; missing: {MISSING}"),
-]
+pytestmark = [pytest.mark.slow, needs_sandbox]
 SIZE, ROUNDS = int(os.environ.get("CLASS", "6")), int(os.environ.get("ROUNDS", "4"))
 GRADE = [sys.executable, "-m", "grading"]
 ORDERS = {

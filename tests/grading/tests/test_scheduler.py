@@ -1,8 +1,9 @@
-"""Processes of their own: whatever ends one, its submission has a report that says why."""
+"""Submissions in their own processes: if one ends, its report gives the reason."""
 
 import fcntl
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from suite import own_environment
 
@@ -121,11 +123,18 @@ def test_no_class_stops(tmp_path, monkeypatch):
     monkeypatch.setattr(scheduler, "BOUNDS", replace(SMALL, message=2**20))
     names = ("slow", "claims", "good", "odd", "memory", "crash", "unlucky", "doomed", "last")
     done: list[float] = []
+    states: list[str] = []
+
+    def report(work, state):
+        done.append(work)
+        states.append(state)
+
     todo = [Package(name) for name in names]
-    graded = list(grade_all(todo, OPTIONS, 2, tmp_path / "w", tmp_path / "lock", done.append))
+    graded = list(grade_all(todo, OPTIONS, 2, tmp_path / "w", tmp_path / "lock", report))
     found = {one.package.name: one for one in graded}
     assert sorted(found) == sorted(names)
     assert sum(done) == pytest.approx(len(names)), "of the work"
+    assert "slow: lists, alone" in states, "its step after the functions"
     complete = {name for name, one in found.items() if one.score.complete}
     assert complete == {"slow", "claims", "good", "unlucky", "last"}
     notes = {name: "; ".join(one.score.notes) for name, one in found.items()}
@@ -142,6 +151,17 @@ def test_no_class_stops(tmp_path, monkeypatch):
     assert begun.count("claims") == 1, "a message decides nothing"
     assert begun.count("unlucky") == begun.count("doomed") == scheduler.MAX_STARTS
     assert not list((tmp_path / "w").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("processors", "gigabytes", "jobs"),
+    [(1, 256, 1), (64, 256, 39), (64, 1000, 64), (2, 16, 2), (8, 16, 2), (4, 3, 1)],
+)
+def test_jobs_are_limited_by_available_cores_and_memory(monkeypatch, processors, gigabytes, jobs):
+    monkeypatch.setattr(cli, "available_processors", lambda: processors)
+    monkeypatch.setattr(cli, "free_gigabytes", lambda: gigabytes)
+    assert cli.parse_arguments(["class.zip"]).jobs == jobs
+    assert cli.parse_arguments(["class.zip", "--jobs", "5"]).jobs == 5
 
 
 def no_room(send, package, options, folder):
@@ -208,7 +228,7 @@ def test_shares_joined_are_what_one_grader_makes(tmp_path, monkeypatch):
         zipped({"mflib/svd.py": f"{n}"}, tmp_path / "class" / f"s{n}.zip")
     (tmp_path / "class" / "broken.zip").write_bytes(b"no archive")
     monkeypatch.setattr(scheduler, "grade_in_child", judged)
-    monkeypatch.setattr(cli, "warm_up", lambda options, target: options)
+    monkeypatch.setattr(cli, "warm_up", lambda options, *_: options)
 
     def graded(into: str, *more: str) -> dict[str, str]:
         given = [str(tmp_path / "class"), "--into", str(tmp_path / into), "--secret", "7"]
@@ -231,7 +251,7 @@ def test_what_ends_before_its_end_counts_in_part_until_it_is_graded_again(tmp_pa
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     (tmp_path / "log").touch()
     monkeypatch.setattr(scheduler, "grade_in_child", behave)
-    monkeypatch.setattr(cli, "warm_up", lambda options, target: options)
+    monkeypatch.setattr(cli, "warm_up", lambda options, *_: options)
     found = []
     for more in ([], ["--merge"], []):
         given = [str(tmp_path / "crash.zip"), "--into", str(tmp_path / "x"), "--trust", *more]
@@ -249,6 +269,7 @@ def test_what_ends_before_its_end_counts_in_part_until_it_is_graded_again(tmp_pa
     [
         (["--secret", "-5"], "expected a number from 0"),
         (["--secret", "9" * 20], "expected a number from 0"),
+        (["--jobs", "0"], "expected a number from 1, got 0"),
         (["--dataset", "nonsense"], "invalid choice"),
         (["--again", "ann", "nobody"], "expected --again with names of the class, got nobody"),
         (["--into", __file__], "error: .*exists"),
@@ -314,6 +335,35 @@ def test_archives_are_opened_in_processes_of_their_own(tmp_path):
     assert "at most 20000 files" in found["di"].notes[0]
     with pytest.raises(ValueError, match="expected at most 2097152 bytes"):
         found["ed"].files["mflib/svd.py"].read()
+
+
+def linger(send, package, options, folder):
+    """Replace grade_in_child: report one step and wait."""
+    send(schema.encode(Progress("functions", new_score(options), 1.0)))
+    os.read(os.pipe()[0], 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_grader_removes_its_folder(tmp_path, monkeypatch, number):
+    zipped(EIGHT, tmp_path / "ann.zip")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(workspace.tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(scheduler, "grade_in_child", linger)
+    monkeypatch.setattr(cli, "warm_up", lambda options, *_: options)
+    begun = []
+
+    def stop(running):
+        begun.extend(job.process.process.pid for job in running)
+        assert list(temporary.glob("grading-*/work/1"))
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(scheduler, "_ready", stop)
+    with pytest.raises(SystemExit, match="stopped: what is graded is kept"):
+        cli.main([str(tmp_path / "ann.zip"), "--into", str(tmp_path / "x"), "--trust"])
+    assert list(temporary.iterdir()) == []
+    assert len(begun) == 1
+    assert not psutil.pid_exists(begun[0])
 
 
 def test_the_command_begins():

@@ -24,7 +24,7 @@ from grading.intake.submission import FileKind, Problem, Submission
 from grading.isolation.bounded_process import Bounds
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 from grading.paths import ROOT
-from grading.pipeline import Options, known, seed_of
+from grading.pipeline import Grading, Options, known, seed_of
 from grading.reporting.render import report_page, write_class_tables, write_report
 from grading.result import SIZE, Report, Score, load, read_report, read_score
 from grading.rubric import POINTS, RUBRIC
@@ -103,7 +103,9 @@ def test_messages_decide_nothing(tmp_path, monkeypatch):
     claim = "raises ValueError: ended by the clock"
     assert not marked(svd_step=claim).wall_time
     assert marked(svd_step=Failure(FailureKind.WALL_TIME, "")).wall_time
-    monkeypatch.setattr(pipeline, "prepare", lambda folder, _: (folder / "mflib").mkdir())
+    monkeypatch.setattr(
+        pipeline, "prepare", lambda folder, _: (folder / "mflib").mkdir(parents=True)
+    )
     monkeypatch.setattr(pipeline.shutil, "copytree", lambda *_: None)
     given = Submission(modules=dict.fromkeys(RUBRIC, b""))
     appended = "raises ValueError: nothing was appended"
@@ -111,9 +113,9 @@ def test_messages_decide_nothing(tmp_path, monkeypatch):
         [(appended, True), (claim, True), (Failure(FailureKind.CRASHED, ""), False)]
     ):
         folder = tmp_path / str(n)
-        folder.mkdir()
-        pipeline.prepare_notebook("als", given, verdicts(svd_step=failure), folder, OPTIONS)
-        assert (folder / "submitted" / "svd.py").exists() == kept, failure
+        grading = Grading(given, OPTIONS, folder, Score(), verdicts(svd_step=failure))
+        pipeline.prepare_notebook("als", grading)
+        assert (folder / "als" / "submitted" / "svd.py").exists() == kept, failure
 
 
 def test_a_problem_is_given_once():
@@ -212,7 +214,8 @@ def test_public_outputs_count_as_far_as_the_kernels_are_right(tmp_path):
     for wrong in ({}, {"bpr_step": ["P", "Q", "b"]}):
         score = marked(**wrong)
         given = Submission(stored={"bpr": stored})
-        pipeline.reproduce("bpr", given, verdicts(**wrong), tmp_path, OPTIONS, score)
+        grading = Grading(given, OPTIONS, tmp_path, score, verdicts(**wrong))
+        pipeline.reproduce("bpr", grading)
         earned.append(score.marks["bpr"]["reproducibility"])
     assert earned == [10, 2.5]
     assert "counts 25%" in score.reasons["bpr"][-1]
@@ -320,7 +323,7 @@ def test_a_notebook_is_run_unless_nothing_else_can_come(tmp_path, monkeypatch):
         score = Score({task: POINTS.copy() | points for task in RUBRIC}, {"bpr": []})
         given = Submission(stored={"bpr": outputs})
         run.clear()
-        pipeline.reproduce("bpr", given, found, tmp_path, OPTIONS, score)
+        pipeline.reproduce("bpr", Grading(given, OPTIONS, tmp_path, score, found))
         return score.marks["bpr"]["reproducibility"], run == ["bpr"]
 
     assert marked_after(verdicts()) == (10, False)

@@ -23,7 +23,7 @@ from grading.execution.inputs import OUTPUTS, SEEDS
 from grading.intake.collect import File
 from grading.intake.submission import read
 from grading.isolation.bounded_process import Bounds, call
-from grading.isolation.sandbox import protections, remove
+from grading.isolation.sandbox import remove
 from grading.paths import ROOT
 from grading.result import Report, Score, load, read_score
 from grading.rubric import POINTS, RUBRIC
@@ -41,14 +41,9 @@ from grading.selfcheck.cheats import hard_coded, of_table, svds_for_bpr, switche
 from grading.selfcheck.mutations import archive, as_json, mutated, mutated_tree
 from grading.selfcheck.resources import Peaks, measured
 from grading.student.edition import blank, empty_suite
+from grading.tests.test_sandbox import needs_sandbox
 
-MISSING = [tool for tool, there in protections().items() if not there]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        bool(MISSING), reason=f"needs bubblewrap and util-linux; missing: {MISSING}"
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_sandbox]
 TABLE = ROOT / "build" / "submissions.md"
 HEAD = "| what | account | points of 100 | reason | grader, MiB | sandboxes, MiB "
 HEAD += "| CPU time outside, s | wall time, s |\n|" + " --- |" * 8 + "\n"
@@ -190,11 +185,11 @@ def _score(task: str, texts: dict[str, str], options, whole: bool) -> dict:
     given, score = read(files, pipeline.known()), scoring.empty_score()
     with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
         folder = Path(temporary)
-        found = pipeline.try_functions(given, folder / "functions", options)
-        scoring.score_functions(found, given.problems, score)
+        grading = pipeline.Grading(given, options, folder, score)
+        pipeline.try_functions(grading)
         if whole:
-            pipeline.score_models(given, found, folder / "lists", options, score)
-            pipeline.reproduce(task, given, found, folder / "notebook", options, score)
+            pipeline.score_models(grading)
+            pipeline.reproduce(task, grading)
     return schema.encode(score.bounded())
 
 
