@@ -35,7 +35,7 @@ PROJECT = {
         "-m ruff check .",
         "-m ruff format --check .",
         "-m mypy",
-        "-m pytest tests",
+        "-m pytest tests -n logical --maxprocesses=4 --dist worksteal",
         "-m mflib.data ml-100k",
         f"{EXECUTE} verify ml-100k --combined",  # before nbval: it reports differences in full
         f"{NBVAL} tests/notebooks/ml-100k",
