@@ -7,7 +7,7 @@
 Students' functions are called in the sandbox with inputs that nobody has seen. Arrays and notebooks
 that come out are judged outside. rubric.toml and rubric.py say what earns points.
 Written to build/grades/: a page and a JSON file for each submission, class.csv, report.json,
-seconds.csv and index.html.
+seconds.csv and index.html; in talks/, for the instructor only, a sheet of questions for each.
 A submission that has been graded and has not changed is not graded again.
 
 Several graders can share a class: --shard 2/5 grades the second of five shards, --merge writes the
@@ -44,7 +44,7 @@ from grading.isolation.workspace import workspace
 from grading.paths import ROOT
 from grading.pipeline import Options
 from grading.plagiarism.pairs import closest
-from grading.reporting.render import write_similarity_page
+from grading.reporting.render import TALKS, write_similarity_page, write_talk_sheets
 from grading.reporting.retention import GONE, retire
 from grading.scheduler import Graded, grade_all
 from grading.student.edition import empty_suite
@@ -223,7 +223,9 @@ def finish(gradebook: Gradebook) -> None:
     fingerprints = {report.name: report.score.fingerprints for report in reports}
     write_similarity_page(reports, closest(fingerprints), gradebook.target)
     gradebook.write_tables()
+    write_talk_sheets(reports, gradebook.target)
     for name in retire(gradebook.target, gradebook.reports):
+        (gradebook.target / TALKS / f"{name}.html").unlink(missing_ok=True)
         print(plain(f"{name} is not in the class any more: its page is in {GONE}/"))
     print(plain((gradebook.target / "class.csv").read_text(encoding="utf-8-sig")))
     print("\n".join(map(plain, gradebook.course.export(reports))))

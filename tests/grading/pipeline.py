@@ -66,6 +66,8 @@ from grading.scoring import (
     score_lists,
     score_reproducibility,
 )
+from grading.talk.outputs import recommended
+from grading.talk.quotes import quotes_of
 from mflib.data import data_dir
 
 N_SEEDS = 4  # for each function
@@ -195,6 +197,8 @@ def grade(
     score.notes = [*package.notes, *given.notes]
     score.declarations = {task: text for task, text in given.declarations.items() if text}
     score.answers = sources(given)
+    score.quotes = quotes_of(given)
+    score.recommended = recommended_movies(given, options.dataset)
     for key, source in score.answers.items():
         score.fingerprints[key] = public_answers.own_fingerprints(key, source)
         score.published[key] = public_answers.published(key, source)
@@ -248,6 +252,15 @@ def sources(given: Submission) -> dict[str, str]:
         kept[key] = public_answers.without_handout(key, source)[: min(SOURCE, left)]
         left -= len(kept[key])
     return kept
+
+
+def recommended_movies(given: Submission, dataset: str) -> dict[str, list[int]]:
+    """Return the movies that the notebooks show as recommendations, by task."""
+    return {
+        task: ids
+        for task, stored in given.stored.items()
+        if dataset_of(task, stored, dataset) == dataset and (ids := recommended(stored, dataset))
+    }
 
 
 def try_functions(grading: Grading) -> None:

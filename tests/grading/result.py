@@ -21,6 +21,7 @@ from grading.execution.inputs import OUTPUTS
 from grading.outcomes import Failure
 from grading.rubric import POINTS, RUBRIC
 from grading.schema import Bounds
+from grading.talk.quotes import Quote
 
 REASON = 2_000  # characters of one text
 TEXTS = 15_000  # characters of all texts of a kind in a task
@@ -29,6 +30,7 @@ SOURCE, SOURCES = 20_000, 100_000  # characters of one answer, of all
 SIZE = 2**23  # bytes of a report as a file
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")  # differs between runs
 TOTAL = "total"  # the part of an override of the whole
+TALK, TALK_POINTS = "talk", 6  # the part of a talk's mark, which is not in the total; the most
 
 Text = Annotated[str, Bounds(REASON)]
 Texts = Annotated[list[Text], Bounds(100)]
@@ -66,6 +68,14 @@ class Score:
     published: Annotated[dict[str, Texts], Bounds(100)] = field(default_factory=dict)
     # by task: what the student declares to have used
     declarations: Annotated[dict[str, Text], Bounds(10)] = field(default_factory=dict)
+    # by function and question: the line that a talk may ask about
+    quotes: Annotated[dict[str, Annotated[dict[str, Quote], Bounds(100)]], Bounds(100)] = field(
+        default_factory=dict
+    )
+    # by task: ids of the movies in the notebook's table of recommendations
+    recommended: Annotated[dict[str, Annotated[list[int], Bounds(10)]], Bounds(10)] = field(
+        default_factory=dict
+    )
     notes: Texts = field(default_factory=list)  # about reading and grading, for the instructor
     wall_time: bool = False  # whether something was stopped by a limit of wall time
     complete: bool = False  # False if grading has stopped early; the notes give the reason
@@ -93,7 +103,7 @@ class Score:
 class Override:
     """Points, or only a comment, that an instructor gives instead of the grader's."""
 
-    task: str  # empty for the whole
+    task: str  # empty for the whole, and for a talk
     part: str
     points: Points | None = None  # None: only a comment
     comment: str = ""
@@ -157,10 +167,16 @@ class Report:
     def total(self) -> float:
         """The mark: an override, or the better of this and the earlier submission."""
         for override in self.decision.overrides:
-            if not override.task and override.points is not None:
+            if override.part == TOTAL and override.points is not None:
                 return round(override.points, 1)
         earlier = self.decision.earlier
         return self.own_total if earlier is None else max(self.own_total, earlier.total)
+
+    @property
+    def talk(self) -> float | None:
+        """The points of the talk, which are not part of the total; None if there was none."""
+        points = [one.points for one in self.decision.overrides if one.part == TALK]
+        return points[0] if points else None
 
     def as_json(self) -> dict[str, Any]:
         return schema.encode(replace(self, score=self.score.bounded())) | {"total": self.total}

@@ -17,7 +17,7 @@ from grading.course.pseudonyms import pseudonyms
 from grading.intake.collect import Package
 from grading.intake.names import plain
 from grading.reporting.csv_tables import read_table, write_table
-from grading.result import Decision, Earlier, Missed, Override, Report, load
+from grading.result import TALK_POINTS, Decision, Earlier, Missed, Override, Report, load
 
 Owners = dict[str, tuple[str, str]]  # by submission: the student's name and number
 
@@ -98,6 +98,8 @@ def feedback(report: Report) -> str:
     tasks = [f"{task} {sum(parts.values()):.1f}" for task, parts in report.counted.items()]
     parts = [f"{', '.join(tasks)} of 100 each"]
     decision = report.decision
+    if report.talk is not None:
+        parts.append(f"the talk {report.talk:g} of {TALK_POINTS}")
     if decision.missed:
         parts.append(f"after the {decision.missed} deadline: at most {decision.most:g} points")
     if report.earlier_counts:
@@ -117,7 +119,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--times", type=Path, metavar="FILE", help=times)
     earlier = "folder of an earlier run (its --into): the better mark counts"
     add("--earlier", type=Path, metavar="FOLDER", help=earlier)
-    overrides = "a table with the columns name, task, part, points, comment"
+    overrides = "a table with the columns name, task, part, points, comment and, if wanted, talk"
     add("--overrides", type=Path, metavar="FILE", help=overrides)
     key = "use pseudonyms; FILE lists whose they are, and is created or extended"
     add("--anonymous", type=Path, metavar="FILE", help=key)

@@ -1,4 +1,4 @@
-"""Read an instructor's overrides: points of a part or of the whole, or only a comment.
+"""Read an instructor's overrides: points of a part, of the whole or of a talk, or only a comment.
 
 They are in a file of their own, so they stay valid when a class is graded again.
 """
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grading.reporting.csv_tables import Row, Table, read_table
-from grading.result import TOTAL, Override
+from grading.result import TALK, TALK_POINTS, TOTAL, Override
 from grading.rubric import POINTS, RUBRIC
 
-COLUMNS = ("name", "task", "part", "points", "comment")
+COLUMNS = ("name", "task", "part", "points", "comment")  # the column TALK may be missing
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class OverrideRow:
 def read_overrides(file: Path) -> list[OverrideRow]:
     """Read a table of overrides; ValueError, which names the line, if it is malformed."""
     table = read_table(file, COLUMNS)
-    rows = [_override_row(table, row) for row in table.rows]
+    rows = [override for row in table.rows for override in _override_rows(table, row)]
     seen: dict[tuple[str, str, str], int] = {}
     for row in rows:
         one = row.override
@@ -40,10 +40,27 @@ def read_overrides(file: Path) -> list[OverrideRow]:
     return rows
 
 
-def _override_row(table: Table, row: Row) -> OverrideRow:
+def _override_rows(table: Table, row: Row) -> list[OverrideRow]:
+    """Return what a row decides: a part or the whole, a talk, or both; the comment once."""
     name, task, part, points, comment = (row.cells[column] for column in COLUMNS)
     if not name:
         raise ValueError(f"{table.at(row)}: expected the name of a submission, got none")
+    talk = row.cells.get(TALK, "")
+    if not talk:
+        return [OverrideRow(row.line, name, _of_part(table, row))]
+    own = Override("", TALK, _points(table, row, talk, TALK_POINTS), "" if points else comment)
+    found = [OverrideRow(row.line, name, own)]
+    if points:
+        found.append(OverrideRow(row.line, name, _of_part(table, row)))
+    elif task or part:
+        got = " ".join(filter(None, (task, part)))
+        raise ValueError(f"{table.at(row)}: expected points of {got!r}, got only those of a talk")
+    return found
+
+
+def _of_part(table: Table, row: Row) -> Override:
+    """Return the override of a part or of the whole, or a comment on it."""
+    _, task, part, points, comment = (row.cells[column] for column in COLUMNS)
     if task == "" and part in ("", TOTAL):
         most, part = 100, TOTAL
     elif task not in RUBRIC:
@@ -55,13 +72,17 @@ def _override_row(table: Table, row: Row) -> OverrideRow:
         raise ValueError(f"{table.at(row)}: expected a part of {', '.join(POINTS)}, got {part!r}")
     if not points and not comment:
         raise ValueError(f"{table.at(row)}: expected points or a comment, got neither")
+    return Override(task, part, _points(table, row, points, most) if points else None, comment)
+
+
+def _points(table: Table, row: Row, text: str, most: int) -> float:
     try:
-        value = float(points.replace(",", ".")) if points else None
+        value = float(text.replace(",", "."))
     except ValueError:
         value = -1.0
-    if value is not None and not 0 <= value <= most:
-        raise ValueError(f"{table.at(row)}: expected 0 to {most} points, got {points!r}")
-    return OverrideRow(row.line, name, Override(task, part, value, comment))
+    if not 0 <= value <= most:
+        raise ValueError(f"{table.at(row)}: expected 0 to {most} points, got {text!r}")
+    return value
 
 
 def by_name(

@@ -18,8 +18,9 @@ from grading.execution.inputs import OUTPUTS
 from grading.intake.names import plain
 from grading.plagiarism.pairs import Pair
 from grading.reporting.csv_tables import write_table, write_whole
-from grading.result import Report
+from grading.result import TALK, TALK_POINTS, Report
 from grading.rubric import POINTS, RUBRIC
+from grading.talk.sheet import TalkSheet, sheet_of
 
 TEMPLATES = Path(__file__).with_name("templates")
 PURPOSES = {
@@ -29,6 +30,7 @@ PURPOSES = {
     "similar movies": "the same for similar movies",
     "reproducibility": "that the outputs in your notebook are what your code gives",
 }
+TALKS = "talks"  # a folder next to the pages, for the instructor only
 BINS = 10  # of the histogram; 100 points are in the last
 CONTEXT = 2  # lines shown before and after shared ones
 
@@ -120,6 +122,8 @@ def override_sentences(report: Report) -> list[str]:
         part, points = "the whole", ""
         if one.points is not None:
             points = f"{one.points:g} points"
+        if one.part == TALK:
+            part, points = "the talk about your submission", f"{points} of {TALK_POINTS}"
         if one.task:
             part = f"{one.task}, {one.part}"
             graded = report.score.marks[one.task][one.part]
@@ -147,15 +151,16 @@ def write_report(report: Report, target: Path) -> None:
 def write_class_tables(reports: Sequence[Report], target: Path) -> None:
     """Write class.csv, and report.json with everything but the sources."""
     public = [
-        replace(r, score=replace(r.score, answers={}, fingerprints={}, published={}))
+        replace(r, score=replace(r.score, answers={}, fingerprints={}, published={}, quotes={}))
         for r in reports
     ]
     write_whole(target / "report.json", json.dumps([r.as_json() for r in public], indent=1))
-    rows: list[list[object]] = [["name", *RUBRIC, "late", "total", "to be looked at"]]
+    rows: list[list[object]] = [["name", *RUBRIC, "late", "total", "talk", "to be looked at"]]
     for r in reports:
         points = [round(sum(parts.values()), 1) for parts in r.counted.values()]
         notes = "; ".join(map(plain, r.score.notes))[:300]
-        rows.append([r.name, *points, r.decision.missed or "", r.total, notes])
+        talk = "" if r.talk is None else r.talk
+        rows.append([r.name, *points, r.decision.missed or "", r.total, talk, notes])
     write_table(target / "class.csv", rows)
 
 
@@ -308,6 +313,20 @@ def marked_lines(source: str, shared: set[int]) -> list[Line]:
         lines.append(Line(text, number in shared))
         gap = False
     return lines + ([Line("⋮")] if gap else [])
+
+
+def write_talk_sheets(reports: Sequence[Report], target: Path) -> None:
+    """Write a sheet for the talk with each student, and all of them in one file to print."""
+    folder = target / TALKS
+    folder.mkdir(exist_ok=True)
+    sheets = [sheet_of(report) for report in reports]
+    for sheet in sheets:
+        write_whole(folder / f"{sheet.name}.html", talk_page([sheet]))
+    write_whole(folder / "index.html", talk_page(sheets))
+
+
+def talk_page(sheets: Sequence[TalkSheet]) -> str:
+    return render("talk.html.j2", sheets=sheets, most=TALK_POINTS)
 
 
 def write_similarity_page(reports: Sequence[Report], pairs: Sequence[Pair], target: Path) -> None:

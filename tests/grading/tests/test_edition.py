@@ -24,7 +24,7 @@ from grading.intake.cells import handed_out
 from grading.intake.collect import File
 from grading.intake.submission import read
 from grading.paths import GRADING, ROOT
-from grading.pipeline import Options, compare_with_known, reproduce
+from grading.pipeline import Grading, Options, compare_with_known, reproduce
 from grading.rubric import RUBRIC
 from grading.scoring import empty_score
 from grading.student.edition import (
@@ -215,7 +215,7 @@ def test_outputs_of_the_reference_earn_nothing(edition, tmp_path):
     for task in RUBRIC:
         score, stored = empty_score(), given.stored[task]
         options = Options("ml-100k", 7, tmp_path)
-        reproduce(task, given, right, tmp_path, options, score)
+        reproduce(task, Grading(given, options, tmp_path, score, right))
         assert score.marks[task]["reproducibility"] == 0
         assert "the notebook was not run" in score.reasons[task][-1]
         for n, cell in enumerate(stored.values(), 1):

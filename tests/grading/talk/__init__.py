@@ -1,0 +1,1 @@
+"""Questions for a short talk with each student about their own submission."""
