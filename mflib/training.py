@@ -43,7 +43,10 @@ class TrainedBySGD(Protocol):
     decay: float
 
     def _step(self, batch: Batch, learning_rate: float) -> Tensor:
-        """Update the factors with one batch and return its losses (1-D tensor, any length)."""
+        """Update the factors with one batch and return its losses: one dimension, any length.
+
+        A tensor, an array, a list or a tuple.
+        """
         ...
 
 
@@ -80,7 +83,7 @@ def epochs(
             order = torch.randperm(len(batches), generator=rng, device="cpu").tolist()
             visits = (batches[place] for place in order)
             drawn = ahead(visits, rng, draw, second) if draw else visits
-            losses = [model._step(batch, learning_rate) for batch in drawn]
+            losses = [torch.as_tensor(model._step(batch, learning_rate)) for batch in drawn]
             joined = torch.cat(losses)
             loss = joined.sum(dtype=torch.float64).item() / len(joined)
             if iteration == 0:

@@ -52,3 +52,4 @@ class UnitLine:
     kind: FailureKind | None = None
     message: str = ""
     where: str = ""  # the student's line, as "svd.py, line 26"
+    remark: str = ""  # what failed without preventing a result

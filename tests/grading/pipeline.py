@@ -14,7 +14,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
@@ -34,6 +34,8 @@ from grading.checks.reproducibility import (
     reference_cells,
 )
 from grading.checks.verdict import Verdict
+from grading.execution.harness import Purpose
+from grading.execution.inputs import OUTPUTS, Observed
 from grading.execution.reference import expected, imports
 from grading.execution.trial import (
     Unit,
@@ -42,9 +44,10 @@ from grading.execution.trial import (
     plain_file,
     prepare,
     run_units,
-    units_of,
+    try_submission,
     verdicts,
     write_modules,
+    write_others,
 )
 from grading.intake.cells import HandedOut, handed_out
 from grading.intake.collect import Package
@@ -56,8 +59,9 @@ from grading.outcomes import Failure, FailureKind
 from grading.paths import NOTEBOOK_TOOLS, ROOT, copy_modules
 from grading.plagiarism import public_answers
 from grading.result import SOURCE, SOURCES, Score
-from grading.rubric import RUBRIC
+from grading.rubric import RUBRIC, function_of
 from grading.scoring import (
+    Verdicts,
     empty_score,
     is_determined,
     kernel_fraction,
@@ -66,6 +70,7 @@ from grading.scoring import (
     score_lists,
     score_reproducibility,
 )
+from grading.student.edition import blank
 from grading.talk.outputs import recommended
 from grading.talk.quotes import quotes_of
 from mflib.data import data_dir
@@ -232,7 +237,8 @@ def seed_of(given: Submission) -> int:
     The hidden inputs change with it, so a student who has seen them on a page cannot submit a table
     of the answers.
     """
-    code = repr((sorted(given.modules.items()), sorted(given.answers.items())))
+    parts = (given.modules, given.answers, given.others)
+    code = repr([sorted(part.items()) for part in parts])
     return int.from_bytes(hashlib.sha256(code.encode("utf-8", "replace")).digest()[:5], "big")
 
 
@@ -266,26 +272,68 @@ def recommended_movies(given: Submission, dataset: str) -> dict[str, list[int]]:
 def try_functions(grading: Grading) -> None:
     """Call all functions of a submission, and score the verdicts."""
     given, options, folder = grading.given, grading.options, grading.folder / "functions"
-    prepare(folder, options.suite)
-    write_modules(given, folder)
-    units = units_of(given, imports())
-    seconds = SECONDS["start"] + SECONDS["unit"] * len(units)
-    results = run_units(
-        folder, units, list(options.seeds), lambda c, f: options.launch(c, f, seconds)
-    )
-    grading.verdicts = verdicts(
-        units, results, lambda key: expected(key, options.seeds), given.problems
-    )
-    score_functions(grading.verdicts, given.problems, grading.score)
+    seeds, seconds = list(options.seeds), SECONDS["start"] + SECONDS["unit"] * len(OUTPUTS)
+
+    def launch(command: list[str], place: Path) -> Failure | None:
+        return options.launch(command, place, seconds)
+
+    def expect(key: str) -> Mapping[str, Observed]:
+        return expected(key, options.seeds)
+
+    pairs = try_submission(given, folder, options.suite, seeds, imports(), launch)
+    found = verdicts(pairs, expect, given.problems)
+    if again := units_to_try_again(given, found):
+        place = folder / "again"
+        prepare(place, options.suite)
+        write_others(given, place, with_package=True)
+        write_modules(given, place)
+        write_helpers(again, place)
+        results = run_units(place, again, seeds, launch)
+        better = verdicts(zip(again, results, strict=True), expect, {})
+        for key in {unit.key for unit in again}:
+            found[key] = max(found[key], better[key], key=lambda verdict: verdict.fraction)
+    grading.verdicts = found
+    score_functions(found, given.problems, grading.score)
 
 
-def model_unit(task: str, kernel: str) -> Unit:
-    """Return the unit that fits the model of a task with a kernel."""
-    options = RUBRIC[task]["lists"][kernel]
-    return Unit(f"{task}/lists", file=module_path(task), options=tuple(options.items()))
+def units_to_try_again(given: Submission, found: Verdicts) -> list[Unit]:
+    """Return units for kernels that are wrong and call a function that is wrong, too.
+
+    The reference's function takes the place of that one. The folder in which they run shows its
+    source, so nothing but these units is tried there.
+    """
+    units = []
+    for task in given.modules:
+        for caller, called in RUBRIC[task].get("helpers", {}).items():
+            verdict = found[f"{task}/{caller}"]
+            wrong = [name for name in called if not found[f"{task}/{name}"].is_right]
+            if wrong and not verdict.is_right and verdict.is_attempted:
+                helpers = tuple((name, f"helpers/{name}.py") for name in wrong)
+                unit = Unit(verdict.key, file=module_path(task), helpers=helpers)
+                units += [unit, replace(unit, purpose=Purpose.SHORT_FIT)]
+    return units
 
 
-def fit_models(grading: Grading, kernels: dict[str, str]) -> dict[str, UnitResult]:
+def write_helpers(units: list[Unit], folder: Path) -> None:
+    """Write, for each helper of the units, the package's module with only this function in it."""
+    for unit in units:
+        task, _ = function_of(unit.key)
+        module = ROOT / "mflib" / f"{RUBRIC[task]['module']}.py"
+        for name, file in unit.helpers:
+            others = {n: hint for n, hint in RUBRIC[task]["functions"].items() if n != name}
+            (folder / file).parent.mkdir(exist_ok=True)
+            source = blank(module.read_text(encoding="utf-8"), others)
+            (folder / file).write_text(source, encoding="utf-8")
+
+
+def unit_of_lists(kernel: Verdict) -> Unit:
+    """Return the unit that fits the whole model with a kernel."""
+    task, _ = function_of(kernel.key)
+    helpers = tuple((name, f"helpers/{name}.py") for name in kernel.helpers)
+    return Unit(kernel.key, file=module_path(task), purpose=Purpose.LISTS, helpers=helpers)
+
+
+def fit_models(grading: Grading, kernels: dict[str, Verdict]) -> dict[str, UnitResult]:
     """Fit each task's class with the student's kernel; return the lists.
 
     SVD runs in another folder than the others: it predicts held-out ratings, so that folder shows
@@ -298,12 +346,14 @@ def fit_models(grading: Grading, kernels: dict[str, str]) -> dict[str, UnitResul
         if not tasks:
             continue
         prepare(place, options.suite)
+        write_others(grading.given, place, with_package=True)
         write_modules(grading.given, place)
         arrays = dict(hidden_split(options.dataset, options.secret).arrays)
         if not is_svd:
             del arrays["users"], arrays["items"]
         np.savez(place / "train.npz", **arrays)  # type: ignore[arg-type]
-        units = [model_unit(task, kernels[task]) for task in tasks]
+        units = [unit_of_lists(kernels[task]) for task in tasks]
+        write_helpers(units, place)
         seconds = SECONDS["start"] + SECONDS["lists"] * len(units)
 
         def launch(command: list[str], place: Path, seconds: int = seconds) -> Failure | None:
@@ -318,10 +368,9 @@ def score_models(grading: Grading) -> None:
     options, score = grading.options, grading.score
     kernels = kernels_of_lists(grading.verdicts, score)
     for task, result in fit_models(grading, kernels).items():
-        kernel = grading.verdicts[f"{task}/{kernels[task]}"]
         split_of = (options.dataset, options.secret)
         between = options.quality.get(task) or quality_range(task, *split_of)
-        score_lists(kernel, result, *split_of, between, score)
+        score_lists(kernels[task], result, *split_of, between, score)
 
 
 def reproduce(task: str, grading: Grading) -> None:
@@ -331,8 +380,7 @@ def reproduce(task: str, grading: Grading) -> None:
     """
     score, found = grading.score, grading.verdicts
     stored = grading.given.stored.get(task, {})
-    kernels = kernel_fraction(task, found)
-    if not kernels:  # the student has nothing to reproduce
+    if not kernel_fraction(task, found):  # the student has nothing to reproduce
         return
     if not any(cell.get("execution_count") for cell in stored.values()):
         if stored:
@@ -345,14 +393,13 @@ def reproduce(task: str, grading: Grading) -> None:
     if dataset != graded_on:
         what = f"the notebook was run on {dataset}; it is compared with the outputs there"
         score.reasons[task].append(what)
-        # anybody can copy the public outputs, so they count only as far as the kernels are right
-        score_reproducibility(task, comparison, kernels, score)
+        score_reproducibility(task, comparison, found, score)
         return
     if comparison.differences or not is_determined(task, found, score):
         executed = execute_notebook(task, grading)
         incomplete = {key.partition("/")[0] for key, v in found.items() if not v.is_right}
         comparison = compare_cells(task, stored, executed, incomplete - {task})
-    score_reproducibility(task, comparison, 1.0, score)
+    score_reproducibility(task, comparison, found, score)
 
 
 def compare_with_known(task: str, stored: dict[str, dict[str, Any]], dataset: str) -> Comparison:
@@ -385,6 +432,7 @@ def prepare_notebook(task: str, grading: Grading) -> None:
     """
     folder, options, given = grading.folder / task, grading.options, grading.given
     prepare(folder, options.suite)
+    write_others(given, folder, with_package=True)
     write_modules(given, folder)
     for other, entry in RUBRIC.items():
         failures = [grading.verdicts[f"{other}/{name}"].failure for name in entry["functions"]]

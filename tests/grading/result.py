@@ -204,12 +204,13 @@ def cut_all(texts: Iterable[str], more: bool = True) -> list[str]:
 
 def _cut_verdict(verdict: Verdict) -> Verdict:
     failure = verdict.failure
-    return Verdict(
-        verdict.key,
-        {name: cut(why, VERDICT_TEXT) for name, why in verdict.wrong.items()},
-        failure and Failure(failure.kind, cut(failure.message, VERDICT_TEXT)),
-        cut(verdict.remark, VERDICT_TEXT),
-        cut(verdict.where, VERDICT_TEXT),
+    return replace(
+        verdict,
+        wrong={name: cut(why, VERDICT_TEXT) for name, why in verdict.wrong.items()},
+        failure=failure and Failure(failure.kind, cut(failure.message, VERDICT_TEXT)),
+        remark=cut(verdict.remark, VERDICT_TEXT),
+        where=cut(verdict.where, VERDICT_TEXT),
+        model_message=cut(verdict.model_message, VERDICT_TEXT),
     )
 
 

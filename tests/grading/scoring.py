@@ -13,7 +13,8 @@ from grading.checks.recommendations import (
     judge_lists,
 )
 from grading.checks.reproducibility import Comparison
-from grading.checks.verdict import Verdict
+from grading.checks.verdict import FACTORS, Verdict
+from grading.execution.inputs import OUTPUTS
 from grading.execution.reference import models_imported
 from grading.execution.trial import UnitResult
 from grading.intake.submission import Problem
@@ -45,11 +46,11 @@ def score_functions(
         # wrong outputs, then failures, then what is not attempted
         failing = [verdict for verdict in of_task if not verdict.is_right]
         failing.sort(key=lambda verdict: (not verdict.is_attempted, verdict.fraction == 0))
-        remarks = [verdict for verdict in of_task if verdict.remark]
+        remarks = [v for v in of_task if v.is_right and (v.remark or v.helpers)]
         explained = {verdict.failure.message for verdict in failing if verdict.failure}
         score.reasons[task] = [
             *(str(p) for p in problems.get(task, []) if p.message not in explained),
-            *(verdict.sentence for verdict in [*failing, *remarks]),
+            *(line for verdict in [*failing, *remarks] for line in verdict.sentences),
         ]
     score.functions = dict(verdicts)
     score.wall_time = any(
@@ -58,28 +59,36 @@ def score_functions(
     )
 
 
-def best_kernel(task: str, verdicts: Verdicts) -> str:
-    """Return the function with which the model is fitted: the best of those that would do."""
-    names = RUBRIC[task]["lists"]
-    return max(names, key=lambda name: verdicts[f"{task}/{name}"].fraction_in_model)
+def best_kernel(task: str, verdicts: Verdicts) -> Verdict:
+    """Return the verdict on the function with which the model is fitted: the best that would do."""
+    mine = [verdicts[f"{task}/{name}"] for name in RUBRIC[task]["lists"]]
+    return max(mine, key=lambda verdict: (verdict.makes_right_lists, verdict.factors_fraction))
 
 
-def kernels_of_lists(verdicts: Verdicts, score: Score) -> dict[str, str]:
-    """Return, by task, the kernel with which a model is fitted; a reason is given for the others.
+def kernels_of_lists(verdicts: Verdicts, score: Score) -> dict[str, Verdict]:
+    """Return, by task, the kernel whose lists are to be measured.
 
-    A kernel must have at least one right output that stays in the model. Otherwise lists that
-    something else has made would count for a kernel whose losses alone are right.
+    The lists of a kernel that ``makes_right_lists`` are the reference's: they get all points here,
+    and no model is fitted. No work is saved by that: the kernel is right for hidden inputs, and a
+    fault that shows only on a whole model, such as a tensor that is too small, shows in the short
+    fit. Without right factors (P, Q or X), lists that something else has made would count for
+    losses or biases alone, so there are no points.
     """
     kernels = {}
     for task in RUBRIC:
-        kernel = best_kernel(task, verdicts)
-        verdict = verdicts[f"{task}/{kernel}"]
-        if verdict.fraction_in_model:
-            kernels[task] = kernel
+        verdict = best_kernel(task, verdicts)
+        if verdict.makes_right_lists:
+            score.marks[task] |= {part: float(POINTS[part]) for part in LIST_PARTS}
+        elif verdict.factors_fraction:
+            kernels[task] = verdict
         elif verdict.fraction:
-            what = f"recommendations and similar movies need one thing right that {kernel} changes"
-            score.reasons[task].append(what)
+            what = f"recommendations and similar movies need right factors ({factors_of(verdict)})"
+            score.reasons[task].append(f"{what}, which {verdict.name} changes")
     return kernels
+
+
+def factors_of(verdict: Verdict) -> str:
+    return ", ".join(name for name in OUTPUTS[verdict.key].changed if name in FACTORS)
 
 
 def score_lists(
@@ -90,7 +99,7 @@ def score_lists(
     between: QualityRange,
     score: Score,
 ) -> None:
-    """Give points for recommendations and similar movies, in proportion to the kernel.
+    """Give points for recommendations and similar movies, in proportion to the right factors.
 
     Parameters
     ----------
@@ -118,14 +127,14 @@ def score_lists(
     except Exception as error:  # untrusted code may have returned any arrays
         score.reasons[task].append(f"recommendations: {error or type(error).__name__}")
         return
-    fraction = verdict.fraction_in_model
+    fraction = verdict.factors_fraction
     for part in LIST_PARTS:
         score.marks[task][part] = POINTS[part] * qualities[part] * fraction
     score.reasons[task] += reasons
     if fraction < 1:
         score.reasons[task].append(
             f"recommendations and similar movies count {fraction:.0%}, "
-            f"as that part of what {verdict.name} changes is right"
+            f"as that part of the factors ({factors_of(verdict)}) is right"
         )
 
 
@@ -154,13 +163,16 @@ def kernel_fraction(task: str, verdicts: Verdicts) -> float:
     return sum(verdicts[f"{task}/{name}"].fraction for name in names) / len(names)
 
 
-def score_reproducibility(task: str, comparison: Comparison, most: float, score: Score) -> None:
-    """Give points for the reproduced cells.
+def score_reproducibility(
+    task: str, comparison: Comparison, verdicts: Verdicts, score: Score
+) -> None:
+    """Give points for the reproduced cells, in proportion to the outputs of the kernels.
 
-    ``most``: the fraction of the points that can be earned.
+    Code in an answer can replace later cells, here as in what was handed in. Outputs that show
+    nothing of a model then count no more than the kernels that would have made it.
     """
     same, n_cells = comparison.n_reproduced, comparison.n_cells
-    part = "reproducibility"
+    part, most = "reproducibility", kernel_fraction(task, verdicts)
     score.changes[task] = comparison.differences
     score.marks[task][part] = POINTS[part] * most * same / max(n_cells, 1)
     if most < 1:

@@ -4,6 +4,7 @@ This happens outside the sandbox. Each output counts alike, so a step with wrong
 the points of its factors.
 """
 
+import itertools
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -11,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from grading.checks.verdict import Verdict
-from grading.execution.inputs import OUTPUTS, Observed
+from grading.execution.inputs import OUTPUTS, Observed, as_array, calls
 from grading.rubric import RUBRIC, function_of
 
 EXACT = 1e-8  # relative: what another order of summation may change
 FLOAT32 = 2e-5  # what computing in float32 may change
+TRAINED = 1e-3  # the same, after a short fit
 MISSING = "nothing came; expected it to be returned"
 NUMBERS = "biuf"  # kinds of dtype: bool, int, unsigned, float
 
@@ -26,6 +28,8 @@ class Fault(StrEnum):
     SIGN = "the step goes the opposite way: a sign"
     PENALTY = "what differs is proportional to it: the penalty"
     RATE = "each row moves in the right direction, but some by a wrong length: the rate"
+    DUPLICATES = "keeps only one update per repeated row; use index_add_ or a sparse product"
+    REPEATED = "rows that occur once in the batch are right, repeated ones wrong: sum their updates"
 
 
 class Step(NamedTuple):
@@ -58,7 +62,7 @@ def judge(
             array, reference = received.get(place), expected[place]
             why = MISSING if array is None else describe(array, reference, outputs.choices)
             if why:
-                hint = hint_for(key, name, [(received.get(p), expected[p]) for p in places])
+                hint = hint_for(key, name, received, expected)
                 verdict.wrong[name] = f"in {name} {why}{hint}"
                 break
             if array is not None and not outputs.choices:
@@ -100,6 +104,16 @@ def describe(array: np.ndarray, reference: Observed, choices: tuple[str, ...]) -
     at = f" at {place}" if place else ""
     many = f"; {differs.mean():.0%} of the numbers differ" if differs.size > 1 else ""
     return f"expected {right}{at}, got {wrong}{many}"
+
+
+def is_close(array: np.ndarray, expected: np.ndarray) -> bool:
+    """Return whether what a short fit has learned is what it learns with the reference."""
+    if array.dtype.kind not in NUMBERS or array.shape != expected.shape:
+        return False
+    scale = np.abs(expected).max(initial=0)
+    return bool(np.isfinite(array).all()) and np.allclose(
+        array, expected, rtol=0, atol=TRAINED * scale + 1e-12
+    )
 
 
 def _first(condition: np.ndarray) -> tuple[int, ...]:
@@ -144,12 +158,21 @@ def distinguishable(a: float, b: float) -> tuple[str, str]:
     return one, other
 
 
-def hint_for(key: str, name: str, outputs: list[tuple[np.ndarray | None, Observed]]) -> str:
+def hint_for(
+    key: str, name: str, received: Mapping[str, np.ndarray], expected: Mapping[str, Observed]
+) -> str:
     """Return what the fault of an output looks like, if it is recognised, and the hint for it.
 
-    ``outputs``: of all calls, what was received and what was expected.
+    Parameters
+    ----------
+    key, name : str
+        The function and the output.
+    received, expected : mapping
+        See ``judge``.
     """
-    fault = _fault(outputs)
+    fault = _fault(key, name, received, expected)
+    if fault is Fault.DUPLICATES:
+        return f" ({fault.replace('row', 'user' if name == 'P' else 'item')})"
     if fault in (Fault.SIGN, Fault.PENALTY):
         return f" ({fault})"
     task, function = function_of(key)
@@ -158,24 +181,102 @@ def hint_for(key: str, name: str, outputs: list[tuple[np.ndarray | None, Observe
     return (f" ({fault})" if fault else "") + (f" (hint: {hint})" if hint else "")
 
 
-def _fault(outputs: list[tuple[np.ndarray | None, Observed]]) -> Fault | None:
+def _fault(
+    key: str, name: str, received: Mapping[str, np.ndarray], expected: Mapping[str, Observed]
+) -> Fault | None:
     """Recognise a fault that explains the arrays of all calls."""
+    ending = f"/{OUTPUTS[key].names.index(name)}"
+    places = [place for place in expected if place.endswith(ending)]
     steps = [
-        Step(array, reference.before, reference.after)
-        for array, reference in outputs
-        if reference.before is not None and array is not None and _is_comparable(array, reference)
+        Step(received[place], before, expected[place].after)
+        for place in places
+        if (before := expected[place].before) is not None
+        and place in received
+        and _is_comparable(received[place], expected[place])
     ]
     unchanged = all(np.array_equal(step.received, step.before) for step in steps)
-    if not steps or len(steps) < len(outputs) or unchanged:
+    if not steps or len(steps) < len(places) or unchanged:
         return None
     moves = [(step.received - step.before, step.expected - step.before) for step in steps]
     if all(np.allclose(move, -expected) for move, expected in moves):
         return Fault.SIGN
     if all(_rows_proportional(step.received - step.expected, step.before) for step in steps):
         return Fault.PENALTY
+    batches = [updates_of(key, place, expected).get(name, []) for place in places]
+    pairs = list(zip(steps, batches, strict=True))
+    repeated = all(_only_repeated_rows(*pair) for pair in pairs)
+    single = [is_single for pair in pairs for is_single in _single_updates(*pair)]
+    if repeated and single and all(single):
+        return Fault.DUPLICATES
     if all(_rows_proportional(move - expected, expected) for move, expected in moves):
         return Fault.RATE
-    return None
+    return Fault.REPEATED if repeated else None
+
+
+class Updates(NamedTuple):
+    """Updates of a batch: the row that each moves and, of factors, the vector that it adds."""
+
+    rows: np.ndarray
+    vectors: np.ndarray | None = None
+
+
+def updates_of(key: str, place: str, expected: Mapping[str, Observed]) -> dict[str, list[Updates]]:
+    """Return, by output, the updates of a batch; an empty dict if a function takes none.
+
+    Items move as the liked one and as the other one, so these are separate.
+    """
+    seed, call, _ = place.split("/")
+    arguments = calls(key, int(seed))[int(call)]
+    P, Q = (as_array(W) for W in arguments[:2])
+    if key == "svd/svd_step":
+        users, i = (as_array(ids) for ids in (arguments[5].rows, arguments[5].columns))
+        biases = {"b_u": [Updates(users)], "b_i": [Updates(i)]}
+        return biases | {"P": [Updates(users, Q[i])], "Q": [Updates(i, P[users])]}
+    if key == "bpr/bpr_step":
+        ids = (arguments[3].rows, arguments[3].columns, arguments[4])
+        users, i, j = (as_array(each) for each in ids)
+    elif key == "warp/warp_step":
+        block, rows, positives, draws = (as_array(arguments[n]) for n in (2, 4, 5, 6))
+        needed = expected[f"{seed}/{call}/{OUTPUTS[key].names.index('the draws needed')}"].after
+        found = np.flatnonzero(needed)
+        users, i, j = block[rows[found]], positives[found], draws[needed[found] - 1, found]
+    else:
+        return {}
+    items = [Updates(i, P[users]), Updates(j, P[users])]
+    biases = {"b": [Updates(i), Updates(j)]}
+    return biases | {"P": [Updates(users, Q[i] - Q[j])], "Q": items}
+
+
+def _only_repeated_rows(step: Step, updates: list[Updates]) -> bool:
+    """Return whether those rows are wrong, all of them, that occur more than once in a batch."""
+    count = sum(np.bincount(each.rows, minlength=len(step.before)) for each in updates)
+    return bool(updates) and np.array_equal(_wrong_rows(step), np.flatnonzero(count > 1))
+
+
+def _wrong_rows(step: Step) -> np.ndarray:
+    differs = _differs(step.received, step.expected)
+    return np.flatnonzero(differs.reshape(len(differs), -1).any(1))
+
+
+def _single_updates(step: Step, updates: list[Updates]) -> list[bool]:
+    """Return, for each wrong row, whether it moves along the vector of a single update.
+
+    The penalty moves it along itself. Rows that are too short to tell are left out.
+    """
+    found = []
+    for row in _wrong_rows(step):
+        vectors = [u.vectors[u.rows == row] for u in updates if u.vectors is not None]
+        vectors = [each for each in vectors if len(each)]
+        if vectors and step.before.shape[1] > len(vectors) + 1:
+            move, own = step.received[row] - step.before[row], step.before[row]
+            chosen = (np.column_stack([own, *each]) for each in itertools.product(*vectors))
+            found.append(any(_is_spanned(move, basis) for basis in chosen))
+    return found
+
+
+def _is_spanned(vector: np.ndarray, basis: np.ndarray) -> bool:
+    rest = vector - basis @ np.linalg.lstsq(basis, vector, rcond=None)[0]
+    return float(np.abs(rest).max()) <= 1e-6 * float(np.abs(vector).max())
 
 
 def _is_comparable(array: np.ndarray, reference: Observed) -> bool:

@@ -1,11 +1,23 @@
 """The verdict on one function: which outputs are right, or why there are none."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Annotated
 
 from grading.execution.inputs import OUTPUTS
 from grading.outcomes import Failure, FailureKind
 from grading.schema import Bounds
+
+FACTORS = ("P", "Q", "X")
+
+
+class ModelFit(StrEnum):
+    """Whether a short fit with a kernel learns what it learns with the reference's."""
+
+    NOT_TRIED = "not tried"
+    AGREES = "agrees"
+    DIFFERS = "differs"
+    FAILED = "failed"
 
 
 @dataclass
@@ -20,6 +32,10 @@ class Verdict:
     failure: Failure | None = None  # why there are no outputs
     remark: str = ""  # a comment that costs no points
     where: str = ""  # "svd.py, line 26" or "cell exercise-1, line 2"
+    model: ModelFit = ModelFit.NOT_TRIED
+    model_message: str = ""  # why there is no model
+    # functions of the reference with which it was tried, as the student's are wrong
+    helpers: Annotated[list[Annotated[str, Bounds(100)]], Bounds(10)] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -39,22 +55,38 @@ class Verdict:
         return 0.0 if self.failure else 1 - len(self.wrong) / len(OUTPUTS[self.key].names)
 
     @property
-    def fraction_in_model(self) -> float:
-        """The same, of the outputs that stay in a model: the arguments changed in place."""
-        changed = OUTPUTS[self.key].changed
-        right = [name for name in changed if name not in self.wrong]
-        return 0.0 if self.failure else len(right) / len(changed)
+    def factors_fraction(self) -> float:
+        """The fraction of the factors (P, Q or X) that are right; lists are made of them."""
+        factors = [name for name in OUTPUTS[self.key].changed if name in FACTORS]
+        right = [name for name in factors if name not in self.wrong]
+        return 0.0 if self.failure else len(right) / len(factors)
+
+    @property
+    def makes_right_lists(self) -> bool:
+        """Whether lists of this kernel are the reference's.
+
+        All that it leaves in a model is right for hidden inputs, and it trains the package's class
+        on generated ratings as the reference's does.
+        """
+        in_model = self.wrong.keys().isdisjoint(OUTPUTS[self.key].changed)
+        return self.failure is None and in_model and self.model is ModelFit.AGREES
+
+    @property
+    def sentences(self) -> list[str]:
+        """What to tell the student, a line for each output that is wrong."""
+        place = f" ({self.where})" if self.where else ""
+        with_helpers = f" with the reference's {', '.join(self.helpers)}" if self.helpers else ""
+        if not self.is_attempted:
+            return [f"{self.name}: {self.failure}"]
+        if self.failure:
+            return [f"{self.name}{place}: {self.failure}{with_helpers}"]
+        if not self.wrong:
+            return ["; ".join(filter(None, (f"{self.name}: done{with_helpers}", self.remark)))]
+        lines = [f"{self.name}{place}: {why}{with_helpers}" for why in self.wrong.values()]
+        right = [name for name in OUTPUTS[self.key].names if name not in self.wrong]
+        return lines + ([f"{self.name}: right: {', '.join(right)}"] if right else [])
 
     @property
     def sentence(self) -> str:
-        """What to tell the student."""
-        place = f" ({self.where})" if self.where else ""
-        if not self.is_attempted:
-            return f"{self.name}: {self.failure}"
-        if self.failure:
-            return f"{self.name}{place}: {self.failure}"
-        if not self.wrong:
-            return f"{self.name}: done" + (f"; {self.remark}" if self.remark else "")
-        right = [name for name in OUTPUTS[self.key].names if name not in self.wrong]
-        remainder = f" Right: {', '.join(right)}." if right else ""
-        return f"{self.name}{place}: {'; '.join(self.wrong.values())}.{remainder}"
+        """``sentences`` in one line."""
+        return "; ".join(self.sentences)

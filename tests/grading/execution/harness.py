@@ -8,7 +8,10 @@ unit runs in its own process (where fork exists), so that a crash, or a change o
 settings, affects nothing else. After each unit, n.npz and a line of results.jsonl are written.
 """
 
+import __future__
+
 import ast
+import dis
 import functools
 import importlib
 import importlib.util
@@ -22,17 +25,20 @@ import traceback
 import types
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from grading.execution.inputs import ChangedError, outputs
+from grading.execution.inputs import OUTPUTS, ChangedError, outputs, short_fit
 from grading.outcomes import NOT_ATTEMPTED, FailureKind, UnitLine
 from grading.rubric import RUBRIC
 
+FOLDER = Path(__file__).resolve().parents[2]  # of the job, wherever students' code changes to
 CPU_SECONDS, WALL_SECONDS = 20, 200  # limits of one function
 LISTS_CPU_SECONDS, LISTS_WALL_SECONDS = 120, 1200
 FORKS = sys.platform == "linux"
@@ -43,6 +49,14 @@ FIT = {  # not longer than the defaults, on a small data set
     "warp": {"iterations": 15},
 }
 SLOW = "an endless loop, or far too slow"
+
+
+class Purpose(StrEnum):
+    """What a unit is run for."""
+
+    FUNCTION = "function"  # to see its outputs for generated inputs
+    SHORT_FIT = "short fit"  # a few iterations of the model on generated ratings
+    LISTS = "lists"  # recommendations of the whole model
 
 
 class TooSlowError(BaseException):
@@ -56,102 +70,146 @@ class UncalledError(Exception):
     """A function has called a kernel that it must do without."""
 
 
-def load(file: Path) -> types.ModuleType:
-    """Import a student's module as part of the grader's package.
+@dataclass
+class Loaded:
+    """What a student's file or cells define, and the exceptions of statements that failed."""
+
+    names: dict[str, Any]
+    failures: list[BaseException] = field(default_factory=list)
+
+    def run(self, source: str | bytes, file: str) -> None:
+        """Execute a file or a cell statement by statement.
+
+        A statement that fails does not stop the others: it may need data, a terminal, a screen or
+        arguments that are not here, and the functions need not need it.
+        """
+        tree, flags = ast.parse(source, file), 0
+        for statement in tree.body:
+            if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+                for alias in statement.names:
+                    flags |= getattr(__future__, alias.name).compiler_flag
+            try:
+                module = ast.Module([statement], [])
+                exec(compile(module, file, "exec", flags, dont_inherit=True), self.names)
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                self.failures.append(error)
+
+    def function(self, name: str) -> Callable:
+        """Return a function; if there is none, raise the first failure or AttributeError."""
+        found = self.names.get(name)
+        if found is None and self.failures:
+            raise self.failures[0]
+        if not callable(found):
+            raise AttributeError(f"expected a function {name}, found none")
+        return found
+
+
+def load(file: str) -> Loaded:
+    """Execute a student's module, a file of ``FOLDER``, as part of the grader's package.
 
     Its relative imports find the package; the package does not import it.
     """
-    name = f"mflib.submitted_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    path = FOLDER / file
+    name = f"mflib.submitted_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None, file
-    assert spec.loader is not None, file
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles ask for it
-    spec.loader.exec_module(module)
-    return module
+    loaded = Loaded(vars(module))
+    loaded.run(path.read_bytes(), str(path))
+    return loaded
 
 
-def function_of(unit: dict) -> Callable:
-    """Return the student's function; AttributeError if there is none."""
-    name = unit["key"].partition("/")[2]
-    if "file" in unit:
-        found = getattr(load(Path(unit["file"])), name, None)
-    else:
-        space = run_cells(unit["cells"])
-        found = space.get(name)
-        if found is None and "first failure" in space:
-            raise space["first failure"]
-    if not callable(found):
-        raise AttributeError(f"expected a function {name}, found none")
-    return found
-
-
-def run_cells(cells: list[list[str]]) -> dict:
-    """Return the names that cells of a notebook, pairs of label and source, define.
-
-    A statement that fails (it may need the data) does not stop the others. If the function is not
-    defined in the end, the first failure is the reason.
-    """
-    space: dict = {"__name__": "__main__"}
+def run_cells(cells: list[list[str]]) -> Loaded:
+    """Execute cells of a notebook, pairs of label and source."""
+    loaded = Loaded({"__name__": "__main__", "get_ipython": NoShell})
     for label, source in cells:
-        tree = ast.parse(source, f"<{label}>")
-        for statement in tree.body:
-            try:
-                code = compile(ast.Module([statement], []), f"<{label}>", "exec")
-                exec(code, space)
-            except Exception as error:
-                space.setdefault("first failure", error)
-    return space
+        loaded.run(source, f"<{label}>")
+    return loaded
+
+
+def find_other_files() -> None:
+    """Let imports find the student's other files, after the package and all libraries."""
+    package, others = importlib.import_module("mflib"), FOLDER / "others"
+    for places, place in ((package.__path__, others / "mflib"), (sys.path, others)):
+        if str(place) not in places:
+            places.append(str(place))
+
+
+class NoShell:
+    """Stands in for the shell of IPython: its commands and magics do nothing here."""
+
+    def __getattr__(self, name: str) -> Callable:
+        return lambda *_, **__: []
 
 
 def adopt(module: dict, task: str) -> None:
-    """Replace the empty kernels of a module by the student's, if their file can be imported.
+    """Replace the empty kernels of a module by the student's, if their file can be parsed.
 
     The grader's modules call this in their last line when a whole notebook is run.
     """
-    file = Path(__file__).parents[2] / "submitted" / f"{RUBRIC[task]['module']}.py"
+    find_other_files()
     with suppress(Exception):
-        own = load(file)
-        module |= {n: getattr(own, n) for n in RUBRIC[task]["functions"] if hasattr(own, n)}
+        own = load(f"submitted/{RUBRIC[task]['module']}.py").names
+        module |= {name: own[name] for name in RUBRIC[task]["functions"] if name in own}
 
 
-def called_like(function: Callable, empty: Callable) -> Callable:
-    """Return ``function`` with its arguments passed by position, in the order of ``empty``.
+def called_like(function: Callable, empty: Callable, key: str) -> Callable:
+    """Return ``function`` in the form in which the package calls a kernel.
 
-    Gradients that the function leaves on tensors are removed.
+    Arguments are passed by position, in the order of ``empty``. Gradients that the function leaves
+    on tensors are removed. Zeros stand in for what it returns: losses do not stay in a model, so
+    neither their form nor a fault in them may change its lists.
     """
-    signature = inspect.signature(empty)
+    signature, zeros = inspect.signature(empty), torch.zeros(1, dtype=torch.float64)
+    returned = [zeros for _ in OUTPUTS[key].returned]
 
-    @functools.wraps(function)
+    @functools.wraps(empty)
     def call(*args: object, **named: object) -> object:
         arguments = list(signature.bind(*args, **named).arguments.values())
-        returned = function(*arguments)
+        function(*arguments)
         for tensor in arguments:
             if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
                 tensor.requires_grad_(False).grad = None
-        parts = returned if isinstance(returned, tuple) else (returned,)
-        parts = tuple(p.detach() if isinstance(p, torch.Tensor) else p for p in parts)
-        return parts if isinstance(returned, tuple) else parts[0]
+        return returned[0] if len(returned) == 1 else returned
 
     return call
+
+
+def use_kernels(task: str, unit: dict) -> Loaded:
+    """Put the student's kernels in place of the empty ones of the package."""
+    module = importlib.import_module(f"mflib.{RUBRIC[task]['module']}")
+    own = load_with_helpers(unit)
+    for name in RUBRIC[task]["functions"]:
+        key = f"{task}/{name}"
+        if callable(own.names.get(name)) and OUTPUTS[key].changed:
+            setattr(module, name, called_like(own.names[name], getattr(module, name), key))
+        elif callable(own.names.get(name)):
+            setattr(module, name, own.names[name])
+    return own
+
+
+def load_with_helpers(unit: dict) -> Loaded:
+    """Load a student's module; the unit may name files with helpers to use in place of its own."""
+    own = load(unit["file"])
+    for name, file in unit.get("helpers", {}).items():
+        own.names[name] = load(file).names[name]
+    return own
 
 
 def fit_model(unit: dict) -> dict[str, np.ndarray]:
     """Fit the grader's class with the student's kernels; return its recommendations."""
     import mflib
 
-    task = unit["key"].partition("/")[0]
-    module = importlib.import_module(f"mflib.{RUBRIC[task]['module']}")
-    own = load(Path(unit["file"]))
-    for name in RUBRIC[task]["functions"]:
-        if callable(getattr(own, name, None)):
-            setattr(module, name, called_like(getattr(own, name), getattr(module, name)))
-    with np.load("train.npz", allow_pickle=False) as stored:
-        cells = (stored["data"], stored["indices"], stored["indptr"])
-        train = sp.csr_matrix(cells, tuple(stored["shape"]))
+    task, _, kernel = unit["key"].partition("/")
+    with np.load(FOLDER / "train.npz", allow_pickle=False) as stored:
+        entries = (stored["data"], stored["indices"], stored["indptr"])
+        train = sp.csr_matrix(entries, tuple(stored["shape"]))
         pairs = (stored["users"], stored["items"]) if task == "svd" else ([], [])
+    use_kernels(task, unit)
     train = train if task == "svd" else sp.csr_matrix(train >= 4, dtype=np.float64)
-    model = getattr(mflib, task.upper())(dtype=torch.float64, **FIT[task] | unit["options"])
+    options = FIT[task] | RUBRIC[task]["lists"][kernel]
+    model = getattr(mflib, task.upper())(dtype=torch.float64, **options)
     model.fit(train, show_progress=False)
     ids, _ = model.recommend(np.arange(train.shape[0]), train, 10)
     similar, _ = model.similar_items(np.arange(train.shape[1]), 11)
@@ -160,19 +218,41 @@ def fit_model(unit: dict) -> dict[str, np.ndarray]:
 
 def run_unit(n: int, unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray], UnitLine]:
     """Return the arrays of a unit, and its line of results."""
+    loaded = Loaded({})
     try:
-        if unit["key"].endswith("/lists"):
+        task, _, name = unit["key"].partition("/")
+        if unit["purpose"] == Purpose.LISTS:
             return fit_model(unit), UnitLine(n)
+        if unit["purpose"] == Purpose.SHORT_FIT:
+            use_kernels(task, unit)
+            return short_fit(unit["key"], seeds[0]), UnitLine(n)
         if "cells" in unit:
-            empty_kernels(unit["key"].partition("/")[0])
-        function = function_of(unit)
+            empty_kernels(task)
+        loaded = load_with_helpers(unit) if "file" in unit else run_cells(unit["cells"])
+        function = loaded.function(name)
         arrays: dict[str, np.ndarray] = {}
         for seed in seeds:
             observed = outputs(function, unit["key"], seed)
             arrays |= {place: storable(output.after) for place, output in observed.items()}
-        return arrays, UnitLine(n, where=definition_of(function, unit))
+        remark = failed_statement(loaded, unit)
+        return arrays, UnitLine(n, where=definition_of(function, unit), remark=remark)
     except BaseException as error:  # whatever a student's code raises is a result
-        return {}, failure_line(n, error, unit)
+        line = failure_line(n, error, unit)
+        first = failed_statement(loaded, unit)
+        if line.kind is FailureKind.RAISED and first and error is not loaded.failures[0]:
+            line = replace(line, message=f"{line.message}; before that, {first}"[:2000])
+        return {}, line
+
+
+def failed_statement(loaded: Loaded, unit: dict) -> str:
+    """Return where and how the first statement of a file or of cells failed, or an empty text.
+
+    In cells, statements that need the data fail always, so it is reported for files only.
+    """
+    if not loaded.failures or "file" not in unit:
+        return ""
+    line = failure_line(0, loaded.failures[0], unit)
+    return f"{line.where} {line.message}"[:2000]
 
 
 def definition_of(function: Callable, unit: dict) -> str:
@@ -219,8 +299,8 @@ def failure_line(n: int, error: BaseException, unit: dict) -> UnitLine:
     kind, message = FailureKind.RAISED, f"raises {type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and Path(error.filename or "").name in own:
         where, message = place_of(Path(str(error.filename)).name, error.lineno), error.msg
-    elif isinstance(error, NotImplementedError):
-        inside = frames[-1].name if frames else name
+    elif isinstance(error, NotImplementedError) and is_raised_by_statement(error):
+        inside = trace[-1].name
         if inside in (name, "<module>"):
             kind, message = NOT_ATTEMPTED.kind, NOT_ATTEMPTED.message
         else:
@@ -228,13 +308,43 @@ def failure_line(n: int, error: BaseException, unit: dict) -> UnitLine:
     elif isinstance(error, UncalledError | ChangedError):
         message = str(error)
     elif isinstance(error, TooSlowError):
-        seconds = LISTS_CPU_SECONDS if unit["key"].endswith("/lists") else CPU_SECONDS
-        kind, message = FailureKind.CPU_TIME, f"ended after {seconds} s of CPU time: {SLOW}"
+        kind, message = FailureKind.CPU_TIME, too_slow(unit)
     elif isinstance(error, AttributeError) and not frames:
         message = str(error)
     elif isinstance(error, SystemExit):
         message = "ends the program"
     return UnitLine(n, kind, message[:2000], where)
+
+
+def is_raised_by_statement(error: BaseException) -> bool:
+    """Return whether a ``raise`` of a student's file or of the package raised an exception.
+
+    An empty function does so. torch raises NotImplementedError, too: by a call, or in its own file.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    by_raise = dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+    inside = code.co_filename.startswith("<") or Path(code.co_filename).is_relative_to(FOLDER)
+    return by_raise and inside
+
+
+def cpu_limit(unit: dict) -> float:
+    """Return the limit of CPU time of a unit, in seconds."""
+    return LISTS_CPU_SECONDS if unit["purpose"] == Purpose.LISTS else CPU_SECONDS
+
+
+def too_slow(unit: dict) -> str:
+    """Return what to tell the student whose function was stopped."""
+    text = f"ended after {cpu_limit(unit):g} s of CPU time, the limit"
+    if unit["purpose"] == Purpose.LISTS:
+        return f"{text} of fitting a whole model: use tensors in place of a loop over the batch"
+    if unit["purpose"] == Purpose.SHORT_FIT:
+        return f"{text} of a fit to 1,500 ratings: {SLOW}"
+    return f"{text} of a function: {SLOW}"
 
 
 def run_in_time(n: int, unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray], UnitLine]:
@@ -249,8 +359,7 @@ def run_in_time(n: int, unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndar
         raise TooSlowError
 
     signal.signal(signal.SIGPROF, stop)
-    long = unit["key"].endswith("/lists")
-    signal.setitimer(signal.ITIMER_PROF, LISTS_CPU_SECONDS if long else CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, cpu_limit(unit))
     try:
         return run_unit(n, unit, seeds)
     finally:
@@ -260,7 +369,7 @@ def run_in_time(n: int, unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndar
 def run_and_store(n: int, unit: dict, seeds: list[int]) -> None:
     arrays, line = run_in_time(n, unit, seeds)
     try:
-        np.savez(f"{n}.npz", **arrays)  # type: ignore[arg-type]
+        np.savez(FOLDER / f"{n}.npz", **arrays)  # type: ignore[arg-type]
     except Exception as error:  # a student's object that only looks like an array
         message = f"returns what is no array: {type(error).__name__}"
         line = line if line.kind else replace(line, kind=FailureKind.RAISED, message=message)
@@ -268,7 +377,7 @@ def run_and_store(n: int, unit: dict, seeds: list[int]) -> None:
 
 
 def store(line: UnitLine) -> None:
-    with open("results.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file:
+    with open(FOLDER / "results.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(json.dumps(asdict(line)) + "\n")
 
 
@@ -287,7 +396,7 @@ def run_in_child(n: int, unit: dict, seeds: list[int]) -> None:
             run_and_store(n, unit, seeds)
             os._exit(0)
         os._exit(1)
-    long = unit["key"].endswith("/lists")
+    long = unit["purpose"] == Purpose.LISTS
     deadline = time.monotonic() + (LISTS_WALL_SECONDS if long else WALL_SECONDS)
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -308,6 +417,8 @@ def run_in_child(n: int, unit: dict, seeds: list[int]) -> None:
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     finished = set(map(int, sys.argv[2:]))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # input() fails and does not wait
+    sys.argv = [str(FOLDER / "notebook.py")]  # a student's file may parse its arguments
     sys.dont_write_bytecode = True
     torch.set_num_threads(1)  # which also makes a fork safe
     shared = ["mflib"]  # imported once, for all children
@@ -315,6 +426,7 @@ def main() -> None:
         shared += ["matplotlib.pyplot", "pandas", "mflib.notebook"]
     for name in shared:
         importlib.import_module(name)
+    find_other_files()
     for n, unit in enumerate(job["units"]):
         if n not in finished:
             (run_in_child if FORKS else run_and_store)(n, unit, job["seeds"])

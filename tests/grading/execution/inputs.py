@@ -5,15 +5,24 @@ Check and grader differ in the seeds only. The inputs of exercises are in exerci
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
 from grading.execution.exercises import EXERCISES, Drawn, Outputs
+from grading.rubric import RUBRIC
 
 SEEDS = (0, 1, 2)  # of the student's checks
+LEARNED = ("user_factors", "item_factors", "user_biases", "item_biases")
+SHORT_FIT: dict[str, dict[str, Any]] = {
+    "svd": {"iterations": 2, "batches": 8},
+    "als": {"iterations": 2},
+    "bpr": {"iterations": 2, "batches": 8},
+    "warp": {"iterations": 2},
+}
 
 # By task and function.
 OUTPUTS = {
@@ -38,7 +47,7 @@ class Kernels(Drawn):
     not be importable.
     """
 
-    def _entries(self, users: torch.Tensor, items: torch.Tensor) -> object:
+    def _entries(self, users: torch.Tensor, items: torch.Tensor) -> Any:
         from mflib.sparse import Entries
 
         order = users.argsort(stable=True)
@@ -63,6 +72,8 @@ class Kernels(Drawn):
         ratings = self.real(len(users)) + 3
         return self.model(), users, items, ratings, self._rate(1.0), *self.rates(1)
 
+    # One call or, as a list of tuples, several.
+
     def svd_svd_step(self) -> list:
         model, users, items, ratings, *rates = self._ratings()
         # In (0, 1], where each entry counts once for the bound of the rate.
@@ -82,8 +93,15 @@ class Kernels(Drawn):
         return (P, Q, b), users, positives, negatives, self._rate(4.0), *self.rates(2)
 
     def bpr_bpr_step(self) -> list:
-        model, users, positives, negatives, *rates = self._triples()
-        return [*model, self._entries(users, positives), negatives, *rates]
+        found = []
+        for spread in (1, 400):  # with biases that differ by hundreds, exp(-x) overflows
+            (P, Q, b), users, positives, negatives, *rates = self._triples()
+            b *= spread
+            likes = self._entries(users, positives)
+            if spread > 1:
+                b[negatives[0]] = b[int(likes.columns[0])] + 1000
+            found.append((P, Q, b, likes, negatives, *rates))
+        return found
 
     def bpr_textbook(self) -> list:
         model, *triples_and_rates = self._triples()
@@ -126,9 +144,13 @@ class Kernels(Drawn):
         return [X, Y, self._likes(), *(10 * rate for rate in self.rates(2))]
 
     def warp_first_violations(self) -> list:
-        scores, rows = self.real(self.n_users, self.n_items), self.ids(self.n_users)
-        draws = self.ids(self.n_items, 70)
-        return [lambda rows, items: scores[rows, items], rows, self.real(self.n) + 1.2, draws]
+        found = []
+        for steps in (None, 2):
+            scores, rows = self.real(self.n_users, self.n_items), self.ids(self.n_users)
+            limits, draws = self.real(self.n) + 1.2, self.ids(self.n_items, 70)
+            scores, limits = in_steps(scores, steps), in_steps(limits, steps)
+            found.append((partial(_score_of, scores), rows, limits, draws))
+        return found
 
     def _search(self) -> tuple:
         """Return five users, their likes, candidates and the weights of ranks."""
@@ -139,19 +161,55 @@ class Kernels(Drawn):
         return users, likes, draws, weights
 
     def warp_warp_step(self) -> list:
-        P, Q, *_ = self.model()
-        users, likes, draws, weights = self._search()
-        known = likes[:, 0] * self.n_items + likes[:, 1]
-        lists = [users, known, *likes.T.contiguous(), draws, weights]
-        return [P, Q, *lists, 0.5, *self.rates(2)]
+        found = []
+        for steps in (None, 2):
+            P, Q = (in_steps(W, steps) for W in self.model()[:2])
+            users, likes, draws, weights = self._search()
+            known = likes[:, 0] * self.n_items + likes[:, 1]
+            lists = [users, known, *likes.T.contiguous(), draws, weights]
+            found.append((P, Q, *lists, 0.5, *self.rates(2)))
+        return found
 
     def warp_textbook(self) -> list:
-        P, Q, *_ = self.model()
-        users, likes, draws, weights = self._search()
-        rows, positives = likes.T.contiguous()
-        entries = (np.ones(len(rows)), (users[rows].numpy(), positives.numpy()))
-        liked = sp.csr_matrix(entries, (self.n_users, self.n_items))
-        return [P, Q, liked, users[rows], positives, draws, weights, 0.5, *self.rates(2)]
+        found = []
+        for steps in (None, 2):
+            P, Q = (in_steps(W, steps) for W in self.model()[:2])
+            users, likes, draws, weights = self._search()
+            rows, positives = likes.T.contiguous()
+            entries = (np.ones(len(rows)), (users[rows].numpy(), positives.numpy()))
+            liked = sp.csr_matrix(entries, (self.n_users, self.n_items))
+            search = (liked, users[rows], positives, draws, weights)
+            found.append((P, Q, *search, 0.5, *self.rates(2)))
+        return found
+
+
+def in_steps(numbers: torch.Tensor, steps: int | None) -> torch.Tensor:
+    """Return multiples of 1 / ``steps``, whose products and sums are exact, so that scores tie."""
+    return numbers if steps is None else (steps * numbers).round() / steps
+
+
+def _score_of(scores: torch.Tensor, rows: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    return scores[rows, items]
+
+
+def short_fit(key: str, seed: int) -> dict[str, np.ndarray]:
+    """Fit the package's class with a kernel for a few iterations; return what it has learned.
+
+    The ratings are generated from the seed. They are few, so that a loop over the batch takes
+    seconds, too.
+    """
+    import mflib
+
+    task, _, name = key.partition("/")
+    rng = np.random.default_rng(seed)
+    n_users, n_items, rank = 60 + seed % 7, 70 + seed % 9, 3
+    scores = rng.normal(size=(n_users, rank)) @ rng.normal(size=(rank, n_items))
+    ratings = np.clip(np.rint(3.4 + 0.8 * scores), 1, 5) * (rng.random(scores.shape) < 0.35)
+    matrix = sp.csr_matrix(ratings if task == "svd" else (ratings >= 4).astype(float))
+    options = SHORT_FIT[task] | RUBRIC[task]["lists"][name]
+    model = getattr(mflib, task.upper())(8, dtype=torch.float64, random_state=seed, **options)
+    model.fit(matrix, show_progress=False)
+    return {learned: getattr(model, learned).numpy() for learned in LEARNED}
 
 
 class ChangedError(Exception):

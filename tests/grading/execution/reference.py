@@ -7,7 +7,8 @@ from functools import cache
 
 import nbformat
 
-from grading.execution.inputs import Observed, outputs
+from grading.execution.harness import Purpose
+from grading.execution.inputs import Observed, outputs, short_fit
 from grading.intake.cells import binds
 from grading.paths import ROOT
 from grading.rubric import RUBRIC
@@ -60,7 +61,13 @@ def function(key: str) -> Callable:
 
 @cache
 def expected(key: str, seeds: tuple[int, ...]) -> dict[str, Observed]:
-    """Return all outputs of a function, by "seed/call/output"."""
+    """Return all outputs of a function, by "seed/call/output".
+
+    For "short fit/als/cholesky", return what a short fit has learned, by the model's attribute.
+    """
+    purpose, _, kernel = key.partition("/")
+    if purpose == Purpose.SHORT_FIT:
+        return {name: Observed(None, array) for name, array in short_fit(kernel, seeds[0]).items()}
     found: dict[str, Observed] = {}
     for seed in seeds:
         found |= outputs(function(key), key, seed)

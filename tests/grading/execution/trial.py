@@ -11,17 +11,17 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from grading import schema
-from grading.checks.compare import judge
-from grading.checks.verdict import Verdict
-from grading.execution.harness import WALL_SECONDS
+from grading.checks.compare import is_close, judge
+from grading.checks.verdict import ModelFit, Verdict
+from grading.execution.harness import WALL_SECONDS, Purpose
 from grading.execution.inputs import OUTPUTS, Observed
 from grading.intake.cells import Cells
 from grading.intake.submission import FileKind, Problem, Submission
@@ -48,11 +48,12 @@ class Unit:
     key: str
     file: str = ""
     cells: tuple[tuple[str, str], ...] = ()
-    options: tuple[tuple[str, object], ...] = ()
+    purpose: Purpose = Purpose.FUNCTION
+    helpers: tuple[tuple[str, str], ...] = ()  # names and files to take them from
 
     def as_json(self) -> dict[str, Any]:
         source = {"file": self.file} if self.file else {"cells": self.cells}
-        return {"key": self.key, "options": dict(self.options), **source}
+        return {"key": self.key, "purpose": self.purpose, "helpers": dict(self.helpers), **source}
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class UnitResult:
     arrays: dict[str, np.ndarray]
     failure: Failure | None = None
     where: str = ""
+    remark: str = ""
 
 
 def write_modules(given: Submission, folder: Path) -> None:
@@ -77,22 +79,61 @@ def module_path(task: str) -> str:
     return f"submitted/{RUBRIC[task]['module']}.py"
 
 
-def units_of(given: Submission, imports: Mapping[str, str]) -> list[Unit]:
-    """Return a unit for each function of a submission.
+def units_of_modules(given: Submission) -> list[Unit]:
+    """Return a unit for each kernel of a submission, and one for a short fit with it."""
+    units = []
+    for task in given.modules:
+        for name in RUBRIC[task]["functions"]:
+            units.append(Unit(f"{task}/{name}", file=module_path(task)))
+            if name in RUBRIC[task]["lists"]:
+                units.append(replace(units[-1], purpose=Purpose.SHORT_FIT))
+    return units
 
-    Parameters
-    ----------
-    given : Submission
-        Its modules must have been written by ``write_modules``.
-    imports : mapping
-        The first cell of each task's notebook, which runs before the student's cells.
+
+def units_of_cells(given: Submission, imports: Mapping[str, str]) -> list[Unit]:
+    """Return a unit for each answer in a notebook.
+
+    ``imports``: the first cell of each task's notebook, which runs before the student's cells.
     """
-    units = [
-        Unit(f"{task}/{name}", file=module_path(task))
-        for task in given.modules
-        for name in RUBRIC[task]["functions"]
-    ]
-    return units + [exercise(key, cells, imports) for key, cells in given.answers.items()]
+    return [exercise(key, cells, imports) for key, cells in given.answers.items()]
+
+
+def try_submission(
+    given: Submission,
+    folder: Path,
+    suite: Path,
+    seeds: list[int],
+    imports: Mapping[str, str],
+    launch: Launch,
+    only: Set[str] = frozenset(OUTPUTS),
+) -> list[tuple[Unit, UnitResult]]:
+    """Run the functions of a submission; return each unit with its result.
+
+    Cells run in another folder than modules, so that a loop cannot load the student's kernel.
+    """
+    pairs: list[tuple[Unit, UnitResult]] = []
+    for name, units in (
+        ("cells", units_of_cells(given, imports)),
+        ("modules", units_of_modules(given)),
+    ):
+        units = [unit for unit in units if unit.key in only]
+        if units:
+            place = folder / name
+            prepare(place, suite)
+            write_others(given, place, with_package=name == "modules")
+            if name == "modules":
+                write_modules(given, place)
+            pairs += zip(units, run_units(place, units, seeds, launch), strict=True)
+    return pairs
+
+
+def write_others(given: Submission, folder: Path, with_package: bool) -> None:
+    """Write the student's other files to ``folder``/others; those in mflib are for modules only."""
+    for name, content in given.others.items():
+        if with_package or not name.startswith("mflib/"):
+            place = folder / "others" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
 
 
 def exercise(key: str, cells: Cells, imports: Mapping[str, str]) -> Unit:
@@ -166,7 +207,7 @@ def _result(file: Path, line: UnitLine) -> UnitResult:
     if line.kind:
         return UnitResult({}, Failure(line.kind, line.message[:2000]), where)
     try:
-        return UnitResult(read_arrays(file), where=where)
+        return UnitResult(read_arrays(file), None, where, line.remark[:2000])
     except FileNotFoundError:
         return UnitResult({}, NO_RESULT)
     except Exception as error:  # students' code may have written anything there
@@ -206,22 +247,46 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
 
 
 def verdicts(
-    units: list[Unit],
-    results: list[UnitResult],
+    pairs: Iterable[tuple[Unit, UnitResult]],
     expected: Expected,
     problems: Mapping[str, list[Problem]],
 ) -> dict[str, Verdict]:
-    """Return the verdict on each function that is to be written, whether it was tried or not."""
-    found = {}
-    for unit, result in zip(units, results, strict=True):
-        if result.failure:
+    """Return the verdict on each function that is to be written, whether it was tried or not.
+
+    Parameters
+    ----------
+    pairs : iterable
+        Units with their results, for each kernel its function before its short fit.
+    expected : callable
+        Returns the outputs of the reference for a key, and for f"{Purpose.SHORT_FIT}/{key}".
+    problems : mapping
+        By task: what could not be read.
+    """
+    found: dict[str, Verdict] = {}
+    for unit, result in pairs:
+        if unit.purpose is Purpose.SHORT_FIT:
+            verdict = found[unit.key]
+            verdict.model = judge_fit(result, expected(f"{unit.purpose}/{unit.key}"))
+            verdict.model_message = str(result.failure or "")
+        elif result.failure:
             found[unit.key] = Verdict(unit.key, failure=result.failure, where=result.where)
         else:
             found[unit.key] = judge(unit.key, result.arrays, expected(unit.key), result.where)
+            remarks = (found[unit.key].remark, result.remark)
+            found[unit.key].remark = "; ".join(filter(None, remarks))
+        found[unit.key].helpers = [name for name, _ in unit.helpers]
     for key in OUTPUTS:
         if key not in found:
             found[key] = Verdict(key, failure=_why_not_tried(key, problems))
     return found
+
+
+def judge_fit(result: UnitResult, expected: Mapping[str, Observed]) -> ModelFit:
+    """Return whether a short fit has learned what it learns with the reference's kernel."""
+    if result.failure or set(result.arrays) != set(expected):
+        return ModelFit.FAILED
+    same = all(is_close(result.arrays[name], right.after) for name, right in expected.items())
+    return ModelFit.AGREES if same else ModelFit.DIFFERS
 
 
 def _why_not_tried(key: str, problems: Mapping[str, list[Problem]]) -> Failure:

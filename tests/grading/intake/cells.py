@@ -9,6 +9,7 @@ import builtins
 import json
 import re
 import symtable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +22,11 @@ UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
 # Characters of a cell, and of a notebook; a syntax tree takes hundreds of times as many bytes.
 CELL, CODE = 50_000, 150_000
 MANY = 500  # code cells
-Statements = dict[str, ast.stmt]  # by the name that they define
+TRANSFORMS = 100  # of IPython's syntax in a cell; each reads the whole cell again
+Statements = dict[str, list[ast.stmt]]  # by the name that they define or change
 DEFINES = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Try, ast.If)
+SHOWS = ("print", "display", "help", "len")  # calls that change nothing
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 Cells = list[tuple[str, str]]  # label and source, in order
 
 
@@ -36,9 +40,9 @@ class Cell:
     ids: tuple[str, ...] = ()  # its own and the one that Colab keeps
     known_as: str = ""  # the id that the cell had when it was handed out
     tree: ast.Module | None = None
-    # by name, the last statement that assigns or defines it; the last that computes nothing
-    assigned: Statements = field(default_factory=dict)
-    defined: Statements = field(default_factory=dict)
+    # by name, the statements that define or change it; those of them that compute nothing
+    changing: Statements = field(default_factory=dict)
+    defining: Statements = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
@@ -46,11 +50,21 @@ class Cell:
         except UNPARSED:
             return
         for statement in self.tree.body:
-            names = dict.fromkeys(binds(statement), statement)
-            if isinstance(statement, DEFINES):
-                self.defined |= names
-            if isinstance(statement, (*DEFINES, ast.Assign, ast.AnnAssign)):
-                self.assigned |= names
+            for name in changes(statement):
+                self.changing.setdefault(name, []).append(statement)
+                if isinstance(statement, DEFINES) or _is_constant(statement):
+                    self.defining.setdefault(name, []).append(statement)
+
+    def statements(self, name: str, handed_out: Set[str]) -> list[ast.stmt]:
+        """Return the statements that an answer needs where it needs a name.
+
+        Of a cell that was handed out, those that compute nothing and those that the student has
+        added; ``handed_out`` has the statements that were there before, see ``_dumped``.
+        """
+        if not self.known_as:
+            return self.changing.get(name, [])
+        added = [s for s in self.changing.get(name, []) if ast.dump(s) not in handed_out]
+        return list(dict.fromkeys([*self.defining.get(name, []), *added]))
 
 
 @dataclass
@@ -125,7 +139,8 @@ def _joined(source: object) -> str:
 def without_magics(source: str) -> str:
     """Return source without IPython's own syntax; lines keep their numbers.
 
-    A cell in another language (%%bash, %%html) is empty.
+    Magics and commands are taken out, or become calls where their result is assigned. A cell in
+    another language (%%bash, %%html) is empty.
     """
     source = source.replace("\r\n", "\n")
     try:
@@ -133,18 +148,42 @@ def without_magics(source: str) -> str:
         return source
     except UNPARSED:
         pass
-    first = re.match(r"\s*%%(\w+)", source)
+    from IPython.core.inputtransformer2 import TransformerManager  # which takes long to import
+
+    first = re.match(r"\s*%%(\w+).*", source)
     if first and first[1] not in ("time", "timeit", "capture", "prun", "python", "python3"):
         return ""
-    lines = source.split("\n")
-    for n, line in enumerate(lines):
-        text = line.lstrip()
-        indent = line.removesuffix(text)
-        if match := re.match(r"%(?:time|timeit|prun)\s+(?!-)(.*)", text):
-            lines[n] = indent + match[1]
-        elif re.match(r"[%!?]|[\w.]+\?{1,2}$", text):
-            lines[n] = f"{indent}pass" if indent else ""
-    return "\n".join(lines)
+    source = source[first.end() :] if first else source
+    above = first[0].count("\n") if first else 0
+    lines, manager = [f"{line}\n" for line in source.split("\n")], TransformerManager()
+    for _ in range(TRANSFORMS):
+        try:
+            changed, new = manager.do_one_token_transform(lines)
+        except (*UNPARSED, IndexError):  # what it cannot read stays
+            break
+        if not changed:
+            break
+        place = next(n for n, line in enumerate(new) if line != lines[n])
+        new[place] = _without_call(new[place])
+        new[place + 1 : place + 1] = ["\n"] * (len(lines) - len(new))
+        lines = new
+    return "\n" * above + "".join(lines)[:-1]
+
+
+def _without_call(line: str) -> str:
+    """Return a line that IPython's transformer has made, without what has no use here.
+
+    %time, %timeit and %prun leave the statement that they run.
+    """
+    text = line.lstrip()
+    indent = line.removesuffix(text)
+    if not text.startswith("get_ipython()"):
+        return line
+    if run := re.match(r"get_ipython\(\)\.run_line_magic\('(?:time|timeit|prun)', (.+)\)\n", text):
+        statement = ast.literal_eval(run[1])
+        if not statement.startswith("-"):
+            return f"{indent}{statement}\n"
+    return f"{indent}pass\n" if indent else "\n"
 
 
 def recognise(cells: list[Cell], known: list[HandedOut]) -> None:
@@ -171,7 +210,13 @@ def _squeezed(source: str) -> str:
     return "".join(source.split())
 
 
-def answer_of(cells: list[Cell], function: str, handed_out_as: str, have: set[str]) -> Cells:
+def answer_of(
+    cells: list[Cell],
+    function: str,
+    handed_out_as: str,
+    have: set[str],
+    known: Iterable[HandedOut] = (),
+) -> Cells:
     """Return the cells that define a function as the student's notebook does.
 
     These are the last cell that defines it and is not the empty one, and the statements of other
@@ -187,6 +232,8 @@ def answer_of(cells: list[Cell], function: str, handed_out_as: str, have: set[st
         The id of the cell in which it was to be written.
     have : set of str
         Names that are defined already.
+    known : iterable of HandedOut
+        The notebook that was handed out.
     """
     defining = [cell for cell in cells if function in binds(cell.tree)]
     written = [cell for cell in defining if not _is_empty(cell.tree, function)]
@@ -195,13 +242,20 @@ def answer_of(cells: list[Cell], function: str, handed_out_as: str, have: set[st
     if not main:
         return []
     taken: dict[int, set[ast.stmt]] = {}
+    filled = binds(main[0].tree) & _uses(main[0].tree, in_functions=True)
     have, open_names = have | binds(main[0].tree), _uses(main[0].tree)
+    handed_out = _dumped(known)
+    for name in filled:  # by cells that come later
+        for n, statement in _needed(cells, name, main[0], handed_out):
+            if n > cells.index(main[0]) and not _is_definition(statement, name):
+                taken.setdefault(n, set()).add(statement)
+                open_names |= _uses(statement)
     while open_names:
         name = open_names.pop()
         if name in have or hasattr(builtins, name):
             continue
         have.add(name)
-        for n, statement in _definition(cells, name, main[0]):
+        for n, statement in _needed(cells, name, main[0], handed_out):
             taken.setdefault(n, set()).add(statement)
             open_names |= _uses(statement)
     found = []
@@ -213,15 +267,79 @@ def answer_of(cells: list[Cell], function: str, handed_out_as: str, have: set[st
     return found
 
 
-def _definition(cells: list[Cell], name: str, main: Cell) -> list[tuple[int, ast.stmt]]:
-    """Return the last statement of another cell that defines ``name``, or an empty list."""
-    for n, cell in reversed(list(enumerate(cells))):
+def _dumped(known: Iterable[HandedOut]) -> set[str]:
+    """Return the statements that were handed out, in a form that can be compared."""
+    sources = (without_magics(cell.source) for cell in known)
+    return {ast.dump(statement) for source in sources for statement in ast.parse(source).body}
+
+
+def _needed(
+    cells: list[Cell], name: str, main: Cell, handed_out: Set[str]
+) -> list[tuple[int, ast.stmt]]:
+    """Return the statements of other cells that define or change ``name``, with their cells.
+
+    What comes before the last statement that only defines it, such as an older version of a helper,
+    is left out.
+    """
+    found: list[tuple[int, ast.stmt]] = []
+    for n, cell in enumerate(cells):
         if cell is main or cell.tree is None:
             continue
-        handed_out = cell.known_as != "" and cell.known_as != main.known_as
-        if statement := (cell.defined if handed_out else cell.assigned).get(name):
-            return [(n, statement)]
-    return []
+        own = cell.statements(name, handed_out)
+        for statement in own:
+            if _is_definition(statement, name):
+                found.clear()
+            found.append((n, statement))
+    return found
+
+
+def _is_definition(statement: ast.stmt, name: str) -> bool:
+    """Return whether a statement gives a name a new value that does not depend on the old one."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom):
+        return not getattr(statement, "decorator_list", [])
+    return isinstance(statement, ast.Assign | ast.AnnAssign) and name not in _uses(statement)
+
+
+def _is_constant(statement: ast.stmt) -> bool:
+    """Return whether a statement assigns a value that is written out."""
+    if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+        return False
+    try:
+        ast.literal_eval(statement.value)
+    except UNPARSED:
+        return False
+    return True
+
+
+def changes(tree: ast.AST) -> set[str]:
+    """Return the names that a statement defines, or whose objects it may change.
+
+    An object may be changed by an assignment to a part of it (``x[0] = 1``), by a method whose
+    result is not used (``x.append(1)``), and by a function that gets it (``shuffle(x)``).
+    """
+    found = binds(tree)
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, FUNCTIONS):
+            continue
+        todo += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            found |= _owner(node)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            call = node.value
+            if isinstance(call.func, ast.Attribute):
+                found |= _owner(call.func)
+            if not (isinstance(call.func, ast.Name) and call.func.id in SHOWS):
+                found |= {part.id for part in call.args if isinstance(part, ast.Name)}
+    return found
+
+
+def _owner(node: ast.AST) -> set[str]:
+    """Return the name in front of a subscript or an attribute, if it is one."""
+    while isinstance(node, ast.Subscript | ast.Attribute):
+        node = node.value
+    return {node.id} if isinstance(node, ast.Name) else set()
 
 
 def _only(source: str, statements: set[ast.stmt]) -> str:
@@ -251,8 +369,11 @@ def binds(tree: ast.AST | None) -> set[str]:
     return found
 
 
-def _uses(tree: ast.AST | None) -> set[str]:
-    """Return the names that code uses without defining them in a function of its own."""
+def _uses(tree: ast.AST | None, in_functions: bool = False) -> set[str]:
+    """Return the names that code uses without defining them in a function of its own.
+
+    ``in_functions``: only those that its functions use.
+    """
     found: set[str] = set()
     try:
         todo = [symtable.symtable(ast.unparse(tree), "", "exec")] if tree else []
@@ -260,7 +381,7 @@ def _uses(tree: ast.AST | None) -> set[str]:
         return found
     while todo:
         table = todo.pop()
-        outside = table.get_type() == "module"
+        outside = table.get_type() == "module" and not in_functions
         symbols = (s for s in table.get_symbols() if s.is_referenced())
         found |= {s.get_name() for s in symbols if outside or s.is_global()}
         todo += table.get_children()

@@ -1,8 +1,11 @@
 """Read a submission: which file is which, and what each contains."""
 
 import ast
+from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Any
 
 from grading.intake.cells import Cells, HandedOut, answer_of, binds, cells_of, recognise
@@ -10,6 +13,8 @@ from grading.intake.collect import Files
 from grading.intake.declarations import declaration_in
 from grading.intake.names import expected_file, safe_name
 from grading.rubric import RUBRIC
+
+OTHERS = 50  # Python files besides the expected ones
 
 
 class FileKind(StrEnum):
@@ -40,6 +45,8 @@ class Submission:
     # by task and by the cell's id in the hand-out: cells as stored
     stored: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     declarations: dict[str, str] = field(default_factory=dict)  # by task, what was used
+    # other Python files, by the name that imports find: "mflib/helpers.py", "plots.py"
+    others: dict[str, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # how it was read
     problems: dict[str, list[Problem]] = field(default_factory=dict)  # by task
 
@@ -62,6 +69,7 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
             "none of the expected files (mflib/svd.py, notebooks/01_svd.ipynb, …) was handed in; "
             f"there is: {names}"
         )
+    submission.others = other_modules(files, set(chosen.values()))
     for task, entry in RUBRIC.items():
         problems = submission.problems[task] = []
         contents: dict[FileKind, bytes] = {}
@@ -95,11 +103,34 @@ def _read_notebook(
     imported = binds(ast.parse(known[0].source))  # by the first cell
     for cell in known:
         for function in cell.functions:
-            if answer := answer_of(cells, function, cell.id, imported):
+            if answer := answer_of(cells, function, cell.id, imported, known):
                 submission.answers[f"{task}/{function}"] = answer
             else:
                 missing = f"the cell {cell.id} is missing"
                 problems.append(Problem(missing, FileKind.NOTEBOOK, function))
+
+
+def other_modules(files: Files, chosen: Set[str]) -> dict[str, bytes]:
+    """Return Python files that the expected ones may import, by the name under which they do.
+
+    A file in mflib/ is a module of the package; others are found as if next to the notebook. The
+    package's own modules and libraries come first, so files of their names change nothing.
+    """
+    found: dict[str, bytes] = {}
+    for name in sorted(files):
+        path = PurePosixPath(name.replace("\\", "/"))
+        used = path.suffix == ".py" and name not in chosen and path.stem.isidentifier()
+        if not used or "checks" in path.parts or len(found) == OTHERS:
+            continue
+        folders = path.parts[:-1]
+        if "mflib" in folders:
+            folders = folders[len(folders) - 1 - folders[::-1].index("mflib") :]
+        else:
+            folders = ()
+        if all(folder.isidentifier() for folder in folders):
+            with suppress(OSError, ValueError):  # an archive that cannot be read, a large file
+                found.setdefault("/".join((*folders, path.name)), files[name].read())
+    return found
 
 
 def choose_files(files: Files, notes: list[str]) -> dict[str, str]:

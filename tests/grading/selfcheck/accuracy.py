@@ -9,6 +9,7 @@ build/grader-accuracy.md; the exit code is 1 if anything was misjudged.
 """
 
 import ast
+import itertools
 import json
 import secrets
 import sys
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,7 @@ import test_exercises  # its right and wrong answers
 from tqdm import tqdm
 
 from grading.checks.verdict import Verdict
+from grading.execution.harness import Purpose
 from grading.execution.inputs import OUTPUTS, SEEDS
 from grading.execution.reference import answers, expected, imports, notebook_of
 from grading.execution.trial import (
@@ -78,11 +80,20 @@ class Case:
         return name in RUBRIC[task]["functions"]
 
     @property
+    def makes_lists(self) -> bool:
+        """Whether the package's class can be trained with this function."""
+        task, _, name = self.key.partition("/")
+        return name in RUBRIC[task]["lists"]
+
+    @property
     def misjudged(self) -> str:
         """What is wrong with the verdicts, if anything."""
         graded, checked = self.graded, self.checked
+        if self.right and not graded.is_right:
+            return f"a right answer: {graded.sentence}"
         if self.right:
-            return "" if graded.is_right else f"a right answer: {graded.sentence}"
+            lists = graded.makes_right_lists or not self.makes_lists
+            return "" if lists else f"lists of a right answer: its model {graded.model}"
         if graded.is_right:
             return "a wrong answer has full marks"
         if graded.failure or checked.failure:
@@ -94,7 +105,7 @@ class Case:
 
     @property
     def disagreement(self) -> str:
-        done = [verdict.is_right for verdict in (self.graded, self.checked)]
+        done = [(v.is_right, v.makes_right_lists) for v in (self.graded, self.checked)]
         return f"check: {self.checked.sentence}; grade: {self.graded.sentence}" * (
             done[0] != done[1]
         )
@@ -200,20 +211,24 @@ def evaluate(
 ) -> tuple[list[UnitResult], list[Verdict]]:
     """Return results and verdicts of the cases, each a unit of one job."""
     prepare(folder, suite)
-    units = []
+    units: list[list[Unit]] = []
     for n, case in enumerate(cases):
         if case.is_kernel:
             place = folder / "cases" / str(n)
             place.mkdir(parents=True)
             file = place / f"{RUBRIC[case.key.partition('/')[0]]['module']}.py"
             file.write_text(case.code, encoding="utf-8")
-            units.append(Unit(case.key, file=file.relative_to(folder).as_posix()))
+            unit = Unit(case.key, file=file.relative_to(folder).as_posix())
+            units.append([unit])
+            if case.makes_lists:
+                units[-1].append(replace(unit, purpose=Purpose.SHORT_FIT))
         else:
-            units.append(exercise(case.key, [("answer", case.code)], imports()))
-    results = run_units(folder, units, list(seeds), launch)
-    each = zip(units, results, strict=True)
+            units.append([exercise(case.key, [("answer", case.code)], imports())])
+    results = iter(run_units(folder, list(itertools.chain(*units)), list(seeds), launch))
+    pairs = [[(unit, next(results)) for unit in of_case] for of_case in units]
     expect = lambda key: expected(key, seeds)  # noqa: E731
-    return results, [verdicts([u], [r], expect, {})[u.key] for u, r in each]
+    found = [verdicts(each, expect, {})[each[0][0].key] for each in pairs]
+    return [each[0][1] for each in pairs], found
 
 
 def wrong_outputs_of(case: Case, result: UnitResult, seeds: tuple[int, ...]) -> set[str]:
@@ -244,7 +259,8 @@ def judge_all(cases: list[Case]) -> str:
     safe = not missing_protections()
     secret = 1000 + secrets.randbelow(10**9)
     hidden = tuple(secret + n for n in range(N_SEEDS))
-    for key in OUTPUTS:  # once, before the threads ask for them
+    fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]]
+    for key in (*OUTPUTS, *fits):  # once, before the threads ask for them
         expected(key, hidden), expected(key, SEEDS)
     jobs = [
         ("graded", hidden, sandboxed if safe else run_directly),
@@ -306,9 +322,12 @@ def report(cases: list[Case], forms: list, how: str, seconds: float) -> tuple[st
     disagreements = [c for c in cases if c.disagreement]
     unread = [c for c in right if len(c.programs) < len(PROGRAMS)]
     bad_forms = [row for row in forms if not row[3]]
+    kernels = [c for c in right if c.makes_lists]
+    lists = sum(c.graded.makes_right_lists for c in kernels)
     summary = (
         f"{full[0]} of {len(right)} right answers, each saved by {len(PROGRAMS)} programs, have "
-        f"full marks; {len(wrong) - full[1]} of {len(wrong)} wrong ones have not; "
+        f"full marks, and {lists} of {len(kernels)} right kernels the points of lists; "
+        f"{len(wrong) - full[1]} of {len(wrong)} wrong ones have not full marks; "
         f"{len(forms) - len(bad_forms)} of {len(forms)} forms of packing and saving are read or "
         f"said; check and grade disagree on {len(disagreements)}"
     )

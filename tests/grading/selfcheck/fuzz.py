@@ -170,7 +170,7 @@ def results_of_run(key: str, line: int, array: int, got: dict[str, np.ndarray]) 
         lines = read_lines(Path(folder) / "results.jsonl", 2, 0.0)
         result = _result(Path(folder) / "0.npz", lines.get(0, UnitLine(0)))
     score = empty_score()
-    score_functions(verdicts([Unit(key)], [result], right_of, {}), {}, score)
+    score_functions(verdicts([(Unit(key), result)], right_of, {}), {}, score)
     show(Report("x", score))
 
 

@@ -38,7 +38,7 @@ BPLAIN = """
     Q.index_add_(0, negatives, rate_j[:, None] * (-g[:, None] * p - item_regularization * qj))
     b.index_add_(0, positives, rate_i * (g - item_regularization * bi))
     b.index_add_(0, negatives, rate_j * (-g - item_regularization * bj))
-    return torch.log1p(torch.exp(-x))
+    return torch.nn.functional.softplus(-x)
 """
 WLOOP = """
     old_P, old_Q, likes = P.clone(), Q.clone(), set(known.tolist())
@@ -181,6 +181,19 @@ def svd_step({HEAD}):
     np.add.at(c, u, f * (w * e - regularization * x))
     np.add.at(d, i, g * (w * e - regularization * y))
     return w * e**2 / 2
+""",
+    (SVD, "losses as a list of numbers"): f"""
+def in_place({HEAD}):{PLAIN}
+
+def svd_step({HEAD}):
+    losses = in_place({HEAD})
+    return losses.tolist()
+""",
+    (SVD, "losses as a tuple of tensors"): f"""
+def in_place({HEAD}):{PLAIN}
+
+def svd_step({HEAD}):
+    return tuple(in_place({HEAD}))
 """,
     (SVD, "scatter_add_ and index_put_"): f"""
 def svd_step({HEAD}):
@@ -382,7 +395,7 @@ def bpr_step({BHEAD}):
         Q[j] -= of_j * (g * old_P[u] + item_regularization * old_Q[j])
         b[i] += of_i * (g - item_regularization * old_b[i])
         b[j] -= of_j * (g + item_regularization * old_b[j])
-        losses[n] = -torch.log(torch.sigmoid(x))
+        losses[n] = torch.logaddexp(torch.zeros_like(x), -x)
     return losses
 """,
     (BPR, "both items at once"): f"""
@@ -400,7 +413,7 @@ def bpr_step({BHEAD}):
     P.index_add_(0, users, rate_u * (up[:, None] * q - user_regularization / 2 * p))
     Q.index_add_(0, items, rate_i[:, None] * (up[:, None] * p - item_regularization * q))
     b.index_add_(0, items, rate_i * (up - item_regularization * bias))
-    return -torch.log(1 - g[:n])
+    return torch.where(x > 0, torch.log1p(torch.exp(-x.abs())), torch.log1p(torch.exp(-x.abs())) - x)
 """,
     (
         BPR,

@@ -1,33 +1,36 @@
 """Report, for each task, what is done and what is wrong; on generated data, in a minute.
 
     python suite.py check [TASK …]
+    python suite.py check --show FUNCTION
 
 The grader runs the same code on other numbers.
 """
 
 import argparse
+import ast
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
+import torch
 
-from grading.checks.verdict import Verdict
-from grading.execution.inputs import SEEDS, Observed
+from grading.checks.compare import describe
+from grading.checks.verdict import ModelFit, Verdict
+from grading.execution.inputs import OUTPUTS, SEEDS, Observed, as_array, calls
 from grading.execution.trial import (
-    prepare,
     run_directly,
-    run_units,
-    units_of,
+    try_submission,
     verdicts,
-    write_modules,
 )
 from grading.intake.cells import handed_out
 from grading.intake.collect import read_package
 from grading.intake.names import plain
 from grading.intake.submission import Submission, read
-from grading.rubric import RUBRIC
+from grading.rubric import RUBRIC, function_of, is_kernel
 
 CHECKS = Path(__file__).resolve().parents[2]
 ROOT = CHECKS.parent  # of the edition
@@ -52,32 +55,44 @@ def imports() -> dict[str, str]:
     }
 
 
-def check(folder: Path, tasks: Iterable[str] = RUBRIC) -> tuple[dict[str, Verdict], Submission]:
-    """Return verdicts on the functions of some tasks in an edition or a submission."""
-    package = read_package(folder)
+@dataclass
+class Checked:
+    """What was found in an edition or a submission."""
+
+    verdicts: dict[str, Verdict]
+    given: Submission
+    arrays: dict[str, dict[str, np.ndarray]]  # by function: what it returned
+
+
+def check(folder: Path, keys: Iterable[str] = OUTPUTS) -> Checked:
+    """Try some functions of an edition or a submission."""
+    package, keys = read_package(folder), set(keys)
     # an earlier submission.zip is not what the student works on
     files = {n: f for n, f in package.files.items() if not n.startswith("submission.zip/")}
     given = read(files, handed_out(SUITE / "notebooks"))
     given.notes[:0] = package.notes
     with tempfile.TemporaryDirectory(prefix="check-") as temporary:
         place = Path(temporary) / "check"
-        prepare(place, SUITE)
-        write_modules(given, place)
-        units = [u for u in units_of(given, imports()) if u.key.partition("/")[0] in tasks]
-        results = run_units(place, units, list(SEEDS), run_directly)
-        found = verdicts(units, results, expected, given.problems)
-        return {key: v for key, v in found.items() if key.partition("/")[0] in tasks}, given
+        pairs = try_submission(given, place, SUITE, list(SEEDS), imports(), run_directly, only=keys)
+    found = verdicts(pairs, expected, given.problems)
+    arrays = {unit.key: result.arrays for unit, result in pairs if unit.purpose == "function"}
+    return Checked({key: v for key, v in found.items() if key in keys}, given, arrays)
 
 
-def show(found: dict[str, Verdict], given: Submission) -> bool:
-    """Print a line for each function; returns whether all are done."""
+def show(checked: Checked) -> bool:
+    """Print a line for each function and each wrong output; return whether all is done."""
+    found, given = checked.verdicts, checked.given
     for task, entry in RUBRIC.items():
         mine = [verdict for key, verdict in found.items() if key.startswith(f"{task}/")]
         if not mine:  # not asked for
             continue
         print(f"{task} ({entry['notebook']})")
         for verdict in mine:
-            print(plain(f"    {_status(verdict):14} {verdict.sentence}"))
+            first, *others = [*verdict.sentences, *advice(verdict, found)]
+            print(plain(f"    {_status(verdict):14} {first}"))
+            for line in others:
+                print(plain(f"    {'':14} {line}"))
+        print(plain(f"    {'{:14} {}'.format(*_lists(task, found))}"))
         explained = {verdict.failure.message for verdict in mine if verdict.failure}
         for problem in given.problems[task]:
             if problem.message not in explained:
@@ -87,7 +102,8 @@ def show(found: dict[str, Verdict], given: Submission) -> bool:
     print(f"\n{done} of {len(found)} done, {missing} not attempted")
     for note in given.notes:
         print(plain(f"    {note}"))
-    return done == len(found)
+    tasks = {function_of(key)[0] for key in found}
+    return done == len(found) and all(_lists(task, found)[0] == "done" for task in tasks)
 
 
 def _status(verdict: Verdict) -> str:
@@ -98,11 +114,130 @@ def _status(verdict: Verdict) -> str:
     return "wrong" if verdict.fraction == 0 else f"{verdict.fraction:.0%} right"
 
 
-if __name__ == "__main__":
+def advice(verdict: Verdict, found: Mapping[str, Verdict]) -> list[str]:
+    """Return what to do first, and how to see a case in which a function is wrong."""
+    if verdict.is_right or not verdict.is_attempted:
+        return []
+    task, name = function_of(verdict.key)
+    called = RUBRIC[task].get("helpers", {}).get(name, [])
+    wrong = [other for other in called if not found[f"{task}/{other}"].is_right]
+    lines = [f"{name} may be right: {', '.join(wrong)} is not; correct that first"] if wrong else []
+    return lines + ([] if verdict.failure else [f"a case: check --show {name}"])
+
+
+def _lists(task: str, found: Mapping[str, Verdict]) -> tuple[str, str]:
+    """Return the status of a task's recommendations and similar movies, and a sentence."""
+    kernels = [v for n in RUBRIC[task]["lists"] if (v := found.get(f"{task}/{n}"))]
+    what = "recommendations and similar movies"
+    if not any(verdict.is_attempted for verdict in kernels):
+        return "not attempted", what
+    if right := [verdict for verdict in kernels if verdict.makes_right_lists]:
+        return "done", f"{what}, with {right[0].name}"
+    best = max(kernels, key=lambda verdict: verdict.factors_fraction)
+    if not best.factors_fraction:
+        return "wrong", f"{what}: they need right factors of {best.name}"
+    why = {
+        ModelFit.AGREES: f"their quality is measured with what {best.name} has right",
+        ModelFit.DIFFERS: f"a model trained with {best.name} differs from the reference's",
+        ModelFit.FAILED: f"a model cannot be trained with {best.name}: {best.model_message}",
+        ModelFit.NOT_TRIED: f"no model was trained with {best.name}",
+    }
+    return "wrong", f"{what}: {why[best.model]}"
+
+
+def smallest_case(key: str, checked: Checked) -> str:
+    """Return inputs, expected and received outputs of the smallest call that is wrong."""
+    verdict, right = checked.verdicts[key], expected(key)
+    if verdict.failure or not verdict.wrong:
+        return verdict.sentence
+    names = OUTPUTS[key].names
+    cases = {place.rpartition("/")[0] for place in right}
+    wrong = {}
+    for case in cases:
+        differing = [n for n, _ in enumerate(names) if _is_wrong(key, f"{case}/{n}", checked)]
+        if differing:
+            seed, call = map(int, case.split("/"))
+            arguments = calls(key, seed)[call]
+            size = sum(len(_text(argument)) for argument in arguments)
+            wrong[size] = (case, arguments, differing)
+    case, arguments, differing = wrong[min(wrong)]
+    lines = [f"{verdict.name} is called with"]
+    for name, argument in zip(argument_names(key, len(arguments)), arguments, strict=True):
+        lines.append(_entry(name, _text(argument)))
+    for n in differing:
+        place = f"{case}/{n}"
+        got = checked.arrays[key].get(place)
+        lines += ["", f"{names[n]}:", _entry("expected", _text(right[place].after))]
+        lines.append(_entry("got", "nothing" if got is None else _text(got)))
+    return "\n".join(lines)
+
+
+def _is_wrong(key: str, place: str, checked: Checked) -> bool:
+    array, reference = checked.arrays[key].get(place), expected(key)[place]
+    return array is None or bool(describe(array, reference, OUTPUTS[key].choices))
+
+
+def argument_names(key: str, count: int) -> list[str]:
+    """Return the names of the arguments of a function as it was handed out."""
+    task, name = function_of(key)
+    if is_kernel(key):
+        sources = [(SUITE / "mflib" / f"{RUBRIC[task]['module']}.py").read_text(encoding="utf-8")]
+    else:
+        cells = handed_out(SUITE / "notebooks")[task]
+        sources = [cell.source for cell in cells if name in cell.functions]
+    nodes = (node for source in sources for node in ast.parse(source).body)
+    found = next(n for n in nodes if isinstance(n, ast.FunctionDef) and n.name == name)
+    return [argument.arg for argument in found.args.args][:count]
+
+
+def _entry(name: str, text: str) -> str:
+    indented = text.replace("\n", "\n" + " " * 8)
+    return f"    {name} = {indented}" if "\n" not in text else f"    {name} =\n        {indented}"
+
+
+def _text(value: object) -> str:
+    """Return an argument or an output as readable text."""
+    from mflib.sparse import Entries
+
+    if isinstance(value, Entries):
+        return f"rows {value.rows.tolist()}\ncolumns {value.columns.tolist()}"
+    if isinstance(value, torch.Tensor | np.ndarray) or sp.issparse(value):
+        return np.array2string(as_array(value), precision=4, suppress_small=True, threshold=500)
+    if isinstance(value, list | tuple) and value and isinstance(value[0], tuple):  # blocks
+        return "\n".join(", ".join(_text(part) for part in block) for block in value)
+    return "a function" if callable(value) else str(value)
+
+
+def chosen_keys(tasks: list[str], function: str) -> list[str]:
+    """Return the functions of some tasks, or those of a name; ValueError if there are none."""
+    if function:
+        keys = [key for key in OUTPUTS if function in (key, function_of(key)[1])]
+        if not keys:
+            raise ValueError(f"expected a function such as svd_step or bpr/chosen, got {function}")
+        return keys
+    if wrong := set(tasks) - set(RUBRIC):
+        names = ", ".join(RUBRIC)
+        raise ValueError(f"expected one of the tasks {names}, got {', '.join(sorted(wrong))}")
+    return [key for key in OUTPUTS if function_of(key)[0] in (tasks or RUBRIC)]
+
+
+def main() -> int:
     parser = argparse.ArgumentParser()
     tasks = f"of {', '.join(RUBRIC)}; all if there are none"
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=tasks)
-    chosen = parser.parse_args().tasks or list(RUBRIC)
-    if wrong := set(chosen) - set(RUBRIC):
-        parser.error(f"expected one of the tasks {', '.join(RUBRIC)}, got {', '.join(wrong)}")
-    sys.exit(not show(*check(ROOT, chosen)))
+    parser.add_argument("--show", metavar="FUNCTION", help="print the smallest case that is wrong")
+    options = parser.parse_args()
+    try:
+        keys = chosen_keys(options.tasks, options.show or "")
+    except ValueError as error:
+        parser.error(str(error))
+    checked = check(ROOT, keys)
+    if not options.show:
+        return int(not show(checked))
+    for key in keys:
+        print(plain(f"{key}\n{smallest_case(key, checked)}\n"))
+    return int(not all(verdict.is_right for verdict in checked.verdicts.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,6 +21,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 
+from grading.execution.harness import Purpose
 from grading.execution.inputs import OUTPUTS, SEEDS
 from grading.execution.reference import expected
 from grading.execution.trial import HARNESS
@@ -145,7 +146,8 @@ def empty_suite(target: Path) -> None:
 def cases() -> dict[str, np.ndarray]:
     """Return the reference's outputs, by "task/function/seed/call/output", and their inputs."""
     arrays = {}
-    for key in OUTPUTS:
+    fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]]
+    for key in (*OUTPUTS, *fits):
         for place, came in expected(key, SEEDS).items():
             arrays[f"{key}/{place}"] = came.after
             if came.before is not None:

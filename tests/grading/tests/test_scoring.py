@@ -15,7 +15,7 @@ from grading import gradebook, pipeline, schema, scoring
 from grading.checks import recommendations, reproducibility
 from grading.checks.recommendations import HiddenSplit, ndcg, relative_quality
 from grading.checks.reproducibility import compare_cells
-from grading.checks.verdict import Verdict
+from grading.checks.verdict import ModelFit, Verdict
 from grading.execution.inputs import OUTPUTS
 from grading.execution.reference import notebook_of
 from grading.execution.trial import UnitResult
@@ -61,7 +61,7 @@ def test_lists_are_judged_where_no_estimates_come():
 
 def verdicts(**wrong):
     """Return right verdicts, but for some functions: wrong outputs, a failure, or its message."""
-    found = {key: Verdict(key) for key in OUTPUTS}
+    found = {key: Verdict(key, model=ModelFit.AGREES) for key in OUTPUTS}
     for name, what in wrong.items():
         for verdict in found.values():
             if verdict.name == name and isinstance(what, Failure):
@@ -130,34 +130,44 @@ def test_a_problem_is_given_once():
 
 
 def test_lists_are_made_around_the_better_kernel():
-    assert scoring.best_kernel("als", verdicts(conjugate_gradient=["X"])) == "cholesky"
-    assert scoring.best_kernel("als", verdicts()) == "conjugate_gradient"
-    assert pipeline.model_unit("als", "cholesky").options == (("use_cg", False),)
+    assert scoring.best_kernel("als", verdicts(conjugate_gradient=["X"])).name == "cholesky"
+    assert scoring.best_kernel("als", verdicts()).name == "conjugate_gradient"
+    found = verdicts()
+    found["als/conjugate_gradient"].model = ModelFit.DIFFERS
+    assert scoring.best_kernel("als", found).name == "cholesky", "the one that trains rightly"
     for entry in RUBRIC.values():
         assert set(entry["lists"]) <= set(entry["functions"])
 
 
-def test_lists_count_in_proportion_to_the_kernel(monkeypatch):
+def test_lists_count_in_proportion_to_the_factors(monkeypatch):
     def judged(task, *_):
         return {"recommendations": 1.0, "similar movies": 0.5}, []
 
     monkeypatch.setattr(scoring, "judge_lists", judged)
     monkeypatch.setattr(scoring, "hidden_split", lambda *_: None)  # which needs the data
-    wrong = {"svd_step": ["P"], "bpr_step": ["P", "Q", "b"], "warp_step": ["P", "the losses"]}
+    wrong = {"svd_step": ["P"], "bpr_step": ["P", "Q"], "warp_step": ["the losses"]}
     score, found = marked(**wrong), verdicts(**wrong)
     kernels = scoring.kernels_of_lists(found, score)
-    assert set(kernels) == {"svd", "als", "warp"}
-    for task, kernel in kernels.items():
-        scoring.score_lists(found[f"{task}/{kernel}"], UnitResult({}), "any", 7, None, score)
+    assert set(kernels) == {"svd"}, "what is right needs no model, what is wrong makes none"
+    scoring.score_lists(kernels["svd"], UnitResult({}), "any", 7, None, score)
     earned = {task: score.marks[task]["recommendations"] for task in RUBRIC}
-    assert earned == {"svd": 15, "als": 20, "bpr": 0, "warp": 10}
-    assert "need one thing right that bpr_step changes" in score.reasons["bpr"][-1]
-    assert score.marks["svd"]["similar movies"] == 15 * 0.5 * 0.75
-    assert "count 75%" in score.reasons["svd"][-1]
+    assert earned == {"svd": 10, "als": 20, "bpr": 0, "warp": 20}
+    assert "need right factors (P, Q), which bpr_step changes" in score.reasons["bpr"][-1]
+    assert score.marks["svd"]["similar movies"] == 15 * 0.5 * 0.5
+    assert "count 50%" in score.reasons["svd"][-1]
     failure = Failure(FailureKind.WALL_TIME, "ended")
     scoring.score_lists(found["svd/svd_step"], UnitResult({}, failure), "any", 7, None, score)
     assert score.wall_time
     assert score.reasons["svd"][-1] == "recommendations: ended"
+
+
+def test_lists_are_measured_where_training_goes_another_way():
+    """The kernel is right for the hidden inputs, and not for a model: a limit, float16, a trick."""
+    for model in (ModelFit.DIFFERS, ModelFit.FAILED, ModelFit.NOT_TRIED):
+        found, score = verdicts(), marked()
+        found["bpr/bpr_step"].model = model
+        assert set(scoring.kernels_of_lists(found, score)) == {"bpr"}
+        assert score.marks["bpr"]["recommendations"] == 0, "not before they are measured"
 
 
 def stored_cells(task):
