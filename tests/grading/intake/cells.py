@@ -11,6 +11,7 @@ import re
 import symtable
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from grading.execution.inputs import OUTPUTS
@@ -244,7 +245,7 @@ def answer_of(
     taken: dict[int, set[ast.stmt]] = {}
     filled = binds(main[0].tree) & _uses(main[0].tree, in_functions=True)
     have, open_names = have | binds(main[0].tree), _uses(main[0].tree)
-    handed_out = _dumped(known)
+    handed_out = _dumped(tuple(cell.source for cell in known))
     for name in filled:  # by cells that come later
         for n, statement in _needed(cells, name, main[0], handed_out):
             if n > cells.index(main[0]) and not _is_definition(statement, name):
@@ -267,10 +268,11 @@ def answer_of(
     return found
 
 
-def _dumped(known: Iterable[HandedOut]) -> set[str]:
-    """Return the statements that were handed out, in a form that can be compared."""
-    sources = (without_magics(cell.source) for cell in known)
-    return {ast.dump(statement) for source in sources for statement in ast.parse(source).body}
+@cache
+def _dumped(sources: tuple[str, ...]) -> frozenset[str]:
+    """Return the statements of cells in a form that can be compared."""
+    trees = (ast.parse(without_magics(source)) for source in sources)
+    return frozenset(ast.dump(statement) for tree in trees for statement in tree.body)
 
 
 def _needed(

@@ -101,6 +101,54 @@ def test_helpers_constants_and_imports_of_other_cells_come_along():
     assert "undefined" not in "".join(source for _, source in answer)
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["GAINS = {}", "for place in (1, 2):\n    GAINS[place] = 1 / place"],
+        ["GAINS = [0]", "GAINS.append(1)", "GAINS += [0.5]"],
+        ["GAINS = [0.5, 1]\nGAINS.sort()", "GAINS.insert(0, 0); print(GAINS)"],
+        ["GAINS = {1: 7}", "GAINS.update({1: 1, 2: 0.5})"],
+        ["BASE = 1", "BASE += 1", "GAINS = [0, 1, 1 / BASE]"],
+        ["from contextlib import nullcontext", "with nullcontext([0, 1, 0.5]) as GAINS:\n    pass"],
+        ["GAINS = np.zeros(3)", "GAINS[1:] = 1, 0.5"],
+        ["GAINS = [7, 0, 1]", "def turn(x):\n    x.append(0.5)", "turn(GAINS)", "del GAINS[0]"],
+        ["GAINS = 3", "GAINS = [undefined]", "GAINS = [0, 1, 0.5]"],
+        [
+            "class Gains:\n    pass\nGAINS = Gains()",
+            "Gains.__getitem__ = lambda _, n: [0, 1, 0.5][n]",
+        ],
+        ["if True:\n    GAINS = [0, 1]\nwhile len(GAINS) < 3:\n    GAINS.append(0.5)"],
+    ],
+)
+def test_what_other_cells_put_into_a_name_comes_along(cells):
+    for before in (True, False):
+        book = notebook()
+        cell(book, "exercise-3")["source"] = "def ndcg(x):\n    return GAINS[1] + GAINS[2]"
+        place = 3 if before else len(book["cells"])
+        book["cells"][place:place] = [code(source) for source in cells]
+        assert run(given(book).answers["svd/ndcg"])["ndcg"](0) == 1.5
+
+
+def test_an_object_of_the_answers_own_cell_is_filled_by_later_cells():
+    book = notebook()
+    source = "GAINS = {}\n\ndef ndcg(x):\n    return GAINS[x]"
+    cell(book, "exercise-3")["source"] = source
+    book["cells"].append(code("GAINS[1] = 0.5\nx = undefined"))
+    answer = given(book).answers["svd/ndcg"]
+    assert run(answer)["ndcg"](1) == 0.5
+    assert "undefined" not in str(answer)
+
+
+def test_a_constant_that_was_added_to_a_cell_of_the_hand_out_comes_along():
+    book = notebook()
+    cell(book, "exercise-3")["source"] = "def ndcg(x):\n    return BASE + TOP"
+    handed_out = cell(book, "exercise-2-check")
+    handed_out["source"] = ["BASE = 2\n", "TOP = BASE * 2\n", *handed_out["source"]]
+    answer = given(book).answers["svd/ndcg"]
+    assert run(answer)["ndcg"](0) == 6
+    assert "rng" not in str(answer), "what was handed out and computes is left out"
+
+
 def test_split_merged_and_repeated_cells():
     book = notebook()
     first, second = cell(book, "exercise-3"), cell(book, "exercise-2")
@@ -131,6 +179,13 @@ def test_magics_and_shell_lines_are_taken_out():
     clean = without_magics(source)
     assert clean.split("\n") == ["", "", "", "if x:", "    f(x)", "    pass", ""]
     assert without_magics("%%bash\nls") == ""
+    assigned = without_magics("names = !ls \\\n    -l\nspeed = %timeit -o f()\nx = 1")
+    lines = assigned.split("\n")
+    assert len(lines) == 4, "lines keep their numbers"
+    assert lines[0] == "names = get_ipython().getoutput('ls      -l')"
+    assert lines[2] == "speed = get_ipython().run_line_magic('timeit', '-o f()')"
+    assert without_magics("!ls \\\n  -l\n%time y = f(1)\n??f\nx = 1") == "\n\ny = f(1)\n\nx = 1"
+    assert without_magics("\n%%time\nx = 1") == "\n\nx = 1"
     untouched = "x = (5\n% 3)\nprint('!a')"
     assert without_magics(untouched) == untouched
 

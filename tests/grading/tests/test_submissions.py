@@ -94,7 +94,7 @@ HARM = {
     ),
     "a pipe in place of results": (FORGED.format("os.mkfifo(here)"), "expected 0.npz to be a file"),
     "the grader detected": (
-        "import sys\n    if 'harness.py' in sys.argv[0]: return negatives",
+        "import sys\n    if hasattr(sys.modules['__main__'], 'run_unit'): return negatives",
         "bpr_step",
     ),
 }
@@ -141,7 +141,9 @@ CHEATS = {
         all_tables, "svd_step.*the losses", 3.8
     ),
     "scipy's svds in BPR's place, the losses right": Attack(
-        lambda f: files(bpr=svds_for_bpr())(f), "need one thing right that bpr_step changes", 2.5
+        lambda f: files(bpr=svds_for_bpr())(f),
+        "need right factors .P, Q., which bpr_step changes",
+        2.5,
     ),
     "later cells switched off": Attack(
         lambda f: files(bpr=module("bpr"), notebook=switched_off())(f), "cells have the out", 22.9

@@ -4,12 +4,13 @@ import json
 import os
 import zipfile
 
+import nbformat
 import numpy as np
 import pytest
 
 from grading.execution import harness, trial
 from grading.execution.inputs import OUTPUTS
-from grading.execution.reference import answers, expected, imports
+from grading.execution.reference import answers, expected, imports, notebook_of
 from grading.execution.trial import (
     Unit,
     exercise,
@@ -19,13 +20,18 @@ from grading.execution.trial import (
     read_lines,
     run_directly,
     run_units,
+    try_submission,
     verdicts,
+    write_modules,
 )
-from grading.intake.submission import FileKind, Problem
+from grading.intake.collect import File
+from grading.intake.submission import FileKind, Problem, read
 from grading.outcomes import NOT_ATTEMPTED, FailureKind
 from grading.paths import ROOT
+from grading.pipeline import known, units_to_try_again, write_helpers
 from grading.rubric import RUBRIC
 from grading.student.edition import empty_suite
+from mflib.training import epochs
 
 HARNESS_FILE = "grading/execution/harness.py"
 RIGHT = (ROOT / "mflib" / "bpr.py").read_text(encoding="utf-8")
@@ -194,6 +200,104 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
     assert each["bpr/chosen"].failure == NOT_ATTEMPTED
     assert each["als/cholesky"].failure.message == "als.py: is a pipe"
     assert set(each) == set(OUTPUTS)
+
+
+# Finds a kernel in any file below the folder in which a loop runs, and calls it.
+LOADS_KERNEL = """import importlib.util, pathlib
+def textbook(P, Q, b, users, i, j, *rates):
+    (file,) = [f for f in pathlib.Path().rglob("*.py") if "keep_u" in f.read_text()]
+    spec = importlib.util.spec_from_file_location("own", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    order = users.argsort(stable=True)
+    likes = module.Entries.at(users[order], i[order], (len(P), len(Q)))
+    module.bpr_step(P, Q, b, likes, j[order], *rates)"""
+
+
+@pytest.fixture(scope="module")
+def tried(suite, tmp_path_factory):
+    """A submission with files of the student's own, a wrong helper, and a loop that borrows."""
+    modules = {name: (ROOT / "mflib" / f"{name}.py").read_text(encoding="utf-8") for name in RUBRIC}
+    modules["svd"] = modules["svd"].replace(
+        "    return pull * error / 2\n",
+        "    from .halves import half\n    return half(pull * error).numpy().tolist()\n",
+    )
+    modules["halves"] = "import os\nos.chdir('/')\n\ndef half(x):\n    return x / 2\n"
+    modules["als"] = modules["als"].replace("    return total\n", "    return -total\n")
+    files = {f"mflib/{name}.py": text for name, text in modules.items()}
+    files["notebooks/gains.py"] = (
+        "def gain(place):\n    return 1 / np.log2(1 + place)\nimport numpy as np"
+    )
+    files["notebooks/random.py"] = "raise SystemExit('hides a library')"
+    ndcg = answers()["svd/ndcg"].replace(
+        "1 / np.log2(np.arange(2, N + 2))", "gain(np.arange(1, N + 1))"
+    )
+    for task, cells in {
+        "svd": {"exercise-3": f"from gains import gain\n{ndcg}"},
+        "bpr": {"loop": LOADS_KERNEL},
+    }.items():
+        notebook = notebook_of(task)
+        for cell in notebook.cells:
+            cell.source = cells.get(cell.id, cell.source)
+        files[f"notebooks/{RUBRIC[task]['notebook']}.ipynb"] = nbformat.writes(notebook)
+    given = read({n: File(lambda t=t: t.encode(), 0.0) for n, t in files.items()}, known())
+    folder = tmp_path_factory.mktemp("tried")
+    keys = {"svd/svd_step", "svd/ndcg", "bpr/textbook"}
+    keys |= {"als/over_entries", "als/conjugate_gradient", "als/cholesky"}
+
+    def expect(key):
+        return expected(key, (7,))
+
+    pairs = try_submission(given, folder, suite, [7], imports(), run_directly, only=keys)
+    found = verdicts(pairs, expect, {})
+    again = [unit for unit in units_to_try_again(given, found) if unit.key in keys]
+    prepare(folder / "again", suite)
+    write_modules(given, folder / "again")
+    write_helpers(again, folder / "again")
+    results = run_units(folder / "again", again, [7], run_directly)
+    return found, verdicts(zip(again, results, strict=True), expect, {})
+
+
+def test_files_of_the_students_own_are_found_and_libraries_stay(tried):
+    found, _ = tried
+    assert found["svd/ndcg"].is_right, found["svd/ndcg"].sentence
+    assert found["svd/svd_step"].is_right, found["svd/svd_step"].sentence
+
+
+def test_losses_may_be_a_list_also_in_a_model(tried):
+    """What the judge accepts, the package's class accepts; a changed folder changes nothing."""
+    found, _ = tried
+    assert found["svd/svd_step"].makes_right_lists, found["svd/svd_step"].model_message
+
+
+def test_a_loop_finds_no_kernel(tried):
+    found, _ = tried
+    assert "not enough values to unpack" in found["bpr/textbook"].failure.message
+
+
+def test_a_wrong_helper_costs_its_own_function_alone(tried):
+    found, again = tried
+    for name in ("over_entries", "conjugate_gradient", "cholesky"):
+        assert not found[f"als/{name}"].is_right
+    for name in ("conjugate_gradient", "cholesky"):
+        verdict = again[f"als/{name}"]
+        assert verdict.is_right, verdict.sentence
+        assert verdict.makes_right_lists, "also the model is trained with the helper"
+        assert verdict.sentence == f"{name}: done with the reference's over_entries"
+    assert again["als/over_entries"].failure == NOT_ATTEMPTED, "it is not tried again itself"
+
+
+@pytest.mark.parametrize("losses", [[0.5, 1.5], (0.5, 1.5), np.array([0.5, 1.5])])
+def test_an_epoch_takes_losses_in_any_form(losses):
+    class Model:
+        learning_rate, decay = 0.1, 1.0
+
+        def _step(self, batch, learning_rate):
+            return losses
+
+    import torch
+
+    assert next(epochs(Model(), [{}, {}], torch.Generator())) == 1.0
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "large", "folder"])
