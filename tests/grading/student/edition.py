@@ -16,11 +16,13 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
 import numpy as np
 
+from grading.checks.reproducibility import needs
 from grading.execution.harness import Purpose
 from grading.execution.inputs import OUTPUTS, SEEDS
 from grading.execution.reference import expected
@@ -35,7 +37,8 @@ SUITE = ROOT / "tests" / "suite.py"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
 OPTIONAL = "05_experiments.ipynb"  # not graded; it runs once the kernels are written
 OUTPUTS_OF_REFERENCE = NOTEBOOK_TOOLS / "ml-100k"  # the edition's default data set
-MARK = "*Output of the reference; your run replaces it.*"
+MARK = "Output of the reference; your run replaces it."
+MARK_LATER = "Output of the reference; yours replaces it when you run this cell with your kernels."
 # What the notebooks fold away in the edition only.
 HINT = re.compile(r"<!-- hint: (.+?) -->\n\n?(.*?)\n\n?<!-- end of hint -->", re.DOTALL)
 INTAKE = ("archives", "cells", "collect", "declarations", "layouts", "names", "submission")
@@ -92,13 +95,17 @@ def blank_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def student_notebook(name: str) -> nbformat.NotebookNode:
     """Return a notebook as students get it."""
     stored = nbformat.read(OUTPUTS_OF_REFERENCE / name, as_version=4)
-    outputs = {cell.id: marked_outputs(cell) for cell in stored.cells if cell.cell_type == "code"}
-    notebook = blank_notebook(stored)
+    outputs = {cell.id: shown_outputs(cell) for cell in stored.cells if cell.cell_type == "code"}
+    later = cells_that_need_kernels(name, outputs)
+    notebook, is_before_loop = blank_notebook(stored), name != OPTIONAL
     for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = outputs[cell.id]
-        else:
+        is_before_loop &= cell.id != "loop"
+        if cell.cell_type != "code":
             cell.source = fold_hints(cell.source)
+        elif outputs[cell.id]:
+            cell.outputs = [mark(MARK_LATER if cell.id in later else MARK), *outputs[cell.id]]
+            if cell.id in later and is_before_loop:  # "Run All" goes on to the student's cells
+                cell.metadata.setdefault("tags", []).append("raises-exception")
     if name != OPTIONAL:
         place = next(n for n, cell in enumerate(notebook.cells) if cell.id == "references")
         declaration = nbformat.v4.new_markdown_cell(declarations.TEXT, id=declarations.ID)
@@ -106,20 +113,33 @@ def student_notebook(name: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def marked_outputs(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    """Return a copy of a cell's outputs below a mark; nothing if they contain an answer.
+def cells_that_need_kernels(name: str, cells: Iterable[str]) -> set[str]:
+    """Return which cells of a notebook fail while the kernels are empty."""
+    if name == OPTIONAL:
+        return set(cells)
+    (task,) = (task for task, entry in RUBRIC.items() if name == f"{entry['notebook']}.ipynb")
+    return {cell for cell, models in needs(task).items() if models}
+
+
+def shown_outputs(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """Return a copy of a cell's outputs; nothing if they contain an answer.
 
     The cell "kernel" displays the source of the kernel, and the check of a prediction explains
     which one is right.
     """
-    if not cell.outputs or cell.id == "kernel" or "check" in cell.metadata.get("tags", []):
+    if cell.id == "kernel" or "check" in cell.metadata.get("tags", []):
         return []
-    data = {"text/markdown": MARK, "text/plain": MARK.strip("*")}
-    outputs = [nbformat.v4.new_output("display_data", data=data), *map(copy.deepcopy, cell.outputs)]
+    outputs = copy.deepcopy(cell.outputs)
     for output in outputs:
         if "execution_count" in output:
             output.execution_count = None
     return outputs
+
+
+def mark(text: str) -> nbformat.NotebookNode:
+    """Return an output that says where those below it come from."""
+    data = {"text/markdown": f"*{text}*", "text/plain": text}
+    return nbformat.v4.new_output("display_data", data=data)
 
 
 def fold_hints(source: str) -> str:
