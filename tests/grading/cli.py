@@ -43,8 +43,7 @@ from grading.isolation.sandbox import (
 from grading.isolation.workspace import workspace
 from grading.paths import ROOT
 from grading.pipeline import Options
-from grading.plagiarism.pairs import closest
-from grading.reporting.render import TALKS, write_similarity_page, write_talk_sheets
+from grading.reporting.render import TALKS, write_similarity, write_talk_sheets
 from grading.reporting.retention import GONE, retire
 from grading.scheduler import Graded, grade_all
 from grading.student.edition import empty_suite
@@ -220,8 +219,7 @@ def finish(gradebook: Gradebook) -> None:
     """Write everything about the class as a whole."""
     gradebook.add_earlier()
     reports = gradebook.in_order()
-    fingerprints = {report.name: report.score.fingerprints for report in reports}
-    write_similarity_page(reports, closest(fingerprints), gradebook.target)
+    write_similarity(reports, gradebook.target)
     gradebook.write_tables()
     write_talk_sheets(reports, gradebook.target)
     for name in retire(gradebook.target, gradebook.reports):

@@ -58,6 +58,7 @@ from grading.isolation.sandbox import run
 from grading.outcomes import Failure, FailureKind
 from grading.paths import NOTEBOOK_TOOLS, ROOT, copy_modules
 from grading.plagiarism import public_answers
+from grading.plagiarism.normal_form import normal_forms
 from grading.result import SOURCE, SOURCES, Score
 from grading.rubric import RUBRIC, function_of
 from grading.scoring import (
@@ -205,7 +206,7 @@ def grade(
     score.quotes = quotes_of(given)
     score.recommended = recommended_movies(given, options.dataset)
     for key, source in score.answers.items():
-        score.fingerprints[key] = public_answers.own_fingerprints(key, source)
+        score.normal_forms[key] = normal_forms(source)
         score.published[key] = public_answers.published(key, source)
     grading = Grading(given, options, folder, score)
     try_functions(grading)

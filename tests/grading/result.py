@@ -19,6 +19,7 @@ from grading import schema
 from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS
 from grading.outcomes import Failure
+from grading.plagiarism.normal_form import MOST_FORMS, NormalForm
 from grading.rubric import POINTS, RUBRIC
 from grading.schema import Bounds
 from grading.talk.quotes import Quote
@@ -36,7 +37,6 @@ Text = Annotated[str, Bounds(REASON)]
 Texts = Annotated[list[Text], Bounds(100)]
 Points = Annotated[float, Bounds(100)]
 Source = Annotated[str, Bounds(SOURCE)]
-Fingerprint = Annotated[list[int], Bounds(3)]  # hash, first and last line
 
 
 class Missed(StrEnum):
@@ -60,10 +60,10 @@ class Score:
     )
     functions: Annotated[dict[str, Verdict], Bounds(100)] = field(default_factory=dict)  # by key
     answers: Annotated[dict[str, Source], Bounds(100)] = field(default_factory=dict)  # by key
-    # by key: fingerprints of the answer, without those of public code
-    fingerprints: Annotated[dict[str, Annotated[list[Fingerprint], Bounds(500)]], Bounds(100)] = (
-        field(default_factory=dict)
-    )
+    # by key: the functions that were written
+    normal_forms: Annotated[
+        dict[str, Annotated[list[NormalForm], Bounds(MOST_FORMS)]], Bounds(100)
+    ] = field(default_factory=dict)
     # by key: the functions that equal the published ones
     published: Annotated[dict[str, Texts], Bounds(100)] = field(default_factory=dict)
     # by task: what the student declares to have used

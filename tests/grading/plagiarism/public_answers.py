@@ -8,14 +8,17 @@ from pathlib import Path
 
 from grading.execution.reference import answers
 from grading.paths import ROOT
-from grading.plagiarism.fingerprints import all_hashes, fingerprints, is_reference, own_part
+from grading.plagiarism.normal_form import normal_forms, own_part
 from grading.rubric import RUBRIC
 from grading.student.edition import blank, blank_cell
 
 
 @cache
-def public(key: str) -> tuple[str, str, frozenset[int]]:
-    """Return reference and hand-out of "svd/svd.py" or "svd/ndcg", and the hashes of both."""
+def public(key: str) -> tuple[dict[str, str], str]:
+    """Return the published functions of "svd/svd.py" or "svd/ndcg", and the hand-out.
+
+    The functions are hashes of normal forms by name.
+    """
     task, _, name = key.partition("/")
     if name.endswith(".py"):
         reference = (ROOT / "mflib" / Path(name).name).read_text(encoding="utf-8")
@@ -23,7 +26,7 @@ def public(key: str) -> tuple[str, str, frozenset[int]]:
     else:
         reference = answers()[key]
         handed_out = blank_cell(reference)
-    return reference, handed_out, frozenset(all_hashes((reference, handed_out)))
+    return {form.name: form.digest for form in normal_forms(reference)}, handed_out
 
 
 def without_handout(key: str, source: str) -> str:
@@ -31,16 +34,12 @@ def without_handout(key: str, source: str) -> str:
     return own_part(source, public(key)[1]) if key.endswith(".py") else source
 
 
-def own_fingerprints(key: str, source: str) -> list[list[int]]:
-    """Return the fingerprints of an answer that are not public."""
-    return fingerprints(source, public(key)[2])
-
-
 def published(key: str, source: str) -> list[str]:
     """Return the functions of an answer that equal the reference's but for names and layout."""
     task, _, name = key.partition("/")
     names = RUBRIC[task]["functions"] if name.endswith(".py") else [name]
-    return [one for one in names if is_reference(source, public(key)[0], one)]
+    mine, theirs = {form.name: form.digest for form in normal_forms(source)}, public(key)[0]
+    return [one for one in names if one in mine and mine[one] == theirs.get(one)]
 
 
 @cache

@@ -4,8 +4,10 @@ Pages are Jinja2 templates with autoescape, since they show text that students w
 written next to the earlier one and replaces it when it is complete.
 """
 
+import io
 import json
 import statistics
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,8 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS
 from grading.intake.names import plain
-from grading.plagiarism.pairs import Pair
-from grading.reporting.csv_tables import write_table, write_whole
+from grading.plagiarism.identical import as_files, groups
+from grading.reporting.csv_tables import temporary_name, write_table, write_whole
 from grading.result import TALK, TALK_POINTS, Report
 from grading.rubric import POINTS, RUBRIC
 from grading.talk.sheet import TalkSheet, sheet_of
@@ -32,7 +34,6 @@ PURPOSES = {
 }
 TALKS = "talks"  # a folder next to the pages, for the instructor only
 BINS = 10  # of the histogram; 100 points are in the last
-CONTEXT = 2  # lines shown before and after shared ones
 
 
 @cache
@@ -151,7 +152,7 @@ def write_report(report: Report, target: Path) -> None:
 def write_class_tables(reports: Sequence[Report], target: Path) -> None:
     """Write class.csv, and report.json with everything but the sources."""
     public = [
-        replace(r, score=replace(r.score, answers={}, fingerprints={}, published={}, quotes={}))
+        replace(r, score=replace(r.score, answers={}, normal_forms={}, published={}, quotes={}))
         for r in reports
     ]
     write_whole(target / "report.json", json.dumps([r.as_json() for r in public], indent=1))
@@ -255,64 +256,35 @@ def mean_points(reports: Sequence[Report]) -> dict[str, list[float]]:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of an answer; ``marked`` if two submissions share it."""
+class SharedFunction:
+    """A function of several submissions, as the first two of them have written it."""
 
-    text: str
-    marked: bool = False
-
-
-@dataclass(frozen=True)
-class SharedAnswer:
-    """An answer of two submissions, side by side."""
-
-    key: str
-    sides: list[list[Line]]
+    name: str
+    is_published: bool
+    texts: list[str]
 
 
-@dataclass(frozen=True)
-class ShownPair:
-    """A pair of submissions with the texts of what they share."""
-
-    one: str
-    other: str
-    similarity: float
-    shared: int
-    answers: list[SharedAnswer]
-
-
-def similarity_page(pairs: Sequence[Pair], answers: Mapping[str, Mapping[str, str]]) -> str:
-    """Return the page of similar answers; ``answers``: sources by submission and key."""
+def similarity_page(reports: Sequence[Report]) -> str:
+    """Return the page of identical functions."""
+    scores = {report.name: report.score for report in reports}
+    found = groups({name: score.normal_forms for name, score in scores.items()})
     shown = []
-    for pair in pairs:
-        names = (pair.one, pair.other)
-        both = [
-            SharedAnswer(
-                key,
-                [
-                    marked_lines(answers.get(name, {}).get(key, ""), lines)
-                    for name, lines in zip(names, sides, strict=True)
-                ],
-            )
-            for key, sides in sorted(pair.lines.items())
-        ]
-        shown.append(ShownPair(*names, pair.similarity, pair.shared, both))
-    return render("similarity.html.j2", pairs=shown)
-
-
-def marked_lines(source: str, shared: set[int]) -> list[Line]:
-    """Return the shared lines of a source with those around them; a sign stands for the rest."""
-    near = {n + d for n in shared for d in range(-CONTEXT, CONTEXT + 1)}
-    lines: list[Line] = []
-    gap = False
-    for number, text in enumerate(source.split("\n"), 1):
-        if number not in near:
-            gap = True
-            continue
-        lines += [Line("⋮")] if gap else []
-        lines.append(Line(text, number in shared))
-        gap = False
-    return lines + ([Line("⋮")] if gap else [])
+    for group in found:
+        functions = []
+        for name, places in zip(group.names, group.functions, strict=True):
+            one = places[0]
+            is_published = one.form.name in scores[one.submission].published.get(one.answer, [])
+            texts = [
+                "\n".join(
+                    scores[place.submission]
+                    .answers.get(place.answer, "")
+                    .split("\n")[place.form.first - 1 : place.form.last]
+                )
+                for place in places[:2]
+            ]
+            functions.append(SharedFunction(name, is_published, texts))
+        shown.append((group.submissions, functions))
+    return render("similarity.html.j2", groups=shown)
 
 
 def write_talk_sheets(reports: Sequence[Report], target: Path) -> None:
@@ -329,6 +301,14 @@ def talk_page(sheets: Sequence[TalkSheet]) -> str:
     return render("talk.html.j2", sheets=sheets, most=TALK_POINTS)
 
 
-def write_similarity_page(reports: Sequence[Report], pairs: Sequence[Pair], target: Path) -> None:
-    sources = {report.name: report.score.answers for report in reports}
-    write_whole(target / "similarity.html", similarity_page(pairs, sources))
+def write_similarity(reports: Sequence[Report], target: Path) -> None:
+    """Write the page of identical functions, and answers.zip for tools that find more."""
+    write_whole(target / "similarity.html", similarity_page(reports))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, text in as_files({r.name: r.score.answers for r in reports}).items():
+            entry = zipfile.ZipInfo(name)  # with a fixed date: the same answers are the same bytes
+            archive.writestr(entry, text.encode("utf-8", "backslashreplace"))
+    new = temporary_name(target / "answers.zip")
+    new.write_bytes(packed.getvalue())
+    new.replace(target / "answers.zip")

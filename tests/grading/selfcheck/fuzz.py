@@ -44,6 +44,7 @@ from grading.outcomes import UnitLine
 from grading.paths import ROOT
 from grading.pipeline import executed_cells, known, sources
 from grading.plagiarism import public_answers
+from grading.plagiarism.normal_form import normal_forms
 from grading.reporting.render import report_page
 from grading.result import Report, Score, read_report
 from grading.rubric import RUBRIC
@@ -88,7 +89,7 @@ def read_one(task: str, name: str, content: bytes) -> Submission:
     given = read({name: File(lambda: content, 0.0)}, known())
     texts = sources(given)
     for key, text in texts.items():
-        public_answers.own_fingerprints(key, text)
+        normal_forms(text)
         public_answers.published(key, text)
     notebook_to_run(task, given.answers, known()[task])
     dataset_of(task, given.stored.get(task, {}), DATASET)

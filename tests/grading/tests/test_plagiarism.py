@@ -1,15 +1,16 @@
-"""Who wrote alike, and who handed in the public answer."""
+"""Identical functions, whatever their names, and copies of the published answers."""
 
 import ast
-from itertools import combinations
+import zipfile
 
 from grading.execution.reference import answers
 from grading.paths import ROOT
-from grading.plagiarism.fingerprints import all_hashes, fingerprints, is_reference, own_part, tokens
-from grading.plagiarism.pairs import closest
-from grading.reporting.render import similarity_page
+from grading.plagiarism.identical import groups
+from grading.plagiarism.normal_form import normal_forms, own_part
+from grading.plagiarism.public_answers import published
+from grading.reporting.render import similarity_page, write_similarity
+from grading.result import Report, Score
 from grading.rubric import RUBRIC
-from grading.selfcheck.right import RIGHT, SVD
 
 ONE = '''
 def step(P, Q, users, items, rate):
@@ -22,67 +23,71 @@ def step(P, Q, users, items, rate):
             Q[items[n]] += error[n] * p[n] - 0.1 * q[n]
     return error.pow(2)
 '''
-# The same with other names, comments, numbers, layout.
+# The same with other names, comments, layout.
 RENAMED = """
-def step(A, B, rows, columns, lr):
+@torch.no_grad()
+def update(A, B, rows, columns, lr: float) -> torch.Tensor:
     a, b = A[rows], B[columns]
-    e = lr * (a * b).sum(1)
+    e: torch.Tensor = lr * (a * b).sum(1)
     # go through them
     for k in range(len(e)):
-        if e[k] > 0.7:
+        if e[k] > 0.5:
 
-            A[rows[k]] += e[k] * b[k] - 0.2 * a[k]
+            A[rows[k]] += e[k] * b[k] - 0.1 * a[k]
             B[columns[k]] += (
-                e[k] * a[k] - 0.2 * b[k])
+                e[k] * a[k] - 0.1 * b[k])
     return e.pow(2)
 """
-OTHER = """
-def step(arguments):
-    P, Q, users, items = arguments
-    gradient = torch.einsum("bf,bf->b", P[users], Q[items])
-    while not converged(gradient):
-        gradient = torch.where(gradient < 0, -gradient, gradient / 2)
-    result = P.index_add(0, users, gradient[:, None].expand(-1, P.shape[1]))
-    return result, {name: value for name, value in zip("ab", (P, Q), strict=True)}
-"""
 
 
-def hashes(source, **options):
-    return {entry[0] for entry in fingerprints(source, **options)}
+def digest(source):
+    (form,) = normal_forms(source)
+    return form.digest
 
 
-def test_names_and_layout_do_not_hide_a_copy():
-    assert " ".join(text for text, _ in tokens("x.shape = f(3) # no")) == "v . shape = v ( 0 )"
-    one, renamed = hashes(ONE), hashes(RENAMED)
-    assert len(one) > 10
-    assert len(one & renamed) / min(len(one), len(renamed)) > 0.75, "parentheses count"
-    assert not one & hashes(OTHER)
-    lines = [entry[1:] for entry in fingerprints(ONE)]
-    assert all(1 < first <= last <= 10 for first, last in lines)
+def test_normal_form_ignores_names_comments_layout_annotations_and_decorators():
+    assert digest(ONE) == digest(RENAMED)
+    (form,) = normal_forms(RENAMED)
+    assert (form.name, form.first, form.last) == ("update", 3, 13)
 
 
-def test_a_common_passage_is_found_wherever_it_stands():
-    """The guarantee of winnowing."""
-    passage = "a[b] += c * d - e.f(g, 2) % (h if i else -j)\n"
-    before, behind = OTHER + passage + ONE, ONE + passage + OTHER
-    alone = hashes(passage * 2)
-    assert alone
-    assert hashes(f"x = 1\n{passage}") & hashes(before) & hashes(behind)
+def test_normal_form_keeps_operations_numbers_attributes_and_builtins():
+    changes = {
+        "0.5": "0.6",
+        ".sum(1)": ".mean(1)",
+        "range(len(error))": "len(range(error))",
+        "- 0.1 * p[n]": "+ 0.1 * p[n]",
+        "p, q = P[users], Q[items]": "q, p = P[users], Q[items]",
+    }
+    for right, other in changes.items():
+        assert digest(ONE.replace(right, other, 1)) != digest(ONE), other
 
 
-def test_what_is_public_is_no_hint():
-    assert hashes(RENAMED, without=all_hashes([RENAMED])) == set()
-    assert hashes(ONE, without=all_hashes([OTHER])) == hashes(ONE)
+def test_normal_forms_leave_out_small_functions_and_take_classes():
+    assert normal_forms("def f(x):\n    return x + 1") == []
+    inside = ONE.replace("\n", "\n    ")
+    one, other = f"class A:{inside}", f"class B:{inside.replace('step', 'walk')}"
+    assert digest(one) == digest(other)
 
 
-def test_anything_can_be_looked_at():
-    for source in ("", "(", "\0", "'''", "x = 'a", "\tx\n y", "é = " + "[" * 300, "0;" * 2_000):
-        assert isinstance(fingerprints(source), list)
-        assert isinstance(own_part(source, "x = 1"), str)
-        assert not is_reference(source, ONE, "step")
+def test_anything_can_be_parsed():
     deep = "def step():\n return " + "-" * 2_000 + "1"
-    assert not is_reference(deep, ONE, "step")
-    assert len(fingerprints("".join(f"a{n % 7}.b{n}(c)[{n}];" for n in range(2_500)))) <= 400
+    for source in (
+        "",
+        "(",
+        "\0",
+        "'''",
+        "x = 'a",
+        "\tx\n y",
+        "é = " + "[" * 300,
+        "0;" * 2_000,
+        deep,
+    ):
+        assert normal_forms(source) == []
+        assert isinstance(own_part(source, "x = 1"), str)
+    many = "".join(ONE.replace("step", f"step_{n}") for n in range(200))
+    assert len(normal_forms(many)) == 100
+    assert normal_forms(ONE.replace("error", "\ud800")) == []
 
 
 def test_the_own_part_of_a_module():
@@ -94,72 +99,78 @@ def test_the_own_part_of_a_module():
     assert own_part("a = 1; b = 2\n\nc = 3", given) == "a = 1; b = 2\n\nc = 3", "a line once"
 
 
-def test_the_public_answer_is_known_under_other_names():
-    assert is_reference(RENAMED.replace("0.7", "0.5").replace("0.2", "0.1"), ONE, "step")
-    annotated = ONE.replace("rate):", "rate: float) -> torch.Tensor:")
-    annotated = annotated.replace("    error = ", "    error: torch.Tensor = ")
-    assert is_reference(f"@torch.no_grad()\n{annotated.lstrip()}", ONE, "step")
-    assert not is_reference(ONE.replace("0.5", "0.6"), ONE, "step")
-    assert not is_reference(ONE.replace(".sum(1)", ".mean(1)"), ONE, "step")
-    assert not is_reference(ONE.replace("range(len(error))", "len(range(error))"), ONE, "step")
-    assert not is_reference(ONE, OTHER, "step")
-    assert not is_reference("def f():\n    return 1", "def f():\n    return 1", "f"), "by chance"
-
-
-def test_the_suites_own_answers_are_known():
+def test_published_answers_are_recognised():
     known = []
     for task, entry in RUBRIC.items():
         module = (ROOT / "mflib" / f"{entry['module']}.py").read_text(encoding="utf-8")
-        sources = dict.fromkeys(entry["functions"], module)
-        sources |= {k.partition("/")[2]: a for k, a in answers().items() if k.startswith(task)}
-        for name, source in sources.items():
+        keys = {f"{task}/{entry['module']}.py": module}
+        keys |= {key: source for key, source in answers().items() if key.startswith(f"{task}/")}
+        for key, source in keys.items():
             laid_out = ast.unparse(ast.parse(source))
-            known += [f"{task}/{name}"] if is_reference(laid_out, source, name) else []
+            known += [f"{task}/{name}" for name in published(key, laid_out)]
+            assert published(key, "def step(): pass") == []
     kernels = {f"{task}/{name}" for task, entry in RUBRIC.items() for name in entry["functions"]}
     assert kernels | {f"{task}/textbook" for task in RUBRIC} <= set(known)
-    assert "svd/prediction" not in known
+    assert "svd/prediction" not in known, "too small"
 
 
-def test_other_dress_is_found_and_other_work_is_not():
-    """The right answers of right.py: 16 are one step in other styles, 11 their own work."""
-    dressed, own_work = {}, {}
-    for (key, style), code in RIGHT.items():
-        if key == SVD:
-            one_step = "P.index_add_(0, users, lr_u[:, None] * (e[:, None] * q - reg * p))" in code
-            public = all_hashes([(ROOT / "mflib" / "svd.py").read_text(encoding="utf-8")])
-            (dressed if one_step else own_work)[style] = hashes(code, without=public)
-
-    def common(one, other):
-        return len(one & other) / min(len(one), len(other))
-
-    alike = [common(*pair) for pair in combinations(dressed.values(), 2)]
-    apart = [common(*pair) for pair in combinations(own_work.values(), 2)]
-    apart += [common(a, b) for a in dressed.values() for b in own_work.values()]
-    assert (len(dressed), len(own_work)) == (16, 11)
-    assert min(alike) > 0.6 > 0.45 > max(apart), (min(alike), max(apart))
+def reports(**sources):
+    """Return a report for each name, with one answer or a dictionary of answers."""
+    found = []
+    for name, given in sources.items():
+        texts = given if isinstance(given, dict) else {"svd/svd.py": given}
+        forms = {key: normal_forms(text) for key, text in texts.items()}
+        found.append(Report(name, Score(answers=texts, normal_forms=forms)))
+    return found
 
 
-def prints(**sources):
-    return {name: {"svd/svd.py": fingerprints(text)} for name, text in sources.items()}
+def grouped(found):
+    return groups({report.name: report.score.normal_forms for report in found})
 
 
-def test_the_closest_pair_comes_first():
-    half = ONE[: len(ONE) // 2] + OTHER.replace("while", "if").replace("/ 2", "** n")
-    found = closest(prints(Ann=ONE, Bo=RENAMED, Cy=OTHER, Di=half))
-    assert [(pair.one, pair.other) for pair in found[:2]] == [("Ann", "Bo"), ("Cy", "Di")]
-    assert 0.7 < found[0].similarity <= 1
-    assert found[0].lines["svd/svd.py"][0] >= {4, 5}
-    assert closest(prints(Ann=ONE, Bo=OTHER)) == []
-    assert closest(prints(**{f"s{n}": ONE for n in range(4)})) == [], "the usual way"
+def test_all_identical_answers_are_one_group_however_many():
+    for count in (2, 4, 40):
+        sources = {f"s{n:02}": ONE if n % 2 else RENAMED for n in range(count)}
+        (group,) = grouped(reports(**sources, other=ONE.replace("0.5", "0.6")))
+        assert group.submissions == tuple(sorted(sources))
+        assert group.names == ["svd: update"]
 
 
-def test_the_page_shows_both_sides_and_runs_nothing():
-    sources = {"Ann <b>": ONE + "# <script>", "Bo": RENAMED}
-    pairs = closest({name: {"svd/svd.py": fingerprints(text)} for name, text in sources.items()})
-    text = similarity_page(pairs, {name: {"svd/svd.py": text} for name, text in sources.items()})
-    assert '<a href="Ann%20%3Cb%3E.html">Ann &lt;b&gt;</a> and <a href="Bo.html">Bo</a>' in text
-    assert "<mark>    error = rate * (p * q).sum(1)</mark>" in text
+def test_groups_that_share_most_come_first():
+    two = {"svd/svd.py": ONE, "als/loop": ONE.replace("0.1", "0.2")}
+    found = grouped(
+        reports(Di=two, Cy=two, Ann=ONE.replace("0.5", "1"), Bo=ONE.replace("0.5", "1"))
+    )
+    assert [group.submissions for group in found] == [("Cy", "Di"), ("Ann", "Bo")]
+    assert sorted(found[0].names) == ["als: step", "svd: step"]
+    assert grouped(reports(Ann=ONE, Bo=ONE.replace("0.5", "0.6"))) == []
+    assert grouped(reports(Ann={"svd/svd.py": ONE, "svd/loop": ONE})) == [], "of one submission"
+
+
+def test_the_page_shows_both_answers_and_runs_nothing():
+    found = reports(
+        **{"Ann <b>": ONE + "# <script>\n", "Bo": RENAMED.replace("# go", "# <script>")}
+    )
+    found[0].score.published = {"svd/svd.py": ["step"]}
+    text = similarity_page(found)
+    assert '<a href="Ann%20%3Cb%3E.html">Ann &lt;b&gt;</a>, <a href="Bo.html">Bo</a>' in text
+    assert "svd: step (the published answer)" in text
     assert "&lt;script&gt;" in text
     assert "<script" not in text
     assert "This is a hint, no more" in text
-    assert "No two submissions" in similarity_page([], {})
+    assert "not found here" in similarity_page([]), "nothing is claimed about other copies"
+
+
+def test_the_export_has_a_file_for_each_submission(tmp_path):
+    found = reports(Ann={"svd/svd.py": "a = 1", "als/loop": "b = '\ud800'"}, Bo="c = 3")
+    write_similarity(found, tmp_path)
+    first = (tmp_path / "answers.zip").read_bytes()
+    write_similarity(found[::-1], tmp_path)
+    assert (tmp_path / "answers.zip").read_bytes() == first, "the same bytes in any order"
+    with zipfile.ZipFile(tmp_path / "answers.zip") as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert texts == {
+        "Ann.py": "# als/loop\nb = '\\ud800'\n\n# svd/svd.py\na = 1",
+        "Bo.py": "# svd/svd.py\nc = 3",
+    }
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["answers.zip", "similarity.html"]

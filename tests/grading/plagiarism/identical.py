@@ -1,0 +1,65 @@
+"""Group submissions with identical functions, and export all answers for other tools.
+
+Nothing is parsed here. Copies that were rewritten are a task for Dolos, copydetect or JPlag, which
+take the exported folder.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from grading.plagiarism.normal_form import NormalForm
+
+NormalForms = Mapping[str, Sequence[NormalForm]]  # by answer
+
+
+@dataclass(frozen=True)
+class Place:
+    """A function in a submission."""
+
+    submission: str
+    answer: str  # key
+    form: NormalForm
+
+
+@dataclass(frozen=True)
+class Group:
+    """Submissions whose functions are the same except for names, comments and layout."""
+
+    submissions: tuple[str, ...]
+    functions: tuple[tuple[Place, ...], ...]  # for each function, where it is
+
+    @property
+    def names(self) -> list[str]:
+        """What the first of the submissions calls the functions, as "svd: svd_step"."""
+        first = [places[0] for places in self.functions]
+        return [f"{place.answer.partition('/')[0]}: {place.form.name}" for place in first]
+
+
+def groups(forms: Mapping[str, NormalForms]) -> list[Group]:
+    """Return the groups of identical functions, those that share the most functions first.
+
+    Parameters
+    ----------
+    forms : mapping
+        Normal forms by submission and answer.
+    """
+    holders: dict[str, dict[str, Place]] = defaultdict(dict)
+    for submission, answers in sorted(forms.items()):
+        for answer, found in answers.items():
+            for form in found:
+                holders[form.digest].setdefault(submission, Place(submission, answer, form))
+    shared: dict[tuple[str, ...], list[tuple[Place, ...]]] = defaultdict(list)
+    for places in holders.values():
+        if len(places) > 1:
+            shared[tuple(places)].append(tuple(places.values()))
+    found = [Group(submissions, tuple(functions)) for submissions, functions in shared.items()]
+    return sorted(found, key=lambda group: (-len(group.functions), group.submissions))
+
+
+def as_files(answers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return one Python file for each submission, with all its answers; by file name."""
+    return {
+        f"{submission}.py": "\n\n".join(f"# {key}\n{text}" for key, text in sorted(texts.items()))
+        for submission, texts in sorted(answers.items())
+    }
