@@ -1,5 +1,14 @@
 """``python -m grading``; see ``python -m grading --help``."""
 
-from grading.cli import main
+import io
+import os
+import sys
+
+if not sys.flags.utf8_mode:  # the locale may lack the characters of students' names
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding PYTHONIOENCODING has chosen
+    sys.stdout.reconfigure(errors="backslashreplace")
+
+from grading.cli import main  # noqa: E402, which takes a second
 
 main()

@@ -85,7 +85,7 @@ WALL_SECONDS, WALL_SECONDS_ALONE = 2400.0, 1200.0  # of all runs of a submission
 # Of all runs together, in which nothing could have used a CPU; then LAST for each further run.
 WAITING, LAST = 180.0, 5.0
 # The steps of grading, and the part of the work that each is.
-STEPS = {"functions": 0.2, "lists": 0.2, **dict.fromkeys(RUBRIC, 0.6 / len(RUBRIC))}
+STEPS = {"functions": 0.2, "lists": 0.4, **dict.fromkeys(RUBRIC, 0.4 / len(RUBRIC))}
 
 
 @dataclass(frozen=True)

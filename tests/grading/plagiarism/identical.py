@@ -46,14 +46,14 @@ def groups(forms: Mapping[str, NormalForms]) -> list[Group]:
     """
     holders: dict[str, dict[str, Place]] = defaultdict(dict)
     for submission, answers in sorted(forms.items()):
-        for answer, found in answers.items():
-            for form in found:
+        for answer, functions in answers.items():
+            for form in functions:
                 holders[form.digest].setdefault(submission, Place(submission, answer, form))
     shared: dict[tuple[str, ...], list[tuple[Place, ...]]] = defaultdict(list)
-    for places in holders.values():
-        if len(places) > 1:
-            shared[tuple(places)].append(tuple(places.values()))
-    found = [Group(submissions, tuple(functions)) for submissions, functions in shared.items()]
+    for by_submission in holders.values():
+        if len(by_submission) > 1:
+            shared[tuple(by_submission)].append(tuple(by_submission.values()))
+    found = [Group(submissions, tuple(places)) for submissions, places in shared.items()]
     return sorted(found, key=lambda group: (-len(group.functions), group.submissions))
 
 

@@ -32,6 +32,7 @@ from grading.isolation.bounded_process import (
 )
 from grading.outcomes import Failure, FailureKind
 from grading.pipeline import Options, Progress, new_score
+from grading.reporting.csv_tables import read_table
 from grading.rubric import RUBRIC
 from grading.scheduler import grade_all
 from grading.tests.test_collect import EIGHT, zipped
@@ -364,6 +365,29 @@ def test_a_stopped_grader_removes_its_folder(tmp_path, monkeypatch, number):
     assert list(temporary.iterdir()) == []
     assert len(begun) == 1
     assert not psutil.pid_exists(begun[0])
+
+
+NAMES = ("Åsa Müller", "Жанна", "Ann")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", ""])
+def test_the_command_works_in_any_locale(tmp_path, encoding):
+    """A locale of ASCII for names of files, and different encodings of the output."""
+    (tmp_path / "class").mkdir()
+    for name in NAMES:
+        zipped(EIGHT, tmp_path / "class" / f"{name}.zip")
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    locale |= {"PYTHONIOENCODING": encoding} if encoding else {}
+    environment = own_environment() | locale
+    command = [sys.executable, "-m", "grading", str(tmp_path / "class"), "--merge"]
+    command += ["--into", str(tmp_path / "märks")]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert b"Traceback" not in done.stderr
+    assert b"error: 3 are not graded yet, or changed since: Ann" in done.stderr
+    table = read_table(tmp_path / "märks" / "class.csv")
+    assert sorted(row.cells["name"] for row in table.rows) == sorted(NAMES)
+    for name in NAMES:
+        assert name.encode(encoding or "utf-8", "backslashreplace") in done.stdout
 
 
 def test_the_command_begins():
