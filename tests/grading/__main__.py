@@ -9,6 +9,6 @@ if not sys.flags.utf8_mode:  # the locale may lack the characters of students' n
 if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding PYTHONIOENCODING has chosen
     sys.stdout.reconfigure(errors="backslashreplace")
 
-from grading.cli import main  # noqa: E402, which takes a second
+from grading.cli import main
 
 main()
