@@ -200,7 +200,7 @@ def lacks_encoding(call: ast.Call) -> bool:
 
 
 WORKFLOW = ROOT / ".github" / "workflows" / "test.yml"
-STUDENTS = ROOT / "tests" / "grading" / "student" / "classroom.yml"
+STUDENTS = ROOT / "tests" / "grading" / "student" / "check.yml"
 
 
 def test_workflow_calls_existing_commands():

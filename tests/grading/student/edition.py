@@ -195,7 +195,7 @@ def build(target: Path) -> None:
         np.savez_compressed(new / "checks" / "cases.npz", **cases())  # type: ignore[arg-type]
         shutil.copy(STUDENT / "AGENTS.md", new)  # for coding assistants
         (new / ".github" / "workflows").mkdir(parents=True)
-        shutil.copy(STUDENT / "classroom.yml", new / ".github" / "workflows")
+        shutil.copy(STUDENT / "check.yml", new / ".github" / "workflows")
         shutil.make_archive(str(Path(temporary) / "packed"), "zip", temporary, "assignment")
         if target.exists():
             target.rename(Path(temporary) / "old")
