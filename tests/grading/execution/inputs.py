@@ -207,7 +207,8 @@ def short_fit(key: str, seed: int) -> dict[str, np.ndarray]:
     ratings = np.clip(np.rint(3.4 + 0.8 * scores), 1, 5) * (rng.random(scores.shape) < 0.35)
     matrix = sp.csr_matrix(ratings if task == "svd" else (ratings >= 4).astype(float))
     options = SHORT_FIT[task] | RUBRIC[task]["lists"][name]
-    model = getattr(mflib, task.upper())(8, dtype=torch.float64, random_state=seed, **options)
+    options |= {"dtype": torch.float64, "random_state": seed % 2**30}
+    model = getattr(mflib, task.upper())(8, **options)
     model.fit(matrix, show_progress=False)
     return {learned: getattr(model, learned).numpy() for learned in LEARNED}
 
