@@ -203,14 +203,15 @@ def _fault(
     if all(_rows_proportional(step.received - step.expected, step.before) for step in steps):
         return Fault.PENALTY
     batches = [updates_of(key, place, expected).get(name, []) for place in places]
-    pairs = list(zip(steps, batches, strict=True))
-    repeated = all(_only_repeated_rows(*pair) for pair in pairs)
-    single = [is_single for pair in pairs for is_single in _single_updates(*pair)]
-    if repeated and single and all(single):
-        return Fault.DUPLICATES
+    for lost in ((0,), (1,), (0, 1)):  # of liked and other items, or both; users have the first
+        if all(len(batch) > lost[-1] for batch in batches):
+            single = [_single_updates(*pair, lost) for pair in zip(steps, batches, strict=True)]
+            if all(map(all, single)) and any(single):
+                return Fault.DUPLICATES
     if all(_rows_proportional(move - expected, expected) for move, expected in moves):
         return Fault.RATE
-    return Fault.REPEATED if repeated else None
+    repeated = map(_are_repeated_rows, places, steps, batches)
+    return Fault.REPEATED if all(repeated) else None
 
 
 class Updates(NamedTuple):
@@ -247,10 +248,23 @@ def updates_of(key: str, place: str, expected: Mapping[str, Observed]) -> dict[s
     return biases | {"P": [Updates(users, Q[i] - Q[j])], "Q": items}
 
 
-def _only_repeated_rows(step: Step, updates: list[Updates]) -> bool:
-    """Return whether those rows are wrong, all of them, that occur more than once in a batch."""
-    count = sum(np.bincount(each.rows, minlength=len(step.before)) for each in updates)
-    return bool(updates) and np.array_equal(_wrong_rows(step), np.flatnonzero(count > 1))
+def _are_repeated_rows(place: str, step: Step, updates: list[Updates]) -> bool:
+    """Return whether wrong rows occur more than once in a batch; in the first call, all of them.
+
+    In a second call, updates may be 0.
+    """
+    count = sum(_counts(step, each) for each in updates)
+    wrong, several = _wrong_rows(step), np.flatnonzero(count > 1)
+    is_first = place.split("/")[1] == "0"
+    return (
+        bool(updates)
+        and set(wrong) <= set(several)
+        and (not is_first or len(wrong) == len(several))
+    )
+
+
+def _counts(step: Step, updates: Updates) -> np.ndarray:
+    return np.bincount(updates.rows, minlength=len(step.before))
 
 
 def _wrong_rows(step: Step) -> np.ndarray:
@@ -258,16 +272,29 @@ def _wrong_rows(step: Step) -> np.ndarray:
     return np.flatnonzero(differs.reshape(len(differs), -1).any(1))
 
 
-def _single_updates(step: Step, updates: list[Updates]) -> list[bool]:
-    """Return, for each wrong row, whether it moves along the vector of a single update.
+def _single_updates(step: Step, updates: list[Updates], lost: tuple[int, ...]) -> list[bool]:
+    """Return, for each wrong row, whether it moves along the vector of a single update of a kind.
 
-    The penalty moves it along itself. Rows that are too short to tell are left out.
+    The penalty moves it along itself. Rows that are too short to tell, or that have several updates
+    of a kind that is not lost, are left out.
+
+    Parameters
+    ----------
+    step : Step
+    updates : list of Updates
+        The kinds of updates.
+    lost : tuple of int
+        The kinds of which repeated updates may be lost.
     """
     found = []
+    counts = [_counts(step, each) for each in updates]
     for row in _wrong_rows(step):
+        if max(counts[kind][row] for kind in lost) < 2:
+            return [False]
+        several = [kind for kind, count in enumerate(counts) if count[row] > 1]
         vectors = [u.vectors[u.rows == row] for u in updates if u.vectors is not None]
         vectors = [each for each in vectors if len(each)]
-        if vectors and step.before.shape[1] > len(vectors) + 1:
+        if set(several) <= set(lost) and vectors and step.before.shape[1] > len(vectors) + 1:
             move, own = step.received[row] - step.before[row], step.before[row]
             chosen = (np.column_stack([own, *each]) for each in itertools.product(*vectors))
             found.append(any(_is_spanned(move, basis) for basis in chosen))

@@ -157,8 +157,8 @@ def adopt(module: dict, task: str) -> None:
 def called_like(function: Callable, empty: Callable, key: str) -> Callable:
     """Return ``function`` in the form in which the package calls a kernel.
 
-    Arguments are passed by position, in the order of ``empty``. Gradients that the function leaves
-    on tensors are removed. Zeros stand in for what it returns: losses do not stay in a model, so
+    Arguments are passed by position, in the order of ``empty``. The function may use autograd;
+    gradients that it leaves on tensors are removed. Zeros stand in for what it returns: losses do not stay in a model, so
     neither their form nor a fault in them may change its lists.
     """
     signature, zeros = inspect.signature(empty), torch.zeros(1, dtype=torch.float64)
@@ -167,7 +167,8 @@ def called_like(function: Callable, empty: Callable, key: str) -> Callable:
     @functools.wraps(empty)
     def call(*args: object, **named: object) -> object:
         arguments = list(signature.bind(*args, **named).arguments.values())
-        function(*arguments)
+        with torch.enable_grad():  # which is off while a model is trained
+            function(*arguments)
         for tensor in arguments:
             if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
                 tensor.requires_grad_(False).grad = None

@@ -1,14 +1,23 @@
 """What outputs are worth, and what is said of wrong ones."""
 
+import importlib
+import inspect
 import re
 
 import numpy as np
 import pytest
 import torch
 
-from grading.checks.compare import distinguishable, judge
+from grading.checks.compare import distinguishable, is_close, judge
 from grading.checks.verdict import Verdict
-from grading.execution.inputs import OUTPUTS, SEEDS, ChangedError, calls, outputs
+from grading.execution.inputs import (
+    OUTPUTS,
+    SEEDS,
+    ChangedError,
+    calls,
+    outputs,
+    short_fit,
+)
 from grading.execution.reference import answers, expected, function
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 from grading.rubric import RUBRIC
@@ -57,6 +66,47 @@ def test_the_bound_of_the_rate_holds_for_some_rows_only(key, bound, seed):
         assert 0 < arguments[7].min() < arguments[7].max() <= 1, "weights are in (0, 1]"
     pairs = set(zip(entries.rows.tolist(), entries.columns.tolist(), strict=True))
     assert len(pairs) < len(entries), "a pair must occur twice"
+
+
+@pytest.mark.parametrize("key", [f"{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]])
+def test_a_short_fit_tells_a_right_kernel_from_a_wrong_one(key, monkeypatch):
+    """With the seed of a submission, which is larger than a seed of the package."""
+    seed, (task, _, name) = 2**40 + 7, key.partition("/")
+    right, again = short_fit(key, seed), short_fit(key, seed)
+    assert all(is_close(again[what], array) for what, array in right.items())
+    single = {what: array.astype(np.float32) for what, array in right.items()}
+    assert all(is_close(single[what], array) for what, array in right.items()), "float32"
+    module = importlib.import_module(f"mflib.{RUBRIC[task]['module']}")
+    kernel = getattr(module, name)
+
+    def slower(P, *arguments, **named):
+        before = P.clone()
+        returned = kernel(P, *arguments, **named)
+        P.copy_(before + 0.98 * (P - before))
+        return returned
+
+    first = next(iter(inspect.signature(kernel).parameters))
+    monkeypatch.setattr(module, name, lambda **named: slower(named.pop(first), **named))
+    wrong = short_fit(key, seed)
+    assert not all(is_close(wrong[what], array) for what, array in right.items())
+
+
+def test_hidden_inputs_have_large_differences_and_ties():
+    """Where exp(-x) overflows, and where > and >= differ."""
+    for seed in range(100, 110):
+        P, Q, b, likes, j, *_ = calls("bpr/bpr_step", seed)[1]
+        users, i = likes.rows.long(), likes.columns.long()
+        x = b[i] - b[j] + (P[users] * (Q[i] - Q[j])).sum(1)
+        assert torch.log(1 + torch.exp(-x)).isinf().any()
+        scores, rows, limits, draws = calls("warp/first_violations", seed)[1]
+        assert (scores(rows.expand_as(draws), draws) == limits).any()
+        for key in ("warp/warp_step", "warp/textbook"):
+            P, Q, *others = calls(key, seed)[1]
+            rows = others[0][others[2]] if key == "warp/warp_step" else others[1]
+            positives, draws = others[3:5] if key == "warp/warp_step" else others[2:4]
+            scores = P[rows] @ Q.T
+            limits = scores.gather(1, positives[:, None])[:, 0] - 0.5
+            assert (scores.gather(1, draws.T) == limits[:, None]).any()
 
 
 def test_each_output_counts_alike():
@@ -121,6 +171,33 @@ def test_the_hint_fits_the_fault(monkeypatch):
     verdict = judged(unbounded)
     assert "some by a wrong length: the rate) (hint: " in verdict.wrong["P"]
     assert "the losses" not in verdict.wrong
+
+
+@pytest.mark.parametrize(
+    ("what", "row"),
+    [
+        ("svd/svd_step: duplicates of users lost", "user"),
+        ("svd/svd_step: duplicates of items lost", "item"),
+        ("bpr/bpr_step: duplicates of users lost", "user"),
+        ("bpr/bpr_step: duplicates of liked items lost", "item"),
+        ("bpr/bpr_step: duplicates of others lost", "item"),
+        ("warp/warp_step: duplicates of users lost", "user"),
+        ("warp/warp_step: duplicates of liked items lost", "item"),
+        ("warp/warp_step: duplicates of others lost", "item"),
+    ],
+)
+def test_lost_duplicates_are_called_so(what, row):
+    case = next(c for c in all_cases() if f"{c.key}: {c.name}" == what)
+    found = {}
+    for seed in (1101, 1102, 1103):
+        space = {"__name__": "mflib.case"}
+        exec(compile(case.code, "case", "exec"), space)
+        found |= outputs(space[case.key.partition("/")[2]], case.key, seed)
+    arrays = {place: pair.after for place, pair in found.items()}
+    verdict = judge(case.key, arrays, expected(case.key, (1101, 1102, 1103)))
+    (why,) = verdict.wrong.values()
+    update = f"keeps only one update per repeated {row}; use index_add_ or a sparse product"
+    assert update in why, why
 
 
 def test_numbers_in_a_message_differ():
