@@ -1,11 +1,14 @@
 """The checks of the exercises accept the answer in the notebook and refuse wrong ones.
 
-Answers and checks run without the rest of their notebook, but for its first cell, the imports.
+Answers and checks run without the rest of their notebook, but for the imports and the loop. So most
+can be checked before the kernels are written.
 """
 
 import nbformat
 import pytest
 from execute import sources
+
+from grading.rubric import RUBRIC
 
 # By notebook and exercise: wrong answers that a student might give.
 WRONG = {
@@ -394,6 +397,7 @@ NOTEBOOKS = {
 def imported(request):
     namespace = {}
     exec(NOTEBOOKS[request.param]["imports"], namespace)
+    exec(NOTEBOOKS[request.param]["loop"], namespace)
     return request.param, namespace
 
 
@@ -424,3 +428,22 @@ def test_check_refuses_wrong_answers(imported, exercise):
         except (AssertionError, IndexError):
             continue
         pytest.fail(f"the check of exercise {exercise} in {notebook} accepts\n{wrong}")
+
+
+@pytest.mark.parametrize(
+    ("notebook", "exercise"),
+    [("01_svd", 2), ("02_als", 2), ("03_bpr", 1), ("03_bpr", 2), ("04_warp", 1), ("04_warp", 3)],
+)
+def test_these_exercises_can_be_checked_before_the_kernels_are_written(
+    notebook, exercise, monkeypatch
+):
+    for task, entry in RUBRIC.items():
+        for name in entry["functions"]:
+            monkeypatch.setattr(f"mflib.{task}.{name}", not_written)
+    cells, namespace = NOTEBOOKS[notebook], {}
+    for cell in ("imports", "loop", f"exercise-{exercise}", f"exercise-{exercise}-check"):
+        exec(cells[cell], namespace)
+
+
+def not_written(*_, **__):
+    raise NotImplementedError("a kernel")
