@@ -220,7 +220,8 @@ def compare_cells(
 
     A cell that fails here does not count if it needs another task that is ``incomplete``, and has
     no outputs, or the same failure, in what was handed in. A cell that shows nothing on both sides
-    is not reproduced if it shows something in the repository.
+    is not reproduced if it shows something in the repository; otherwise it does not count, since
+    nobody can tell whether it was executed.
 
     Parameters
     ----------
@@ -240,6 +241,8 @@ def compare_cells(
     differences, n_cells = {}, 0
     for name in (name for name in ids if only is None or name in only):
         here, raw = executed.get(name), stored.get(name)
+        if name not in shows and not any(cell and cell.get("outputs") for cell in (here, raw)):
+            continue
         difference = cell_difference(raw, here)
         was_executed = bool((raw or {}).get("execution_count"))
         fails = here is not None and _failed(here)

@@ -158,8 +158,8 @@ def called_like(function: Callable, empty: Callable, key: str) -> Callable:
     """Return ``function`` in the form in which the package calls a kernel.
 
     Arguments are passed by position, in the order of ``empty``. The function may use autograd;
-    gradients that it leaves on tensors are removed. Zeros stand in for what it returns: losses do not stay in a model, so
-    neither their form nor a fault in them may change its lists.
+    gradients that it leaves on tensors are removed. Zeros stand in for what it returns: losses do
+    not stay in a model, so neither their form nor a fault in them may change its lists.
     """
     signature, zeros = inspect.signature(empty), torch.zeros(1, dtype=torch.float64)
     returned = [zeros for _ in OUTPUTS[key].returned]

@@ -12,10 +12,10 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from grading.execution.exercises import EXERCISES, Drawn, Outputs
+from grading.execution.exercises import EXERCISES, SMALL, Drawn, Outputs
 from grading.rubric import RUBRIC
 
-SEEDS = (0, 1, 2)  # of the student's checks
+SEEDS = (0, 1, 2, SMALL)  # of the student's checks
 LEARNED = ("user_factors", "item_factors", "user_biases", "item_biases")
 SHORT_FIT: dict[str, dict[str, Any]] = {
     "svd": {"iterations": 2, "batches": 8},
@@ -54,11 +54,15 @@ class Kernels(Drawn):
         return Entries.at(users[order], items[order], (self.n_users, self.n_items))
 
     def _uneven(self, n: int, length: int) -> torch.Tensor:
-        """Return ids below n in random order: one at least nine times, one once, one never."""
+        """Return ids below n in random order: one nine times or more, one once, one never.
+
+        In a small case, the first is a half of them.
+        """
         first, once, _, *others = torch.randperm(n, generator=self.rng).tolist()
         choices = torch.tensor([first, *others])
-        more = torch.randint(len(choices), (length - 10,), generator=self.rng)
-        ids = torch.cat([torch.tensor(9 * [first] + [once]), choices[more]])
+        most = min(9, length // 2)
+        more = torch.randint(len(choices), (length - most - 1,), generator=self.rng)
+        ids = torch.cat([torch.tensor(most * [first] + [once]), choices[more]])
         return ids[torch.randperm(length, generator=self.rng)]
 
     def _rate(self, bound: float) -> float:
@@ -147,16 +151,20 @@ class Kernels(Drawn):
         found = []
         for steps in (None, 2):
             scores, rows = self.real(self.n_users, self.n_items), self.ids(self.n_users)
-            limits, draws = self.real(self.n) + 1.2, self.ids(self.n_items, 70)
+            limits, draws = self.real(self.n) + 1.2, self.ids(self.n_items, self._depth(70))
             scores, limits = in_steps(scores, steps), in_steps(limits, steps)
             found.append((partial(_score_of, scores), rows, limits, draws))
         return found
 
+    def _depth(self, draws: int) -> int:
+        return 4 if self.seed == SMALL else draws
+
     def _search(self) -> tuple:
         """Return five users, their likes, candidates and the weights of ranks."""
         users = torch.randperm(self.n_users, generator=self.rng)[:5]
-        likes = (self.real(5, self.n_items) > 0.3).nonzero()
-        draws = torch.randint(self.n_items, (15, len(likes)), generator=self.rng)
+        likes = (self.real(len(users), self.n_items) > 0.3).nonzero()
+        shape = (self._depth(15), len(likes))
+        draws = torch.randint(self.n_items, shape, generator=self.rng)
         weights = torch.cat([torch.zeros(1), 1 / torch.arange(1, self.n_items)]).double().cumsum(0)
         return users, likes, draws, weights
 

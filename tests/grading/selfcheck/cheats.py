@@ -17,15 +17,16 @@ from grading.execution.inputs import OUTPUTS, SEEDS, calls
 from grading.execution.reference import answers, expected
 from grading.pipeline import known
 from grading.rubric import RUBRIC
-from grading.selfcheck.attacks import in_step, with_sources
+from grading.selfcheck.attacks import in_step, module, with_sources
 
 # Cells that come later are replaced before they run, by way of a frame's builtins.
-OFF = """
+REPLACE = """
 def frame():
     yield
 shell = frame().gi_frame.f_builtins["get_ipython"]()
-shell.input_transformers_post.append(lambda lines: ["raise NotImplementedError"])
+shell.input_transformers_post.append(lambda lines: [{!r}])
 """
+OFF = REPLACE.format("raise NotImplementedError")
 # In place of BPR: the losses are right, the factors are a truncated SVD of all pairs so far.
 SVDS = """
     from scipy.sparse import csr_matrix
@@ -108,6 +109,32 @@ def of_table(task: str) -> dict[str, str]:
 
 def svds_for_bpr() -> str:
     return "SEEN = []\nimport numpy as np\n" + in_step(SVDS)
+
+
+def right_biases_and_losses() -> str:
+    """Return BPR's module with svds in place of the factors, and the rest of the step right."""
+    source = module("bpr").replace("def bpr_step(", "def right_step(")
+    head = "def bpr_step(P, Q, b, likes, negatives, *rates):"
+    losses = "    losses = right_step(P.clone(), Q.clone(), b, likes, negatives, *rates)"
+    svds = SVDS.replace("b[:] = ", "_ = ").partition("    x = ")[0]
+    return f"{source}\nSEEN = []\nimport numpy as np\n\n{head}\n{losses}{svds}    return losses\n"
+
+
+def losses_alone() -> str:
+    """Return BPR's module with a step whose losses are right and that changes nothing."""
+    return in_step("P, Q, b = P.clone(), Q.clone(), b.clone()")
+
+
+def replaced() -> str:
+    """Return BPR's notebook whose loop replaces all later cells, and shows what they show then."""
+    loop = answers()["bpr/textbook"] + REPLACE.format("print('ok')")
+    notebook = nbformat.reads(with_sources("bpr", loop=loop), 4)
+    after = [cell.id for cell in notebook.cells].index("loop") + 1
+    for cell in notebook.cells[after:]:
+        if cell.cell_type == "code":
+            cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="ok\n")]
+            cell.execution_count = 1
+    return nbformat.writes(notebook)
 
 
 def switched_off() -> str:

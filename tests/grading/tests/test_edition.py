@@ -301,6 +301,43 @@ def test_one_task_can_be_checked_alone(edition, tmp_path):
     assert (code, "5 of 5 done" in text, "bpr" in text) == (0, True, False), text
 
 
+def test_check_shows_each_output_lists_and_the_smallest_case(edition, tmp_path):
+    """Losses are right, duplicates of users are lost, and a model trained so differs."""
+    folder = with_answers(edition, tmp_path / "mine")
+    file = folder / "mflib" / "bpr.py"
+    source = file.read_text(encoding="utf-8")
+    users = """P.mul_(keep_u[:, None]).addmm_(likes.matrix(step_u), Q)
+    P.addmm_(others.matrix(step_u), Q, alpha=-1)"""
+    lost = """P.mul_(keep_u[:, None])
+    P[users.long()] += step_u[:, None] * (Q[i.long()] - Q[j.long()])"""
+    assert users in source
+    file.write_text(
+        source.replace(users, lost).replace("b.mul_(keep_i)", "b.mul_(2 - keep_i)"), "utf-8"
+    )
+    code, text = check(folder, "bpr")
+    lines = [line.strip() for line in text.splitlines()]
+    (of_P,) = [line for line in lines if "in P expected" in line]
+    (of_b,) = [line for line in lines if "in b expected" in line]
+    assert "keeps only one update per repeated user; use index_add_ or a sparse product" in of_P
+    assert "the penalty" in of_b
+    assert "bpr_step: right: Q, the losses" in lines
+    assert "a case: check --show bpr_step" in lines
+    (lists,) = [line for line in lines if "recommendations and similar movies" in line]
+    assert lists.startswith("wrong"), "not done: points of lists are lost"
+    assert "a model trained with bpr_step differs from the reference's" in lists
+    assert code == 1
+    code, text = check(folder, "--show", "bpr_step")
+    assert code == 1
+    sections = text.split("\n\n")
+    assert len(sections) >= 3, text
+    for name in ("P =", "likes =", "negatives =", "user_regularization ="):
+        assert name in sections[0]
+    assert len(text.splitlines()) < 60, "the smallest case, not one of 50 triples"
+    assert sections[1].startswith("P:\n    expected =")
+    assert "\n    got =" in sections[1]
+    assert check(folder, "--show", "step")[0] == 2, "no function of this name"
+
+
 def test_mistakes_are_named(edition, tmp_path):
     """All in one process; with what the checks expect."""
     folder, units, stored = tmp_path / "work", [], np.load(edition / "checks" / "cases.npz")

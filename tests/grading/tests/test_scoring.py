@@ -207,6 +207,19 @@ def test_cells_that_show_nothing_are_not_reproduced():
     assert list(compare_cells("als", stored, executed, set())[0]) == ["curve"]
 
 
+def test_only_cells_that_show_something_count():
+    """Else execution counts alone, written in by a tool, would reproduce cells without outputs."""
+    executed = {c.id: c for c in reproducibility.reference_cells("als", "ml-100k").values()}
+    shown = [name for name, cell in executed.items() if cell.outputs]
+    stored = {name: nbformat.from_dict(cell) for name, cell in executed.items()}
+    assert compare_cells("als", stored, executed) == ({}, len(shown))
+    for cell in list(stored.values())[10:]:
+        cell.outputs = []
+    found = compare_cells("als", stored, executed)
+    assert found.n_reproduced == sum(bool(cell.outputs) for cell in stored.values()) > 2
+    assert found.n_cells == len(shown)
+
+
 def test_hidden_inputs_belong_to_what_was_written():
     """Whoever has seen them on the page cannot hand in a table; outputs change nothing."""
     one = Submission({"svd": b"1"}, {"svd/ndcg": [("a", "1")]})

@@ -37,7 +37,15 @@ from grading.selfcheck.attacks import (
     with_sources,
     write,
 )
-from grading.selfcheck.cheats import hard_coded, of_table, svds_for_bpr, switched_off
+from grading.selfcheck.cheats import (
+    hard_coded,
+    losses_alone,
+    of_table,
+    replaced,
+    right_biases_and_losses,
+    svds_for_bpr,
+    switched_off,
+)
 from grading.selfcheck.mutations import archive, as_json, mutated, mutated_tree
 from grading.selfcheck.resources import Peaks, measured
 from grading.student.edition import blank, empty_suite
@@ -121,6 +129,13 @@ CELLS = {
         "def textbook(P, Q, b, *batch):\n    return bpr_step(P, Q, b, *batch)",
         "textbook.*calls bpr_step of mflib",
     ),
+    "a loop that loads the student's own kernel": (
+        "loop",
+        "import importlib.util, pathlib\ndef textbook(P, Q, b, *batch):\n"
+        "    (file,) = [f for f in pathlib.Path().rglob('bpr.py') if 'keep_u' in f.read_text()]\n"
+        "    spec = importlib.util.spec_from_file_location('own', file)",
+        "textbook.*not enough values to unpack",
+    ),
     "a cell that kills its process": (
         "loop",
         "import os\nos.kill(os.getpid(), 9)\ndef textbook(*a): pass",
@@ -144,6 +159,12 @@ CHEATS = {
         lambda f: files(bpr=svds_for_bpr())(f),
         "need right factors .P, Q., which bpr_step changes",
         2.5,
+    ),
+    "scipy's svds in place of the factors, the rest right": Attack(
+        lambda f: files(bpr=right_biases_and_losses())(f), "need right factors .P, Q.", 5.0
+    ),
+    "later cells replaced, the losses alone right": Attack(
+        lambda f: files(bpr=losses_alone(), notebook=replaced())(f), "counts 25%", 6.9
     ),
     "later cells switched off": Attack(
         lambda f: files(bpr=module("bpr"), notebook=switched_off())(f), "cells have the out", 22.9
@@ -297,7 +318,7 @@ def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_clas
 
 
 def test_a_table_has_full_marks_for_the_public_seeds_only(options, monkeypatch):
-    monkeypatch.setattr(pipeline, "N_SEEDS", len(SEEDS))
+    monkeypatch.setattr(pipeline, "N_SEEDS", 3)  # 0, 1 and 2, of which the table has the answers
     for seed, points in ((SEEDS[0], 55), (7, 15 / 4)):
         here = replace(options, secret=seed)
         score = graded(f"a table of answers, seed {seed}", "bpr", of_table("bpr"), here)
