@@ -164,10 +164,10 @@ CHEATS = {
         lambda f: files(bpr=right_biases_and_losses())(f), "need right factors .P, Q.", 5.0
     ),
     "later cells replaced, the losses alone right": Attack(
-        lambda f: files(bpr=losses_alone(), notebook=replaced())(f), "counts 25%", 6.9
+        lambda f: files(bpr=losses_alone(), notebook=replaced())(f), "counts 25%", 6.8
     ),
     "later cells switched off": Attack(
-        lambda f: files(bpr=module("bpr"), notebook=switched_off())(f), "cells have the out", 22.9
+        lambda f: files(bpr=module("bpr"), notebook=switched_off())(f), "cells have the out", 22.8
     ),
     "hard-coded answers": Attack(lambda f: files(notebook=hard_coded())(f), "unliked", 0.9),
 }
