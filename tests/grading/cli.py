@@ -131,12 +131,16 @@ def summary(graded: list[Graded], seconds: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: clean up, then end
+    given = parse_arguments(arguments)
+    handle = signal.default_int_handler  # as Ctrl-C: clean up, then end
+    earlier = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        grade(parse_arguments(arguments))
+        grade(given)
     except KeyboardInterrupt:
         sys.exit("stopped: what is graded is kept; the same command continues")
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def grade(given: argparse.Namespace) -> None:

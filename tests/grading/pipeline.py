@@ -200,6 +200,7 @@ def grade(
     score = new_score(options)
     given = read(package.files, known())
     options = replace(options, submission_seed=seed_of(given))
+    score.seeds = list(options.seeds)
     score.notes = [*package.notes, *given.notes]
     score.declarations = {task: text for task, text in given.declarations.items() if text}
     score.answers = sources(given)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from grading import schema
-from grading.checks.verdict import Verdict
+from grading.checks.verdict import Seed, Verdict
 from grading.execution.inputs import OUTPUTS
 from grading.outcomes import Failure
 from grading.plagiarism.normal_form import MOST_FORMS, NormalForm
@@ -82,6 +82,7 @@ class Score:
     dataset: Text = ""
     versions: Text = ""
     secret: int = 0  # the seed of the hidden inputs
+    seeds: Annotated[list[Seed], Bounds(10)] = field(default_factory=list)  # of this submission
     content: Text = ""  # a hash of the submission and of everything else the score depends on
 
     def bounded(self) -> "Score":

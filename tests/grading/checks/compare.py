@@ -64,6 +64,7 @@ def judge(
             if why:
                 hint = hint_for(key, name, received, expected)
                 verdict.wrong[name] = f"in {name} {why}{hint}"
+                verdict.failing[name] = [int(part) for part in place.split("/")[:2]]
                 break
             if array is not None and not outputs.choices:
                 worst = max(worst, relative_error(array, reference.after))

@@ -8,6 +8,7 @@ from grading.execution.inputs import OUTPUTS
 from grading.outcomes import Failure, FailureKind
 from grading.schema import Bounds
 
+Seed = Annotated[int, Bounds(2**63)]  # which torch's generators take
 FACTORS = ("P", "Q", "X")
 
 
@@ -27,6 +28,10 @@ class Verdict:
     key: str
     # by output: what is wrong with it
     wrong: Annotated[dict[str, Annotated[str, Bounds(2_000)]], Bounds(100)] = field(
+        default_factory=dict
+    )
+    # by output that is wrong: seed and number of the first call in which it is
+    failing: Annotated[dict[str, Annotated[list[Seed], Bounds(2)]], Bounds(100)] = field(
         default_factory=dict
     )
     failure: Failure | None = None  # why there are no outputs

@@ -257,11 +257,22 @@ def failed_statement(loaded: Loaded, unit: dict) -> str:
 
 
 def definition_of(function: Callable, unit: dict) -> str:
-    """Return the student's line in which a function begins, if it is written in Python."""
+    """Return the student's lines in which a function is, if it is written in Python."""
     code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
     if not isinstance(code, types.CodeType) or Path(code.co_filename).name not in file_names(unit):
         return ""
-    return place_of(Path(code.co_filename).name, code.co_firstlineno)
+    first, last = code.co_firstlineno, last_line(code)
+    place = place_of(Path(code.co_filename).name, first)
+    return place if first == last else f"{place.replace(', line ', ', lines ')}-{last}"
+
+
+def last_line(code: types.CodeType) -> int:
+    """Return the last line of a function, with those of the functions in it."""
+    lines = [line for *_, line in code.co_lines() if line]
+    inner = [
+        last_line(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)
+    ]
+    return max([code.co_firstlineno, *lines, *inner])
 
 
 def file_names(unit: dict) -> set[str]:

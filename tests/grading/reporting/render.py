@@ -19,6 +19,7 @@ from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS
 from grading.intake.names import plain
 from grading.plagiarism.identical import as_files, groups
+from grading.reporting.complaint import complaints
 from grading.reporting.csv_tables import temporary_name, write_table, write_whole
 from grading.result import TALK, TALK_POINTS, Report
 from grading.rubric import POINTS, RUBRIC
@@ -33,6 +34,7 @@ PURPOSES = {
     "reproducibility": "that the outputs in your notebook are what your code gives",
 }
 TALKS = "talks"  # a folder next to the pages, for the instructor only
+INSTRUCTOR = "instructor"  # the same, with hidden inputs
 BINS = 10  # of the histogram; 100 points are in the last
 
 
@@ -89,6 +91,11 @@ def report_page(report: Report) -> str:
     )
 
 
+def instructor_page(report: Report) -> str:
+    """Return the page for the instructor: code, hidden inputs and seeds of what is not right."""
+    return render("instructor.html.j2", report=report, complaints=complaints(report.score))
+
+
 def _new(texts: list[str], shown: set[str]) -> list[str]:
     """Return the texts that are not shown yet, and remember them."""
     new = [text for text in dict.fromkeys(texts) if text not in shown]
@@ -142,9 +149,11 @@ def published_functions(report: Report) -> list[str]:
 
 
 def write_report(report: Report, target: Path) -> None:
-    """Write the page and the JSON file of one submission."""
-    (target / "submissions").mkdir(parents=True, exist_ok=True)
+    """Write the page, the instructor's page and the JSON file of one submission."""
+    for folder in ("submissions", INSTRUCTOR):
+        (target / folder).mkdir(parents=True, exist_ok=True)
     write_whole(target / f"{report.name}.html", report_page(report))
+    write_whole(target / INSTRUCTOR / f"{report.name}.html", instructor_page(report))
     text = json.dumps(report.as_json(), indent=1)
     write_whole(target / "submissions" / f"{report.name}.json", text)
 

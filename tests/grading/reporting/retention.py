@@ -37,6 +37,8 @@ def _report(folder: Path, name: str) -> Path:
 def _move(source: Path, target: Path, name: str) -> None:
     """The report is moved last: until then, an interrupted move is repeated."""
     (target / "submissions").mkdir(parents=True, exist_ok=True)
-    if (page := source / f"{name}.html").exists():
-        page.replace(target / page.name)
+    for page in (f"{name}.html", f"instructor/{name}.html"):
+        if (source / page).exists():
+            (target / page).parent.mkdir(exist_ok=True)
+            (source / page).replace(target / page)
     _report(source, name).replace(_report(target, name))

@@ -13,11 +13,12 @@ import scipy.sparse as sp
 
 from grading import gradebook, pipeline, schema, scoring
 from grading.checks import recommendations, reproducibility
+from grading.checks.compare import judge
 from grading.checks.recommendations import HiddenSplit, ndcg, relative_quality
 from grading.checks.reproducibility import compare_cells
 from grading.checks.verdict import ModelFit, Verdict
-from grading.execution.inputs import OUTPUTS
-from grading.execution.reference import notebook_of
+from grading.execution.inputs import OUTPUTS, calls, outputs
+from grading.execution.reference import expected, function, notebook_of
 from grading.execution.trial import UnitResult
 from grading.intake.collect import File, Package
 from grading.intake.submission import FileKind, Problem, Submission
@@ -25,6 +26,7 @@ from grading.isolation.bounded_process import Bounds
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 from grading.paths import ROOT
 from grading.pipeline import Grading, Options, known, seed_of
+from grading.reporting.complaint import complaints
 from grading.reporting.render import report_page, write_class_tables, write_report
 from grading.result import SIZE, Report, Score, load, read_report, read_score
 from grading.rubric import POINTS, RUBRIC
@@ -391,7 +393,8 @@ def test_whatever_is_said_a_page_has_a_size(tmp_path):
     bounded = read_score(json.loads(sent))
     assert bounded.reasons["svd"][-1].startswith("… and ")
     write_report(Report("a", bounded), tmp_path)
-    assert (tmp_path / "a.html").stat().st_size < 2**20
+    for page in ("a.html", "instructor/a.html"):
+        assert (tmp_path / page).stat().st_size < 2**20
     assert (tmp_path / "submissions" / "a.json").stat().st_size < SIZE
 
 
@@ -416,6 +419,50 @@ def test_a_report_of_another_form_is_refused(change):
     assert read_report(raw) == Report("a", score)
     with pytest.raises(ValueError, match="score"):
         read_report(raw | {"score": raw["score"] | change})
+
+
+def without_bias(P, Q, b_u, b_i, *batch):
+    """Do the reference's step, except that the biases of the items stay."""
+    kept = b_i.clone()
+    losses = function("svd/svd_step")(P, Q, b_u, b_i, *batch)
+    b_i.copy_(kept)
+    return losses
+
+
+def test_only_the_instructors_page_shows_code_and_hidden_inputs(tmp_path):
+    key, seed = "svd/svd_step", 1234567
+    came = {place: o.after for place, o in outputs(without_bias, key, seed).items()}
+    verdict = judge(key, came, expected(key, (seed,)), "svd.py, lines 3-9")
+    assert verdict.failing == {"b_i": [seed, 0]}
+    raised = Verdict("svd/ndcg", failure=Failure(FailureKind.RAISED, "raises ValueError: no"))
+    score = Score({task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC}, seeds=[seed, seed + 1])
+    score.functions = {key: verdict, "svd/ndcg": raised, "als/textbook": Verdict("als/textbook")}
+    score.answers = {"svd/svd.py": "def svd_step(<mine>)", "svd/ndcg": "def ndcg(ranked):"}
+    score.answers["als/textbook"] = "def right"
+    write_report(Report("Ann <b>", read_score(schema.encode(score))), tmp_path)
+    page = (tmp_path / "instructor" / "Ann <b>.html").read_text(encoding="utf-8")
+    student = (tmp_path / "Ann <b>.html").read_text(encoding="utf-8")
+    ratings = str(calls(key, seed)[0][6][0].item())
+    for text in ("def svd_step(&lt;mine&gt;)", "def ndcg(ranked)", ratings, str(seed)):
+        assert text in page
+        assert text not in student
+    assert f"b_i: inputs of seed {seed}, call 0" in page
+    assert f"no output: inputs of seed {seed}, call 0" in page
+    assert "svd_step (svd.py, lines 3-9): in b_i nothing changed" in page
+    assert "def right" not in page, "right answers need no case"
+    assert "<b>" not in page
+
+
+def test_a_failing_case_of_another_form_is_left_out():
+    """The grading process has read untrusted files."""
+    score = Score(functions={"svd/ndcg": Verdict("svd/ndcg", wrong={"ndcg": "no"})})
+    score.functions["svd/ndcg"].failing = {"ndcg": [5, 99]}
+    (complaint,) = complaints(score)
+    assert complaint.cases == []
+    raw = schema.encode(score)
+    raw["functions"]["svd/ndcg"]["failing"]["ndcg"] = [2**64, 0]
+    with pytest.raises(ValueError, match="a size of"):
+        read_score(raw)
 
 
 def test_only_what_has_changed_is_graded_again(tmp_path):

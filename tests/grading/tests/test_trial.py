@@ -196,7 +196,7 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
     assert each["svd/textbook"].where == "cell answer, line 6"
     assert each["svd/ndcg"].fraction == each["warp/average_weight"].fraction == 1
     assert each["svd/new_user"].fraction == 0
-    assert each["svd/new_user"].where == "cell answer, line 1", "also of what only comes out wrong"
+    assert each["svd/new_user"].where == "cell answer, lines 1-2", "of a wrong answer, all of it"
     assert each["bpr/chosen"].failure == NOT_ATTEMPTED
     assert each["als/cholesky"].failure.message == "als.py: is a pipe"
     assert set(each) == set(OUTPUTS)
