@@ -19,6 +19,7 @@ from grading.schema import Bounds
 from grading.talk.bank import BANK, Finder
 
 MOST_LINES, MOST_CHARACTERS = 8, 600  # of a quoted statement
+MOST_NODES = 3_000  # of a function's tree, which is searched from each of its nodes
 ROUNDS_DOWN = frozenset({"floor", "floor_divide"})
 PRODUCTS = frozenset({"mm", "matmul", "einsum"})
 
@@ -55,7 +56,7 @@ def quotes(key: str, source: Cells) -> dict[str, Quote]:
         try:
             body = ast.parse(text).body
             functions = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == name]
-            if functions:
+            if functions and sum(1 for _ in ast.walk(functions[-1])) <= MOST_NODES:
                 found = _quotes_in(key, functions[-1], label, text.splitlines())
         except UNPARSED:
             continue

@@ -98,8 +98,16 @@ def test_what_cannot_be_read_has_no_lines(source):
     assert quotes("svd/svd_step", [("svd.py", source)]) == {}
 
 
+def test_a_function_that_would_take_long_to_search_has_no_lines():
+    """Each node of a chain of products is searched down to its end."""
+    body = "    P += " + " @ ".join(["Y"] * 1_500)
+    assert quotes("svd/svd_step", [("svd.py", f"def svd_step(P, *_):\n{body}\n")]) == {}
+    body = "    P += " + " @ ".join(["Y"] * 20)
+    assert quotes("svd/svd_step", [("svd.py", f"def svd_step(P, *_):\n{body}\n")])
+
+
 def test_a_quoted_line_is_short():
-    long = SVD_STEP.replace("0 * Q[j]", " + ".join(["1"] * 2_000))
+    long = SVD_STEP.replace("0 * Q[j]", " + ".join(["1"] * 500))
     many = SVD_STEP.replace("0 * Q[j]", "(" + "\n+ 1" * 50 + ")")
     assert len(quotes("svd/svd_step", [("svd.py", long)])["svd-user"].text) == 600
     assert quotes("svd/svd_step", [("svd.py", many)])["svd-user"].text.count("\n") == 7
