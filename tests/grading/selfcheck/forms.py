@@ -124,7 +124,8 @@ def scripts(files: Eight, folder: Path) -> Path:
 def with_magics(book: dict) -> None:
     for cell in book["cells"]:
         if cell["cell_type"] == "code":
-            cell["source"] = "%%time\n!pip list\n%matplotlib inline\n" + "".join(cell["source"])
+            magics = "%%time\n!pip list\nfiles = !ls \\\n    -l\n%matplotlib inline\n"
+            cell["source"] = magics + "".join(cell["source"])
 
 
 def with_extra_cells(book: dict) -> None:
