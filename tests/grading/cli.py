@@ -4,8 +4,8 @@
         [--jobs N] [--secret N] [--again [NAME …]] [--trust] [--into FOLDER]
         [--shard I/N | --merge] [--soft TIME] [--hard TIME] … (--help lists all)
 
-Students' functions are called in the sandbox with inputs that nobody has seen. Arrays and notebooks
-that come out are judged outside. rubric.toml and rubric.py say what earns points.
+Students' functions are called in the sandbox with hidden inputs. The resulting arrays and notebooks
+are judged outside. rubric.toml and rubric.py define what earns points.
 Written to build/grades/: a page and a JSON file for each submission, class.csv, report.json,
 seconds.csv and index.html; in talks/, for the instructor only, a sheet of questions for each.
 A submission that has been graded and has not changed is not graded again.

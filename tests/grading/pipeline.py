@@ -1,10 +1,9 @@
-"""Grade one submission: read it, run its code in the sandbox, and score what comes out.
+"""Grade one submission: read it, run its code in the sandbox, and score the results.
 
-``grade_in_child`` does so in a process of its own, which alone reads untrusted files. It sends the
-score so far after each step, so a step that ends the process costs only what comes after it.
+``grade_in_child`` does so in its own process, the only one that reads untrusted files. It sends the
+score after each step, so a step that ends the process costs only the later ones.
 
-Students' code runs in folders that are complete before it starts: what it leaves in one cannot
-reach another.
+Each step runs students' code in its own folder, so files that one step leaves cannot reach another.
 """
 
 import hashlib
@@ -111,9 +110,9 @@ class Options:
         return tuple(self.secret + self.submission_seed + n for n in range(N_SEEDS))
 
     def launch(self, command: list[str], folder: Path, seconds: int) -> Failure | None:
-        """Run a command in the sandbox; return why it did not end well.
+        """Run a command in the sandbox; return the reason if it failed.
 
-        What a submission waits, and how long it takes in all, is limited for its runs together.
+        The time that a submission waits, and its wall time, are limited for all its runs together.
         """
         factor = WALL_FACTOR_ALONE if self.alone else WALL_FACTOR
         total = WALL_SECONDS_ALONE if self.alone else WALL_SECONDS

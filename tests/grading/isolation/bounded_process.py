@@ -1,7 +1,7 @@
 """Run a function in a forked process with limits, for reading untrusted files.
 
 A forked process shares what was imported and computed before. It sends results through a pipe, as
-JSON of limited size; if it dies, its parent continues and knows why.
+JSON of limited size. If it dies, its parent continues and gets the reason.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ class BoundError(Exception):
 
 
 class MachineError(RuntimeError):
-    """The machine is at fault, so nothing follows about the submission."""
+    """A fault of the machine, which says nothing about the submission."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class BoundedProcess:
 
     def __init__(self, function: Callable, *arguments: object, bounds: Bounds = Bounds()):
         self.bounds, self.deadline = bounds, time.monotonic() + bounds.seconds
-        self.ended = ""  # why it did not end well
+        self.ended = ""  # why the process failed, if it did
         self.killed = False  # from outside, as by a machine that runs out of memory
         self.connection, theirs = FORK.Pipe(duplex=False)
         whole = (function, arguments, bounds, theirs, os.getpid())
@@ -63,7 +63,7 @@ class BoundedProcess:
         return found
 
     def _receive(self) -> dict[str, Any] | str:
-        """Return a message, or why there are no more; empty if the process has ended."""
+        """Return a message, or the reason why there are no more, which is empty at the end."""
         if not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
             return f"took more than {self.bounds.seconds:.0f} s of wall time"
         try:
@@ -103,7 +103,7 @@ def call(function: Callable, *arguments: object, bounds: Bounds = Bounds()) -> d
     if found is not None:
         child.message()
     if found is None or child.ended:
-        raise BoundError(child.ended or "nothing came out")
+        raise BoundError(child.ended or "ended without a result")
     return found
 
 

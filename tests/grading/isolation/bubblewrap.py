@@ -1,7 +1,7 @@
 """Build the command that runs another one in bubblewrap's sandbox.
 
-Root becomes another user, who may not be able to look into the folders that the sandbox shows, so
-root first binds these to places where it can.
+Root becomes another user, who may not have access to the folders that the sandbox shows. Root
+therefore binds them to places that everybody can read first.
 """
 
 import tempfile
@@ -44,7 +44,7 @@ class Bubblewrap:
 
     work: Path  # the folder that may be written to
     visible: list[Path]
-    user: int | None  # to become, where we are root
+    user: int | None  # whom root becomes; None for other accounts
     limits: Limits
     group: Group
     strength: Strength
@@ -70,7 +70,7 @@ class Bubblewrap:
         return [*self.group.prefix, *begin, *whole]
 
     def _places(self) -> dict[Path, Path]:
-        """Return where each folder is bound from."""
+        """Return the place from which each folder is bound."""
         folders = dict.fromkeys(folder.resolve() for folder in [*self.visible, self.work])
         if self.user is None:
             return {folder: folder for folder in folders}

@@ -25,7 +25,7 @@ OLD = 600  # seconds
 
 
 class Manager(StrEnum):
-    """Who makes control groups on this machine."""
+    """What makes control groups on this machine."""
 
     NOBODY = ""
     DIRECT = "version 2"
@@ -108,7 +108,7 @@ def group(manager: Manager, memory: int, processes: int) -> Group:
 
 @cache
 def available() -> Manager:
-    """Return who can make groups on this machine."""
+    """Return the manager that can make groups on this machine."""
     manager = Manager.SYSTEMD if SYSTEMD.exists() else Manager.DIRECT
     try:
         return manager if _works(manager) else Manager.NOBODY

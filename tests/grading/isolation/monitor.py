@@ -1,4 +1,4 @@
-"""Measure what the processes in a sandbox use while they run, and decide when to stop them.
+"""Measure the resources of the processes in a sandbox, and decide when to stop them.
 
 A control group limits memory and CPU by itself, and counts exactly. Without one, this module adds
 up the memory of all processes, with shared pages counted once, and of files in memory. Processes
@@ -48,7 +48,7 @@ class Limits:
 
 
 class Monitor:
-    """Samples one run; ``check`` returns why it has to be stopped."""
+    """Samples one run; ``check`` returns the reason to stop it."""
 
     def __init__(self, pid: int, work: Path, limits: Limits, group: Group):
         self.pid, self.work, self.limits, self.group = pid, work, limits, group
@@ -59,7 +59,7 @@ class Monitor:
         self.failure: Failure | None = None
 
     def check(self) -> Failure | None:
-        """Take a sample, if it is time for one; return why the run has to be stopped, if so."""
+        """Take a sample, if it is time for one; return the reason to stop the run, if any."""
         now = time.monotonic()
         if now > self.sampled + INTERVAL:
             self.failure = self._sample(now)
@@ -113,7 +113,7 @@ class Monitor:
         return []
 
     def _too_many_files(self, now: float) -> str:
-        """Return what is too much on the disk; many files are counted less often."""
+        """Return which limit of the disk is exceeded; many files are counted less often."""
         if now < self.walked + WALK_FACTOR * self.walk_seconds:
             return ""
         start = time.process_time()

@@ -1,9 +1,9 @@
 """Run untrusted code in a sandbox, within limits.
 
-bubblewrap shows it a read-only system, a private /tmp, and of the rest of the machine only the
-folders that are named; no network, no other processes, no further namespaces. prlimit limits each
-process; a control group, or else the monitor, limits all of them together. Some limits do not count
-root's processes, so root becomes another user before it enters.
+In bubblewrap, the code sees a read-only system, a private /tmp and the folders that it is given. It
+has no network and sees no other processes. prlimit limits each process; a control group, or else
+the monitor, limits all processes together. Some limits do not apply to root, so root becomes
+another user before it enters the sandbox.
 """
 
 import os
@@ -49,7 +49,7 @@ class UnprotectedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Finished:
-    """How a run has ended."""
+    """The result of a run."""
 
     code: int | None  # the exit code; None if it was stopped
     output: str  # the end of what it printed
@@ -59,7 +59,7 @@ class Finished:
 
     @property
     def failure(self) -> Failure | None:
-        """Why the run did not end well."""
+        """The reason why the run failed, if it did."""
         if self.stopped or not self.code:
             return self.stopped
         end = self.output.strip()[-300:]
@@ -239,7 +239,9 @@ def _finished(process: subprocess.Popen, monitor: Monitor, path: Path) -> Finish
 def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finished:
     """Run as another user, who can neither read the grader nor write its results."""
     if os.geteuid() != 0:
-        raise UnprotectedError("expected root in the container, to become another user for others")
+        raise UnprotectedError(
+            "expected root in the container, who can run students' code as another user"
+        )
     with _output(work) as (file, path), _handed_over(work) as user:
         assert user is not None  # we are root
         bounds = [*as_user(user), *bounds_of(limits), f"--nproc={limits.processes}"]
@@ -262,7 +264,7 @@ def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finishe
 
 @contextmanager
 def _handed_over(work: Path) -> Iterator[int | None]:
-    """Return the user to become, who owns ``work`` meanwhile; None if we are not root."""
+    """Yield the user that root becomes, who owns ``work`` meanwhile; None for other accounts."""
     if os.geteuid() != 0:
         yield None
         return

@@ -29,9 +29,9 @@ TEMPLATES = Path(__file__).with_name("templates")
 PURPOSES = {
     "correctness": "the functions in mflib/, output by output",
     "loop and exercises": "the textbook loop and the three exercises of the notebook",
-    "recommendations": "how good they are with your functions, as far as these are right",
+    "recommendations": "their quality with your functions, in proportion to what is right in these",
     "similar movies": "the same for similar movies",
-    "reproducibility": "that the outputs in your notebook are what your code gives",
+    "reproducibility": "whether your code reproduces the outputs in your notebook",
 }
 TALKS = "talks"  # a folder next to the pages, for the instructor only
 INSTRUCTOR = "instructor"  # the same, with hidden inputs

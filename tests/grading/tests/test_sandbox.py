@@ -1,4 +1,4 @@
-"""Code that means harm, or has bad luck, comes to an end, sees nothing and leaves nothing."""
+"""The sandbox: limits, isolation, and messages where it does not work."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ def execute(tmp_path):
     remove(work)  # which pytest could not, see below
 
 
-def test_honest_code_runs_and_writes_into_its_folder(execute):
+def test_sandbox_runs_code_that_writes_into_its_folder(execute):
     finished, work = execute("import json, numpy; open('a', 'w').write('1'); print('done')")
     assert (finished.code, finished.output) == (0, "done\n")
     assert (work / "a").read_text(encoding="utf-8") == "1"
@@ -110,7 +110,7 @@ def test_require_protection_names_an_unreadable_environment(refused, monkeypatch
     assert sys.prefix in second
 
 
-def test_an_endless_loop_ends(execute):
+def test_sandbox_limits_cpu_time_of_all_processes(execute):
     finished, _ = execute("while True: pass", Limits(cpu_seconds=1))
     assert finished.code != 0
     # by all its processes together
@@ -119,7 +119,7 @@ def test_an_endless_loop_ends(execute):
     assert finished.stopped.kind is FailureKind.CPU_TIME
 
 
-def test_what_waits_is_stopped(execute):
+def test_monitor_stops_waiting_runs(execute):
     sleeping = "import time; time.sleep(600)"
     for limits, kind in {
         Limits(seconds=1.5): FailureKind.WALL_TIME,
@@ -131,7 +131,7 @@ def test_what_waits_is_stopped(execute):
         assert finished.waited > 0.4
 
 
-def test_what_cannot_get_the_cpu_does_not_wait(execute, monkeypatch):
+def test_monitor_does_not_take_runnable_processes_for_waiting(execute, monkeypatch):
     monkeypatch.setattr(monitor, "_is_runnable", lambda process: True)
     limits = Limits(idle=0.5, waiting=0.5, seconds=3)
     finished, _ = execute("import time; time.sleep(600)", limits)
@@ -140,7 +140,7 @@ def test_what_cannot_get_the_cpu_does_not_wait(execute, monkeypatch):
     assert finished.waited == 0
 
 
-def test_a_monitor_that_could_not_run_concludes_nothing(tmp_path, monkeypatch):
+def test_monitor_concludes_nothing_from_few_samples(tmp_path, monkeypatch):
     """One sample in a minute, and the process sleeps in it."""
     monkeypatch.setattr(monitor, "_is_runnable", lambda process: False)
     watch = monitor.Monitor(os.getpid(), tmp_path, Limits(), cgroups.Group())
@@ -148,7 +148,7 @@ def test_a_monitor_that_could_not_run_concludes_nothing(tmp_path, monkeypatch):
     assert watch.waited <= 2 * monitor.INTERVAL
 
 
-def test_waiting_that_never_uses_the_cpu_ends_after_a_minute(tmp_path, monkeypatch):
+def test_monitor_stops_waiting_after_a_minute(tmp_path, monkeypatch):
     monkeypatch.setattr(monitor, "_is_runnable", lambda process: False)
     watch = monitor.Monitor(os.getpid(), tmp_path, Limits(), cgroups.Group())
     waits = []
@@ -159,13 +159,13 @@ def test_waiting_that_never_uses_the_cpu_ends_after_a_minute(tmp_path, monkeypat
     assert watch.waited == 62
 
 
-def test_memory_is_bounded(execute):
+def test_sandbox_limits_memory_of_a_process(execute):
     finished, _ = execute("x = bytearray(3 * 2**30)")
     assert finished.code == 1
     assert "MemoryError" in finished.output
 
 
-def test_many_processes_share_one_bound_of_memory(execute):
+def test_sandbox_limits_memory_of_all_processes(execute):
     hogs = "import os, time\nfor n in range(4):\n    if os.fork() == 0: break\n"
     # orphans of orphans count, too
     hogs += "if os.fork() == 0: held = b'x' * 2**28; time.sleep(60)\ntime.sleep(60)"
@@ -173,26 +173,26 @@ def test_many_processes_share_one_bound_of_memory(execute):
     assert (finished.code, str(finished.stopped)) == (None, "ended for filling the memory")
 
 
-def test_a_fork_bomb_is_bounded_and_nothing_is_left(execute):
+def test_sandbox_limits_the_number_of_processes(execute):
     bomb = "import os, time\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(60)\n"
     bomb += "except OSError as error: print(error)"
     finished, _ = execute(bomb)
     assert "temporarily unavailable" in finished.output
 
 
-def test_gigabytes_of_output_are_cut(execute):
+def test_sandbox_cuts_output(execute):
     finished, _ = execute("while True: print('x' * 10_000)")
     assert finished.code not in (0, None)
     assert len(finished.output) <= 20_000
 
 
-def test_no_network(execute):
+def test_sandbox_has_no_network(execute):
     finished, _ = execute("import socket; socket.create_connection(('1.1.1.1', 53), 3)")
     assert finished.code == 1
     assert "unreachable" in finished.output
 
 
-def test_nothing_else_is_seen(execute, tmp_path):
+def test_sandbox_hides_other_files(execute, tmp_path):
     (tmp_path / "secret").write_text("the answer", encoding="utf-8")
     for path in (
         tmp_path / "secret",
@@ -205,38 +205,38 @@ def test_nothing_else_is_seen(execute, tmp_path):
         assert "No such file" in finished.output or "denied" in finished.output
 
 
-def test_nothing_else_is_written(execute):
+def test_sandbox_writes_nowhere_else(execute):
     for path in ("/usr/x", "/x", f"{sys.prefix}/x"):
         finished, _ = execute(f"open({path!r}, 'w')")
         assert finished.code == 1, path
 
 
-def test_exit_codes_come_out(execute):
+def test_sandbox_reports_exit_codes(execute):
     assert execute("import os; os._exit(3)")[0].code == 3
     assert execute("raise SystemExit(0)")[0].code == 0
     assert execute("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")[0].code != 0
 
 
-def test_the_private_tmp_is_bounded(execute):
+def test_sandbox_limits_its_private_tmp(execute):
     fill = "for n in range(3000): open(f'/tmp/{n}', 'wb').write(b'0' * 2**20)"
     finished, _ = execute(fill, Limits(seconds=30, file_size=2**30))
     assert finished.code == 1
     assert "No space left" in finished.output
 
 
-def test_the_disk_is_not_filled(execute):
+def test_monitor_limits_bytes_on_disk(execute):
     fill = "for n in range(10_000): open(str(n), 'wb').write(bytes(2**20))"
     finished, _ = execute(fill, Limits(seconds=60, file_size=2**30, disk=2**27))
     assert (finished.code, str(finished.stopped)) == (None, "ended for filling the disk")
 
 
-def test_a_full_disk_is_the_machines_fault(execute, monkeypatch):
+def test_a_full_disk_is_a_machine_error(execute, monkeypatch):
     monkeypatch.setattr(monitor, "ROOM", 2**62)
     with pytest.raises(MachineError, match="free on the disk of"):
         execute("raise OSError('no space left')")
 
 
-def test_a_sandbox_that_was_not_entered_is_the_machines_fault(execute, monkeypatch, tmp_path):
+def test_a_sandbox_that_was_not_entered_is_a_machine_error(execute, monkeypatch, tmp_path):
     """Another grader has removed its group; untrusted code cannot pretend that."""
     gone = cgroups.Group(tmp_path / "gone")
     monkeypatch.setattr(cgroups, "group", lambda *_: gone)
@@ -296,12 +296,12 @@ def test_version_1_is_not_used(control_groups):
     assert cgroups.available() is Manager.NOBODY
 
 
-def test_files_are_counted(execute):
+def test_monitor_limits_the_number_of_files(execute):
     finished, _ = execute("for n in range(10**9): open(str(n), 'w')")
     assert str(finished.stopped) == "ended for leaving more than 20000 files"
 
 
-def test_folders_in_folders_end_nobody(execute):
+def test_deeply_nested_folders_are_counted_and_removed(execute):
     nested = "import os\nfor n in range(3000): os.mkdir('x'); os.chdir('x')\nwhile True: pass"
     finished, work = execute(nested)
     assert str(finished.stopped) == "ended for nesting folders too deeply"
@@ -309,7 +309,7 @@ def test_folders_in_folders_end_nobody(execute):
     assert not work.exists()
 
 
-def test_a_locked_folder_is_counted_and_removed(execute):
+def test_locked_folders_are_counted_and_removed(execute):
     locked = "import os; os.mkdir('x'); open('x/y', 'wb').write(bytes(2**20)); os.chmod('x', 0)\n"
     finished, work = execute(locked + "while True: pass", Limits(disk=2**19, cpu_seconds=20))
     assert str(finished.stopped) == "ended for filling the disk"
@@ -358,7 +358,7 @@ def test_without_control_groups_memory_is_added_up(execute, no_groups):
 
 
 @pytest.mark.skipif(not sandbox.strength().filter, reason="no filter of calls on this machine")
-def test_calls_that_nobody_needs_are_refused(execute):
+def test_filter_refuses_calls_and_namespaces(execute):
     resolve = syscalls.library().seccomp_syscall_resolve_name
     numbers = {name: resolve(name.encode()) for name in (*syscalls.REFUSED, "clone", "clone3")}
     clone, clone3 = numbers.pop("clone"), numbers.pop("clone3")
@@ -383,14 +383,14 @@ def test_calls_that_nobody_needs_are_refused(execute):
     assert execute(CALL + clones)[0].output == "-1 38\n"
 
 
-def test_a_missing_library_is_named(monkeypatch):
+def test_filter_names_a_missing_library(monkeypatch):
     monkeypatch.setattr(syscalls, "library", lambda: None)
     with pytest.raises(OSError, match="install libseccomp2"):
         syscalls.write_filter(None, memory_is_counted=True)
     assert "calls filtered NO (install libseccomp2)" in str(Strength())
 
 
-def test_a_call_that_the_library_does_not_know_is_named(monkeypatch):
+def test_filter_names_an_unknown_call(monkeypatch):
     if not syscalls.is_available():
         pytest.skip("no libseccomp on this machine")
     monkeypatch.setattr(syscalls, "REFUSED", ("no_such_call",))

@@ -74,7 +74,7 @@ def fail():
         (dict, ""),
     ],
 )
-def test_a_process_is_bounded_and_its_end_told(function, says):
+def test_bounded_process_reports_why_it_ended(function, says):
     if not says:
         assert call(function, bounds=SMALL) == {}
         return
@@ -82,7 +82,7 @@ def test_a_process_is_bounded_and_its_end_told(function, says):
         call(function, bounds=SMALL)
 
 
-def test_the_clock_bounds_what_sleeps():
+def test_bounded_process_limits_wall_time():
     with pytest.raises(BoundError, match="s of wall time"):
         call(time.sleep, 60, bounds=replace(SMALL, seconds=0.2))
 
@@ -116,7 +116,7 @@ def behave(send, package, options, folder):
         os.kill(os.getpid(), 9)
 
 
-def test_no_class_stops(tmp_path, monkeypatch):
+def test_grade_all_continues_whatever_ends_a_process(tmp_path, monkeypatch):
     log = tmp_path / "log"
     log.touch()
     monkeypatch.setenv("LOG", str(log))
@@ -169,14 +169,14 @@ def no_room(send, package, options, folder):
     raise MachineError("expected 64 MiB free")
 
 
-def test_the_machine_takes_no_marks(tmp_path, monkeypatch):
+def test_machine_errors_cost_no_marks(tmp_path, monkeypatch):
     monkeypatch.setattr(scheduler, "grade_in_child", no_room)
     (one,) = grade_all([Package("a")], OPTIONS, 1, tmp_path / "w", tmp_path / "lock")
     assert not one.score.complete
     assert "had to stop: expected 64 MiB free; grade again" in one.score.notes[0]
 
 
-def test_whoever_must_be_alone_waits(tmp_path):
+def test_turn_alone_waits_for_the_others(tmp_path):
     beside = workspace.Turn(tmp_path / "lock", alone=False)
     workspace.Turn(tmp_path / "lock", alone=False).over()
     with (tmp_path / "lock").open("a", encoding="utf-8") as file:
@@ -186,7 +186,7 @@ def test_whoever_must_be_alone_waits(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_the_folder_of_a_killed_grader_is_removed(tmp_path, monkeypatch):
+def test_workspace_removes_folders_of_killed_graders(tmp_path, monkeypatch):
     monkeypatch.setattr(workspace.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(workspace.tempfile, "tempdir", str(tmp_path))
     for name in ("grading-old", "grading-new", "grading-used"):
@@ -202,7 +202,7 @@ def test_the_folder_of_a_killed_grader_is_removed(tmp_path, monkeypatch):
     assert not place.exists()
 
 
-def test_shares_are_of_the_names_alone():
+def test_shards_depend_on_the_names_alone():
     names = [f"student {n}" for n in range(200)]
     for of in (1, 2, 5):
         each = [[n for n in names if cli.in_shard(n, (m + 1, of))] for m in range(of)]
@@ -223,7 +223,7 @@ def judged(send, package, options, folder):
     send(schema.encode(Progress("functions", score, 1.0)))
 
 
-def test_shares_joined_are_what_one_grader_makes(tmp_path, monkeypatch):
+def test_merged_shards_equal_the_result_of_one_grader(tmp_path, monkeypatch):
     (tmp_path / "class").mkdir()
     for n in range(7):
         zipped({"mflib/svd.py": f"{n}"}, tmp_path / "class" / f"s{n}.zip")
@@ -246,7 +246,7 @@ def test_shares_joined_are_what_one_grader_makes(tmp_path, monkeypatch):
     assert {"class.csv", "index.html", "s6.html", "submissions/broken.json"} <= set(one)
 
 
-def test_what_ends_before_its_end_counts_in_part_until_it_is_graded_again(tmp_path, monkeypatch):
+def test_an_incomplete_score_counts_until_it_is_graded_again(tmp_path, monkeypatch):
     """Whoever joins the shares sees what one grader would have seen."""
     zipped({"mflib/svd.py": "1"}, tmp_path / "crash.zip")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
@@ -277,7 +277,7 @@ def test_what_ends_before_its_end_counts_in_part_until_it_is_graded_again(tmp_pa
         ([], "secret: expected a number from 0"),
     ],
 )
-def test_what_cannot_be_done_is_a_sentence(tmp_path, monkeypatch, capsys, more, says):
+def test_invalid_options_are_reported(tmp_path, monkeypatch, capsys, more, says):
     zipped(EIGHT, tmp_path / "ann.zip")
     (tmp_path / "into").mkdir()
     (tmp_path / "into" / "secret").write_text("nothing\n", encoding="utf-8")
@@ -288,7 +288,7 @@ def test_what_cannot_be_done_is_a_sentence(tmp_path, monkeypatch, capsys, more, 
     assert re.search(says, f"{ended.value} {capsys.readouterr().err}")
 
 
-def test_marks_of_what_has_changed_meanwhile_do_not_stay(tmp_path):
+def test_scores_of_submissions_that_changed_meanwhile_are_not_reused(tmp_path):
     (tmp_path / "class" / "ann").mkdir(parents=True)
     (tmp_path / "class" / "ann" / "svd.py").write_text("1", encoding="utf-8")
     (package,) = packages([tmp_path / "class" / "ann"])
@@ -301,7 +301,7 @@ def test_marks_of_what_has_changed_meanwhile_do_not_stay(tmp_path):
         assert any("while it was graded" in note for note in score.notes) != kept
 
 
-def test_who_dies_while_saying_something_was_killed():
+def test_bounded_process_may_be_killed_while_it_sends():
     """Of a message only a part has come: its length, and some bytes."""
     child = BoundedProcess(lambda send: die(), bounds=SMALL)
     child.connection.close()
@@ -312,14 +312,14 @@ def test_who_dies_while_saying_something_was_killed():
     assert child.ended == "was killed by signal 15"
 
 
-def test_one_secret_for_a_folder(tmp_path):
+def test_a_folder_has_one_secret(tmp_path):
     drawn = gradebook.secret_of(tmp_path, None)
     assert gradebook.secret_of(tmp_path, None) == drawn >= 1000
     assert gradebook.secret_of(tmp_path, 5) == gradebook.secret_of(tmp_path, None) == 5
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
-def test_archives_are_opened_in_processes_of_their_own(tmp_path):
+def test_hostile_archives_cost_their_own_submission_only(tmp_path):
     """A class whose archives are hostile has a row for everybody."""
     folder = tmp_path / "class"
     folder.mkdir()
@@ -390,7 +390,7 @@ def test_the_command_works_in_any_locale(tmp_path, encoding):
         assert name.encode(encoding or "utf-8", "backslashreplace") in done.stdout
 
 
-def test_the_command_begins():
+def test_the_command_prints_its_help():
     command = [sys.executable, "-m", "grading", "--help"]
     done = subprocess.run(command, env=own_environment(), capture_output=True, text=True)
     assert "--shard I/N" in done.stdout, done.stderr
