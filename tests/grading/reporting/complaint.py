@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 
 from grading.checks.verdict import Verdict
-from grading.execution.inputs import calls
+from grading.execution.inputs import as_array, calls
 from grading.execution.reference import function
 from grading.result import Score
 from grading.rubric import RUBRIC, function_of, is_kernel
@@ -89,13 +89,9 @@ def as_text(value: object) -> str:
     """Return an argument with all digits, so that a case can be repeated."""
     if isinstance(value, Entries):
         return f"rows {as_text(value.rows)}\ncolumns {as_text(value.columns)}"
-    if isinstance(value, torch.Tensor):
-        return as_text(value.numpy())
-    if isinstance(value, sp.csr_matrix | sp.csr_array):
-        return f"sparse matrix, as an array:\n{as_text(value.toarray())}"
-    if isinstance(value, np.ndarray):
+    if isinstance(value, torch.Tensor | np.ndarray) or sp.issparse(value):
         with np.printoptions(threshold=10_000, floatmode="unique", precision=17, linewidth=100):
-            return str(value)
+            return str(as_array(value))  # dense
     if isinstance(value, functools.partial):
         return f"a function that has {as_text(value.args)}"
     if isinstance(value, list | tuple):

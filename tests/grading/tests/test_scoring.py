@@ -1,5 +1,6 @@
 """What results are worth, what does not count in outputs, deadlines, pages, what is graded anew."""
 
+import inspect
 import json
 import struct
 from base64 import b64encode
@@ -451,6 +452,14 @@ def test_only_the_instructors_page_shows_code_and_hidden_inputs(tmp_path):
     assert "svd_step (svd.py, lines 3-9): in b_i nothing changed" in page
     assert "def right" not in page, "right answers need no case"
     assert "<b>" not in page
+
+
+@pytest.mark.parametrize("key", OUTPUTS)
+def test_inputs_of_every_function_can_be_shown(key):
+    failed = Verdict(key, failure=Failure(FailureKind.RAISED, "raises ValueError: no"))
+    ((case,),) = [one.cases for one in complaints(Score(functions={key: failed}, seeds=[5]))]
+    assert list(case.arguments) == list(inspect.signature(function(key)).parameters)
+    assert "object at" not in "".join(case.arguments.values())
 
 
 def test_a_failing_case_of_another_form_is_left_out():
