@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -74,6 +74,46 @@ def _short_source(function: Callable) -> str:
 
 
 # --- tables -------------------------------------------------------------------------------------
+
+
+def try_check(
+    check: Callable,
+    kernel: Callable,
+    right: Mapping[str, Callable],
+    wrong: Mapping[str, Callable],
+) -> None:
+    """Print which versions of a kernel a check accepts.
+
+    Parameters
+    ----------
+    check : callable
+        It takes a version and raises AssertionError if that is wrong.
+    kernel : callable
+        Its arguments are those of all versions.
+    right, wrong : mapping of str to callable
+        Versions by description. They are called with arguments by name.
+
+    Raises
+    ------
+    AssertionError
+        The check refuses a right version or accepts a wrong one.
+    """
+    bind = inspect.signature(kernel).bind
+
+    def accepted(version: Callable, is_right: bool) -> bool:
+        try:
+            check(lambda *values, **named: version(**bind(*values, **named).arguments))
+        except AssertionError:
+            if is_right:
+                raise
+            return False
+        return True
+
+    for is_right, versions in ((True, right), (False, wrong)):
+        for name, version in versions.items():
+            found = accepted(version, is_right)
+            print(f"{'accepted' if found else 'refused'}: {name}")
+            assert found == is_right, f"expected the check to refuse this kernel: {name}"
 
 
 def judged(metrics: dict[str, pd.DataFrame]) -> pd.DataFrame:

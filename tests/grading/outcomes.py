@@ -13,7 +13,9 @@ class FailureKind(StrEnum):
 
     NOT_ATTEMPTED = "not attempted"
     NOT_SUBMITTED = "not submitted"  # its file or cell is missing or unreadable
+    UNTRIED = "untried"  # a check whose kernel is not right yet
     RAISED = "raised"  # an exception, a syntax error, no function of this name
+    REFUSED = "refused"  # by a check: it has refused a version of a kernel
     CPU_TIME = "CPU time"  # more than its limit
     WALL_TIME = "wall time"  # a limit that load on the machine may cause, too
     WAITED = "waited"  # hardly used the CPU although it could have: load is not the cause

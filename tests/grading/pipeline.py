@@ -34,14 +34,17 @@ from grading.checks.reproducibility import (
 )
 from grading.checks.verdict import Verdict
 from grading.execution.harness import Purpose
+from grading.execution.hidden import batches
 from grading.execution.inputs import OUTPUTS, Observed
 from grading.execution.reference import expected, imports
 from grading.execution.trial import (
     Unit,
     UnitResult,
+    check_units,
     module_path,
     plain_file,
     prepare,
+    run_checks,
     run_units,
     try_submission,
     verdicts,
@@ -76,8 +79,9 @@ from grading.talk.quotes import quotes_of
 from mflib.data import data_dir
 
 N_SEEDS = 4  # for each function
-# CPU seconds of a run: to start, for each unit, for each fitted model, for a notebook.
-SECONDS = {"start": 30, "unit": 25, "lists": 180, "notebook": 900}
+# CPU seconds of a run: to start, for each unit, for a batch of checks, for each fitted model, for a
+# notebook.
+SECONDS = {"start": 30, "unit": 25, "checks": 500, "lists": 180, "notebook": 900}
 NOTEBOOK = 2**22  # bytes of an executed notebook
 WALL_FACTOR, WALL_FACTOR_ALONE = 6, 2  # the limit of wall time, relative to that of CPU time
 WALL_SECONDS, WALL_SECONDS_ALONE = 2400.0, 1200.0  # of all runs of a submission together
@@ -244,7 +248,7 @@ def seed_of(given: Submission) -> int:
 
 
 def sources(given: Submission) -> dict[str, str]:
-    """Return what the student wrote, by key: "svd/svd.py" for a module, "svd/ndcg" for cells.
+    """Return what the student wrote, by key: "svd/svd.py" for a module, "svd/new_user" for cells.
 
     Statements of a module that were handed out are left out.
     """
@@ -282,6 +286,7 @@ def try_functions(grading: Grading) -> None:
         return expected(key, options.seeds)
 
     pairs = try_submission(given, folder, options.suite, seeds, imports(), launch)
+    pairs += try_checks(given, grading.folder / "checks", options)
     found = verdicts(pairs, expect, given.problems)
     if again := units_to_try_again(given, found):
         place = folder / "again"
@@ -313,6 +318,19 @@ def units_to_try_again(given: Submission, found: Verdicts) -> list[Unit]:
                 unit = Unit(verdict.key, file=module_path(task), helpers=helpers)
                 units += [unit, replace(unit, purpose=Purpose.SHORT_FIT)]
     return units
+
+
+def try_checks(given: Submission, folder: Path, options: Options) -> list[tuple[Unit, UnitResult]]:
+    """Try the checks of a submission on the hidden kernels; return the results.
+
+    The order of the kernels depends on the secret, which is not in these sandboxes.
+    """
+    units = check_units(given, imports(), lambda key: batches(key, options.secret))
+
+    def launch(command: list[str], place: Path) -> Failure | None:
+        return options.launch(command, place, SECONDS["checks"])
+
+    return run_checks(given, folder, units, options.suite, launch)
 
 
 def write_helpers(units: list[Unit], folder: Path) -> None:

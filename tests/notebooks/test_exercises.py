@@ -9,6 +9,7 @@ import pytest
 from execute import sources
 
 from grading.rubric import RUBRIC
+from grading.selfcheck.step_checks import GOOD, WORTHLESS
 
 # By notebook and exercise: wrong answers that a student might give.
 WRONG = {
@@ -44,30 +45,6 @@ WRONG = {
         "    return 0.0, np.linalg.solve(A, Q.T @ (r - mu - b))",
         "def new_user(Q, b, mu, r, reg):\n    return 0.0, np.zeros(Q.shape[1])",
     ],
-    ("01_svd", 3): [
-        # the best list has a like for each hit
-        "def ndcg(ranked, liked, N):\n    hits = np.isin(ranked[:N], liked)\n"
-        "    gains = 1 / np.log2(np.arange(2, len(hits) + 2))\n"
-        "    return (gains * hits).sum() / max(gains[: hits.sum()].sum(), 1e-9)",
-        # for each held-out like, also behind the end of the list
-        "def ndcg(ranked, liked, N):\n    hits = np.isin(ranked[:N], liked)\n"
-        "    gains = 1 / np.log2(np.arange(2, len(ranked) + 2))\n"
-        "    return (gains[: len(hits)] * hits).sum() / gains[: len(liked)].sum()",
-        # for each place
-        "def ndcg(ranked, liked, N):\n    hits = np.isin(ranked[:N], liked)\n"
-        "    gains = 1 / np.log2(np.arange(2, len(hits) + 2))\n    return (gains * hits).sum() / gains.sum()",
-        # not divided
-        "def ndcg(ranked, liked, N):\n    hits = np.isin(ranked[:N], liked)\n"
-        "    return (hits / np.log2(np.arange(2, len(hits) + 2))).sum()",
-        # places counted from 0, the first one spared
-        "def ndcg(ranked, liked, N):\n    gains = 1 / np.log2(np.maximum(np.arange(1, N + 1), 2))\n"
-        "    hits = np.isin(ranked[:N], liked)\n"
-        "    return (gains[: len(hits)] * hits).sum() / gains[: len(liked)].sum()",
-        # recall
-        "def ndcg(ranked, liked, N):\n    return np.isin(ranked[:N], liked).sum() / min(N, len(liked))",
-        "def ndcg(ranked, liked, N):\n    return 0.478",
-        "def ndcg(ranked, liked, N):\n    return 0.0",
-    ],
     ("02_als", 1): [
         "def prediction():\n    return 'e'",
         "def prediction():\n    return 'ab'",
@@ -92,39 +69,6 @@ WRONG = {
         "def smallest_penalty(R, alpha):\n    return {(1, 1): 3.0, (4, 3): 3.4641, (3, 5): 2.0}.get(R.shape, 2000)",
         "def smallest_penalty(R, alpha):\n    return np.inf",
         "def smallest_penalty(R, alpha):\n    return 0.0",
-    ],
-    ("02_als", 3): [
-        # x as it was
-        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n"
-        "    return inverse - alpha * np.outer(step, step) / (1 + alpha * y @ step), x",
-        # as if x were a right-hand side
-        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n"
-        "    inverse = inverse - alpha * np.outer(step, step) / (1 + alpha * y @ step)\n"
-        "    return inverse, inverse @ (x + (1 + alpha) * y)",
-        # b grows, but A x does, too
-        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n"
-        "    inverse = inverse - alpha * np.outer(step, step) / (1 + alpha * y @ step)\n"
-        "    return inverse, x + (1 + alpha) * inverse @ y",
-        # with the inverse from before
-        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n"
-        "    new = inverse - alpha * np.outer(step, step) / (1 + alpha * y @ step)\n"
-        "    return new, x + (1 + alpha - alpha * (y @ x)) * step",
-        # 1 + alpha in A, which holds 1 for every cell already
-        "def one_more_like(inverse, x, y, alpha):\n    c = 1 + alpha\n    step = inverse @ y\n"
-        "    inverse = inverse - c * np.outer(step, step) / (1 + c * y @ step)\n"
-        "    return inverse, x + (c - c * (y @ x)) * inverse @ y",
-        # alpha in b
-        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n"
-        "    inverse = inverse - alpha * np.outer(step, step) / (1 + alpha * y @ step)\n"
-        "    return inverse, x + (alpha - alpha * (y @ x)) * inverse @ y",
-        # A for its inverse
-        "def one_more_like(inverse, x, y, alpha):\n    A = np.linalg.inv(inverse) + alpha * np.outer(y, y)\n"
-        "    return A, x + np.linalg.solve(A, (1 + alpha - alpha * (y @ x)) * y)",
-        # the inputs changed
-        "def one_more_like(inverse, x, y, alpha):\n    step = inverse @ y\n    scale = 1 + alpha * (y @ step)\n"
-        "    x += (1 + alpha - alpha * (y @ x)) / scale * step\n"
-        "    inverse -= alpha * np.outer(step, step) / scale\n    return inverse, x",
-        "def one_more_like(inverse, x, y, alpha):\n    return np.eye(len(x)), np.zeros(len(x))",
     ],
     ("03_bpr", 1): [
         # no choice at all
@@ -152,19 +96,6 @@ WRONG = {
         # for one size, by heart
         "def chosen(r, n, draws):\n    return [0.4375, 0.3125, 0.1875, 0.0625][r - 1]",
     ],
-    ("03_bpr", 3): [
-        "def unliked(liked, r):\n    return r + np.searchsorted(liked, r, side='right')",
-        "def unliked(liked, r):\n    return r + np.searchsorted(np.asarray(liked) - np.arange(len(liked)), r)",
-        # the r-th from 1
-        "def unliked(liked, r):\n"
-        "    return r - 1 + np.searchsorted(np.asarray(liked) - np.arange(len(liked)), r - 1, side='right')",
-        # all liked items are before it
-        "def unliked(liked, r):\n    return r + len(liked)",
-        # among ten items only
-        "def unliked(liked, r):\n    return np.setdiff1d(np.arange(10), liked)[r]",
-        # the first that is not liked
-        "def unliked(liked, r):\n    while r in liked:\n        r += 1\n    return r",
-    ],
     ("04_warp", 1): [
         # no choice
         'def prediction():\n    return "d"',
@@ -172,39 +103,6 @@ WRONG = {
         "def prediction():\n    return None",
         "def prediction():\n    return 3",
         'def prediction():\n    return "abc"',
-    ],
-    ("04_warp", 2): [
-        # >= for >
-        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
-        "    ranks = [(others >= scores[i] - margin).sum() for i in liked]\n"
-        "    return sum(1 / k for r in ranks for k in range(1, r + 1))",
-        # liked items, and the item itself, violate
-        "def objective(scores, liked, margin):\n"
-        "    ranks = [(scores > scores[i] - margin).sum() for i in liked]\n"
-        "    return sum(1 / k for r in ranks for k in range(1, r + 1))",
-        # no margin
-        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
-        "    ranks = [(others > scores[i]).sum() for i in liked]\n"
-        "    return sum(1 / k for r in ranks for k in range(1, r + 1))",
-        # the rank itself
-        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
-        "    return sum((others > scores[i] - margin).sum() for i in liked)",
-        # a logarithm
-        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
-        "    return sum(np.log1p((others > scores[i] - margin).sum()) for i in liked)",
-        # one term too few
-        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
-        "    ranks = [(others > scores[i] - margin).sum() for i in liked]\n"
-        "    return sum(1 / k for r in ranks for k in range(1, r))",
-        # the hinge
-        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
-        "    return sum(np.maximum(0, margin - scores[i] + others).sum() for i in liked)",
-        # the mean over the liked items
-        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
-        "    ranks = [(others > scores[i] - margin).sum() for i in liked]\n"
-        "    return sum(1 / k for r in ranks for k in range(1, r + 1)) / max(len(liked), 1)",
-        # a value learned by heart
-        "def objective(scores, liked, margin):\n    return {4: 2.0, 5: 11 / 6}.get(len(scores), 0.0)",
     ],
     ("04_warp", 3): [
         # of the searches that find something
@@ -266,17 +164,6 @@ RIGHT: dict[tuple[str, int], list[str]] = {
         "        for f in range(len(x)):\n            rest = e - D @ x + D[:, f] * x[f]\n"
         "            x[f] = D[:, f] @ rest / (D[:, f] @ D[:, f] + reg * len(Q))\n    return x[0], x[1:]",
     ],
-    ("01_svd", 3): [
-        # loops, sets, another base of the logarithm
-        "def ndcg(ranked, liked, N):\n    import math\n    liked = set(np.asarray(liked).tolist())\n"
-        "    got = sum(1 / math.log(r + 1) for r, i in enumerate(ranked[:N], 1) if int(i) in liked)\n"
-        "    return got / sum(1 / math.log(r + 1) for r in range(1, min(N, len(liked)) + 1))",
-        # torch, a tensor comes out
-        "def ndcg(ranked, liked, N):\n    top, liked = torch.tensor(ranked[:N]), torch.tensor(liked)\n"
-        "    gains = 1 / torch.log2(torch.arange(2, N + 2).double())\n"
-        "    hits = torch.isin(top, liked).double()\n"
-        "    return gains[: len(hits)] @ hits / gains[: min(N, len(liked))].sum()",
-    ],
     # 02_als
     ("02_als", 1): [
         "def prediction():\n    return 'a'",
@@ -292,22 +179,6 @@ RIGHT: dict[tuple[str, int], list[str]] = {
         "        v = [sum(row[i] * x for row, x in zip(M, w)) for i in range(len(v))]\n"
         "        size = sum(x * x for x in v) ** 0.5\n        v = [x / size for x in v]\n    return size ** 0.5",
         "def smallest_penalty(R, alpha):\n    return np.sqrt(np.linalg.eigvalsh(R.T @ R)[-1]) * (alpha + 1)",
-    ],
-    ("02_als", 3): [
-        # by the definition
-        "def one_more_like(inverse, x, y, alpha):\n    A = np.linalg.inv(inverse)\n    b = A @ x + (1 + alpha) * y\n"
-        "    new = np.linalg.inv(A + alpha * np.outer(y, y))\n    return new.tolist(), (new @ b).tolist()",
-        # in torch, by the residual
-        "def one_more_like(inverse, x, y, alpha):\n    A, x, y = map(torch.as_tensor, (inverse, x, y))\n"
-        "    A = A - alpha * A @ y[:, None] @ (y @ A)[None] / (1 + alpha * y @ A @ y)\n"
-        "    return A, x + A @ ((1 + alpha) * y - alpha * y * (x @ y))",
-        # in loops
-        "def one_more_like(inverse, x, y, alpha):\n    F = range(len(x))\n"
-        "    step = [sum(inverse[f][g] * y[g] for g in F) for f in F]\n"
-        "    scale = 1 + alpha * sum(y[f] * step[f] for f in F)\n"
-        "    lacks = 1 + alpha - alpha * sum(x[f] * y[f] for f in F)\n"
-        "    return ([[inverse[f][g] - alpha * step[f] * step[g] / scale for g in F] for f in F],\n"
-        "            [x[f] + lacks / scale * step[f] for f in F])",
     ],
     # 03_bpr
     ("03_bpr", 1): [
@@ -329,45 +200,11 @@ RIGHT: dict[tuple[str, int], list[str]] = {
         "def chosen(r, n, draws):\n    if draws == 1:\n        return 1 / n\n"
         "    return chosen(r, n, draws - 1) * (n - r) / n + ((n - r + 1) / n) ** (draws - 1) / n",
     ],
-    ("03_bpr", 3): [
-        # a loop over the likes
-        "def unliked(liked, r):\n    for k in liked:\n        r += k <= r\n    return r",
-        "def unliked(liked, r):\n    gaps = torch.tensor(liked, dtype=torch.int64) - torch.arange(len(liked))\n"
-        "    return r + torch.searchsorted(gaps, torch.tensor(r), right=True)",
-        "def unliked(liked, r):\n    from bisect import bisect_right\n"
-        "    return r + bisect_right([k - m for m, k in enumerate(liked)], r)",
-        # recursion
-        "def unliked(liked, r):\n    if not liked or liked[0] > r:\n        return r\n"
-        "    return unliked(liked[1:], r + 1)",
-        # an array of one number
-        "def unliked(liked, r):\n    return np.array([r + sum(k - m <= r for m, k in enumerate(liked))])",
-    ],
     # 04_warp
     ("04_warp", 1): [
         'def prediction():\n    return "a"',
         'def prediction():\n    return "b"',
         'def prediction():\n    return np.array(["b", "c"])[1]',
-    ],
-    ("04_warp", 2): [
-        # lists and loops
-        "def objective(scores, liked, margin):\n"
-        "    scores, liked, total = list(scores), set(int(i) for i in liked), 0\n"
-        "    for i in liked:\n        r = 0\n"
-        "        for j, score in enumerate(scores):\n"
-        "            if j not in liked and score > scores[i] - margin:\n"
-        "                r += 1\n                total += 1 / r\n"
-        "    return total",
-        # torch
-        "def objective(scores, liked, margin):\n    scores = torch.as_tensor(scores)\n"
-        "    liked = torch.as_tensor(liked)\n    others = torch.ones(len(scores), dtype=torch.bool)\n"
-        "    others[liked] = False\n"
-        "    violates = scores[others] > scores[liked][:, None] - margin\n"
-        "    L = torch.cat([torch.zeros(1), 1 / torch.arange(1.0, len(scores) + 1)]).cumsum(0)\n"
-        "    return L[violates.sum(1)].sum()",
-        # recursion, and a result in an array
-        "def L(r):\n    return 0 if r == 0 else L(r - 1) + 1 / r\n\n\n"
-        "def objective(scores, liked, margin):\n    others = np.delete(scores, liked)\n"
-        "    return np.array([sum(L((others > scores[i] - margin).sum()) for i in liked)])",
     ],
     ("04_warp", 3): [
         # a loop
@@ -386,6 +223,7 @@ RIGHT: dict[tuple[str, int], list[str]] = {
         "    return chances @ torch.as_tensor(weights).double()[(n_items - 1) // d]",
     ],
 }
+CHECKS = {("01_svd", 3): "svd", ("02_als", 3): "als", ("03_bpr", 3): "bpr", ("04_warp", 2): "warp"}
 NOTEBOOKS = {
     file.stem: {cell.id: cell.source for cell in nbformat.read(file, 4).cells}
     for file in sources()
@@ -402,7 +240,7 @@ def imported(request):
 
 
 def test_every_notebook_has_three_exercises_with_wrong_answers():
-    assert sorted(WRONG) == [
+    assert sorted([*WRONG, *CHECKS]) == [
         (notebook, exercise) for notebook in sorted(NOTEBOOKS) for exercise in (1, 2, 3)
     ]
 
@@ -411,7 +249,10 @@ def test_every_notebook_has_three_exercises_with_wrong_answers():
 def test_check_accepts_the_answer(imported, exercise):
     notebook, namespace = imported
     cells = NOTEBOOKS[notebook]
-    for right in (cells[f"exercise-{exercise}"], *RIGHT.get((notebook, exercise), [])):
+    checks = CHECKS.get((notebook, exercise))
+    right_ones = [source for (task, _), source in GOOD.items() if task == checks]
+    right_ones += RIGHT.get((notebook, exercise), [])
+    for right in (cells[f"exercise-{exercise}"], *right_ones):
         answered = dict(namespace)
         exec(right, answered)
         exec(cells[f"exercise-{exercise}-check"], answered)
@@ -420,7 +261,8 @@ def test_check_accepts_the_answer(imported, exercise):
 @pytest.mark.parametrize("exercise", [1, 2, 3])
 def test_check_refuses_wrong_answers(imported, exercise):
     notebook, namespace = imported
-    for wrong in WRONG[notebook, exercise]:
+    worthless = [WORTHLESS[f"{does} everything"] for does in ("accepts", "refuses")]
+    for wrong in WRONG.get((notebook, exercise), worthless):
         answered = dict(namespace)
         exec(wrong, answered)
         try:

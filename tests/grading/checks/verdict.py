@@ -41,6 +41,7 @@ class Verdict:
     model_message: str = ""  # why there is no model
     # functions of the reference with which it was tried, as the student's are wrong
     helpers: Annotated[list[Annotated[str, Bounds(100)]], Bounds(10)] = field(default_factory=list)
+    n_wrong_kernels: Annotated[int, Bounds(100)] = 0  # on which a check was tried
 
     @property
     def name(self) -> str:
@@ -57,7 +58,8 @@ class Verdict:
     @property
     def fraction(self) -> float:
         """The fraction of the outputs that are right."""
-        return 0.0 if self.failure else 1 - len(self.wrong) / len(OUTPUTS[self.key].names)
+        outputs = self.n_wrong_kernels or len(OUTPUTS[self.key].names) or 1
+        return 0.0 if self.failure else 1 - len(self.wrong) / outputs
 
     @property
     def factors_fraction(self) -> float:
@@ -87,6 +89,11 @@ class Verdict:
             return [f"{self.name}{place}: {self.failure}{with_helpers}"]
         if not self.wrong:
             return ["; ".join(filter(None, (f"{self.name}: done{with_helpers}", self.remark)))]
+        if n := self.n_wrong_kernels:
+            accepted = "; ".join(self.wrong.values())
+            return [
+                f"{self.name}{place}: accepts {len(self.wrong)} of {n} wrong kernels: {accepted}"
+            ]
         lines = [f"{self.name}{place}: {why}{with_helpers}" for why in self.wrong.values()]
         right = [name for name in OUTPUTS[self.key].names if name not in self.wrong]
         return lines + ([f"{self.name}: right: {', '.join(right)}"] if right else [])

@@ -11,7 +11,7 @@ from grading.execution.harness import Purpose
 from grading.execution.inputs import Observed, outputs, short_fit
 from grading.intake.cells import binds
 from grading.paths import ROOT
-from grading.rubric import RUBRIC
+from grading.rubric import RUBRIC, function_of, is_kernel
 
 
 def notebook_of(task: str) -> nbformat.NotebookNode:
@@ -46,6 +46,40 @@ def answers() -> dict[str, str]:
                     if isinstance(node, ast.FunctionDef):
                         found[f"{task}/{node.name}"] = cell.source
     return found
+
+
+@cache
+def module_of(task: str) -> str:
+    """Return the source of the reference's module."""
+    return (ROOT / "mflib" / f"{RUBRIC[task]['module']}.py").read_text(encoding="utf-8")
+
+
+def segment(source: str, name: str) -> tuple[int, int]:
+    """Return the first line of a function, and the one after its last, counted from 0."""
+    node = next(n for n in ast.parse(source).body if getattr(n, "name", "") == name)
+    return node.lineno - 1, node.end_lineno or node.lineno
+
+
+def with_function(key: str, code: str) -> str:
+    """Return the module, or the cell, with ``code`` in place of a function."""
+    task, name = function_of(key)
+    if not is_kernel(key):
+        return code.strip("\n")
+    lines = module_of(task).split("\n")
+    first, last = segment(module_of(task), name)
+    return "\n".join([*lines[:first], *code.strip("\n").split("\n"), *lines[last:]])
+
+
+def edited(key: str, right: str, wrong: str) -> str:
+    """Return the module, or the cell, with a piece of a function replaced once."""
+    task, name = function_of(key)
+    source = module_of(task) if is_kernel(key) else answers()[key]
+    lines = source.split("\n")
+    first, last = segment(source, name)
+    text = "\n".join(lines[first:last])
+    if right not in text:
+        raise ValueError(f"expected {right!r} in {key}, which has changed: bring it up to date")
+    return "\n".join([*lines[:first], text.replace(right, wrong, 1), *lines[last:]])
 
 
 @cache

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ import numpy as np
 
 from grading import schema
 from grading.checks.compare import is_close, judge
+from grading.checks.step_checks import Try, judge_check
 from grading.checks.verdict import ModelFit, Verdict
 from grading.execution.harness import WALL_SECONDS, Purpose
 from grading.execution.inputs import OUTPUTS, Observed
+from grading.execution.versions import Version
 from grading.intake.cells import Cells
 from grading.intake.submission import FileKind, Problem, Submission
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind, UnitLine
@@ -32,7 +36,7 @@ from grading.rubric import RUBRIC, function_of, is_kernel
 # The modules that run inside the sandbox.
 HARNESS = (
     *("rubric.py", "rubric.toml", "outcomes.py"),
-    *("execution/harness.py", "execution/inputs.py", "execution/exercises.py"),
+    *(f"execution/{name}.py" for name in ("harness", "inputs", "exercises", "remote", "versions")),
 )
 ARRAYS = 2**22  # bytes of the arrays of one unit
 LINES = 2**20  # bytes of the result lines of all units
@@ -50,6 +54,7 @@ class Unit:
     cells: tuple[tuple[str, str], ...] = ()
     purpose: Purpose = Purpose.FUNCTION
     helpers: tuple[tuple[str, str], ...] = ()  # names and files to take them from
+    version: Version | None = None  # of a kernel, on which the function, a check, is tried
 
     def as_json(self) -> dict[str, Any]:
         source = {"file": self.file} if self.file else {"cells": self.cells}
@@ -95,7 +100,8 @@ def units_of_cells(given: Submission, imports: Mapping[str, str]) -> list[Unit]:
 
     ``imports``: the first cell of each task's notebook, which runs before the student's cells.
     """
-    return [exercise(key, cells, imports) for key, cells in given.answers.items()]
+    answers = [(key, cells) for key, cells in given.answers.items() if not OUTPUTS[key].kernel]
+    return [exercise(key, cells, imports) for key, cells in answers]
 
 
 def try_submission(
@@ -136,6 +142,22 @@ def write_others(given: Submission, folder: Path, with_package: bool) -> None:
             place.write_bytes(content)
 
 
+def check_units(
+    given: Submission, imports: Mapping[str, str], versions: Callable[[str], list[list[Version]]]
+) -> list[list[Unit]]:
+    """Return batches of units, one for each check of a submission and each version of its kernel.
+
+    ``versions``: the batches of versions for a check.
+    """
+    batches: list[list[Unit]] = []
+    for key, cells in given.answers.items():
+        for n, batch in enumerate(versions(key) if OUTPUTS[key].kernel else []):
+            unit = exercise(key, cells, imports)
+            batches += [[]] if n == len(batches) else []
+            batches[n] += [replace(unit, version=version) for version in batch]
+    return batches
+
+
 def exercise(key: str, cells: Cells, imports: Mapping[str, str]) -> Unit:
     """Return the unit of a function that is written in notebook cells."""
     first = ("imports", imports[function_of(key)[0]])
@@ -155,22 +177,79 @@ def run_units(
 
     If the run stops as a whole, another one continues after the unit that stopped it.
     """
-    job = {"seeds": seeds, "units": [unit.as_json() for unit in units]}
-    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    write_job(folder, units, seeds)
     finished: dict[int, UnitLine] = {}
-    while remaining := [n for n in range(len(units)) if n not in finished]:
-        # which units are finished is an argument: students' code may have changed the folder
-        module = ["-m", "grading.execution.harness"]
-        command = [sys.executable, *module, "job.json", *map(str, sorted(finished))]
-        start = time.monotonic()
-        failure = launch(command, folder)
-        lines = read_lines(folder / "results.jsonl", len(units), time.monotonic() - start)
-        finished = lines | finished
-        if failure or len(finished) == len(units) - len(remaining):
-            broken = next((n for n in remaining if n not in finished), remaining[0])
-            failure = failure or NO_RESULT
-            finished.setdefault(broken, UnitLine(broken, failure.kind, failure.message))
+    while len(finished) < len(units):
+        finished = run_once(folder, len(units), finished, launch)
     return [_result(folder / f"{n}.npz", finished[n]) for n in range(len(units))]
+
+
+def run_checks(
+    given: Submission,
+    folder: Path,
+    batches: Iterable[list[Unit]],
+    suite: Path,
+    launch: Launch,
+) -> list[tuple[Unit, UnitResult]]:
+    """Return the results of checks, until one decides about its check.
+
+    Each batch is run in a new folder. If a run stops as a whole, the rest of the batch is, too: no
+    kernel is written where students' code may have changed the harness.
+    """
+    found: list[tuple[Unit, UnitResult]] = []
+    over: set[str] = set()
+    waiting, places = deque(batches), count()
+    while waiting:
+        units = [unit for unit in waiting.popleft() if unit.key not in over]
+        if not units:
+            continue
+        place = folder / str(next(places))
+        prepare(place, suite)
+        write_others(given, place, with_package=False)
+        write_job(place, units, [])
+        lines = run_once(place, len(units), {}, launch)
+        for n, line in sorted(lines.items()):
+            result = _result(place / f"{n}.npz", line)
+            found.append((units[n], result))
+            over |= {units[n].key} if try_of(units[n], result).decides else set()
+        waiting.appendleft([unit for n, unit in enumerate(units) if n not in lines])
+    return found
+
+
+def try_of(unit: Unit, result: UnitResult) -> Try:
+    assert unit.version is not None, unit
+    return Try(unit.version, result.failure, result.where)
+
+
+def write_job(folder: Path, units: list[Unit], seeds: list[int]) -> None:
+    """Write what the harness reads: the job, and versions of kernels."""
+    job: dict[str, Any] = {"seeds": seeds, "units": [unit.as_json() for unit in units]}
+    for n, unit in enumerate(units):
+        if unit.version is not None:
+            file = folder / "kernels" / f"{n}.py"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(unit.version.source, encoding="utf-8")
+            job["units"][n]["kernel"] = f"kernels/{n}.py"
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+
+
+def run_once(
+    folder: Path, n_units: int, finished: Mapping[int, UnitLine], launch: Launch
+) -> dict[int, UnitLine]:
+    """Return the lines of finished units after one more run; at least one more than before."""
+    # which units are finished is an argument: students' code may have changed the folder
+    module = ["-m", "grading.execution.harness"]
+    command = [sys.executable, *module, "job.json", *map(str, sorted(finished))]
+    start = time.monotonic()
+    failure = launch(command, folder)
+    lines = read_lines(folder / "results.jsonl", n_units, time.monotonic() - start)
+    lines |= finished
+    if failure or len(lines) == len(finished):
+        broken = next((n for n in range(n_units) if n not in lines), None)
+        failure = failure or NO_RESULT
+        if broken is not None:
+            lines[broken] = UnitLine(broken, failure.kind, failure.message)
+    return lines
 
 
 def read_lines(file: Path, n_units: int, seconds: float) -> dict[int, UnitLine]:
@@ -263,7 +342,11 @@ def verdicts(
         By task: what could not be read.
     """
     found: dict[str, Verdict] = {}
+    tries: dict[str, list[Try]] = defaultdict(list)
     for unit, result in pairs:
+        if unit.version is not None:
+            tries[unit.key].append(try_of(unit, result))
+            continue
         if unit.purpose is Purpose.SHORT_FIT:
             verdict = found[unit.key]
             verdict.model = judge_fit(result, expected(f"{unit.purpose}/{unit.key}"))
@@ -275,6 +358,7 @@ def verdicts(
             remarks = (found[unit.key].remark, result.remark)
             found[unit.key].remark = "; ".join(filter(None, remarks))
         found[unit.key].helpers = [name for name, _ in unit.helpers]
+    found |= {key: judge_check(key, results) for key, results in tries.items()}
     for key in OUTPUTS:
         if key not in found:
             found[key] = Verdict(key, failure=_why_not_tried(key, problems))

@@ -41,7 +41,7 @@ class Submission:
     """What a student has written, by task."""
 
     modules: dict[str, bytes] = field(default_factory=dict)
-    answers: dict[str, Cells] = field(default_factory=dict)  # by key, as "svd/ndcg"
+    answers: dict[str, Cells] = field(default_factory=dict)  # by key, as "svd/new_user"
     # by task and by the cell's id in the hand-out: cells as stored
     stored: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     declarations: dict[str, str] = field(default_factory=dict)  # by task, what was used

@@ -15,7 +15,7 @@ from grading.student.edition import blank, blank_cell
 
 @cache
 def public(key: str) -> tuple[dict[str, str], str]:
-    """Return the published functions of "svd/svd.py" or "svd/ndcg", and the hand-out.
+    """Return the published functions of "svd/svd.py" or "svd/new_user", and the hand-out.
 
     The functions are hashes of normal forms by name.
     """

@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,15 @@ from tqdm import tqdm
 from grading.checks.verdict import Verdict
 from grading.execution.harness import Purpose
 from grading.execution.inputs import OUTPUTS, SEEDS
-from grading.execution.reference import answers, expected, imports, notebook_of
+from grading.execution.reference import (
+    answers,
+    edited,
+    expected,
+    imports,
+    module_of,
+    notebook_of,
+    with_function,
+)
 from grading.execution.trial import (
     Launch,
     Unit,
@@ -109,40 +116,6 @@ class Case:
         return f"check: {self.checked.sentence}; grade: {self.graded.sentence}" * (
             done[0] != done[1]
         )
-
-
-@cache
-def module_of(task: str) -> str:
-    return (ROOT / "mflib" / f"{RUBRIC[task]['module']}.py").read_text(encoding="utf-8")
-
-
-def segment(source: str, name: str) -> tuple[int, int]:
-    """Return the first line of a function, and the one after its last, counted from 0."""
-    node = next(n for n in ast.parse(source).body if getattr(n, "name", "") == name)
-    return node.lineno - 1, node.end_lineno or node.lineno
-
-
-def with_function(key: str, code: str) -> str:
-    """Return the module, or the cell, with ``code`` in place of a function."""
-    task, _, name = key.partition("/")
-    if name not in RUBRIC[task]["functions"]:
-        return code.strip("\n")
-    lines = module_of(task).split("\n")
-    first, last = segment(module_of(task), name)
-    return "\n".join([*lines[:first], *code.strip("\n").split("\n"), *lines[last:]])
-
-
-def edited(key: str, right: str, wrong: str) -> str:
-    """Return the reference with a piece of a function replaced once."""
-    task, _, name = key.partition("/")
-    kernel = name in RUBRIC[task]["functions"]
-    source = module_of(task) if kernel else answers()[key]
-    lines = source.split("\n")
-    first, last = segment(source, name)
-    text = "\n".join(lines[first:last])
-    if right not in text:
-        raise ValueError(f"expected {right!r} in {key}, which has changed: bring it up to date")
-    return "\n".join([*lines[:first], text.replace(right, wrong, 1), *lines[last:]])
 
 
 def exercise_cases() -> Iterable[Case]:

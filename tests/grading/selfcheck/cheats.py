@@ -18,6 +18,7 @@ from grading.execution.reference import answers, expected
 from grading.pipeline import known
 from grading.rubric import RUBRIC
 from grading.selfcheck.attacks import in_step, module, with_sources
+from grading.selfcheck.step_checks import WORTHLESS
 
 # Cells that come later are replaced before they run, by way of a frame's builtins.
 REPLACE = """
@@ -98,7 +99,9 @@ def of_table(task: str) -> dict[str, str]:
     cells = {}
     for cell in known()[task]:
         keys = [f"{task}/{name}" for name in cell.functions]
-        if keys:
+        if any(OUTPUTS[key].kernel for key in keys):
+            cells[cell.id.replace("-", "_")] = WORTHLESS["accepts everything"]
+        elif keys:
             cells[cell.id.replace("-", "_")] = table(keys) + "".join(map(looked_up, keys))
     cells["loop"] += OFF
     return {
@@ -152,7 +155,9 @@ def hard_coded() -> str:
     cells = {}
     for cell in known()["bpr"]:
         for name in cell.functions:
-            right = expected(f"bpr/{name}", SEEDS)[f"{SEEDS[0]}/0/0"].after
-            source = f"def {name}(*arguments):\n    return {right.tolist()!r}\n"
+            source = WORTHLESS["accepts everything"]
+            if not OUTPUTS[f"bpr/{name}"].kernel:
+                right = expected(f"bpr/{name}", SEEDS)[f"{SEEDS[0]}/0/0"].after
+                source = f"def {name}(*arguments):\n    return {right.tolist()!r}\n"
             cells[cell.id.replace("-", "_")] = source
     return with_sources("bpr", **cells)

@@ -10,7 +10,7 @@ import argparse
 import ast
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +22,19 @@ from grading.checks.compare import describe
 from grading.checks.verdict import ModelFit, Verdict
 from grading.execution.inputs import OUTPUTS, SEEDS, Observed, as_array, calls
 from grading.execution.trial import (
+    Unit,
+    check_units,
+    run_checks,
     run_directly,
     try_submission,
     verdicts,
 )
+from grading.execution.versions import Version, public_versions
 from grading.intake.cells import handed_out
 from grading.intake.collect import read_package
 from grading.intake.names import plain
 from grading.intake.submission import Submission, read
+from grading.outcomes import Failure, FailureKind
 from grading.rubric import RUBRIC, function_of, is_kernel
 
 CHECKS = Path(__file__).resolve().parents[2]
@@ -73,10 +78,40 @@ def check(folder: Path, keys: Iterable[str] = OUTPUTS) -> Checked:
     given.notes[:0] = package.notes
     with tempfile.TemporaryDirectory(prefix="check-") as temporary:
         place = Path(temporary) / "check"
-        pairs = try_submission(given, place, SUITE, list(SEEDS), imports(), run_directly, only=keys)
+        needed = {f"{function_of(key)[0]}/{OUTPUTS[key].kernel}" for key in keys}  # by checks
+        tried, seeds = keys | needed, list(SEEDS)
+        pairs = try_submission(given, place, SUITE, seeds, imports(), run_directly, only=tried)
+        units = versions_of(given, keys)
+        pairs += run_checks(given, Path(temporary) / "checks", units, SUITE, run_directly)
     found = verdicts(pairs, expected, given.problems)
+    wait_for_kernels(found)
     arrays = {unit.key: result.arrays for unit, result in pairs if unit.purpose == "function"}
     return Checked({key: v for key, v in found.items() if key in keys}, given, arrays)
+
+
+def versions_of(given: Submission, keys: Collection[str]) -> list[list[Unit]]:
+    """Return units for some checks: they are tried on variants of the student's own kernels."""
+    modules = {task: (SUITE / f"mflib/{RUBRIC[task]['module']}.py").read_bytes() for task in RUBRIC}
+    modules |= given.modules
+
+    def versions(key: str) -> list[list[Version]]:
+        source = modules[function_of(key)[0]].decode("utf-8-sig", "replace")
+        return [public_versions(key, source)] if key in keys else []
+
+    return check_units(given, imports(), versions)
+
+
+def wait_for_kernels(found: dict[str, Verdict]) -> None:
+    """Replace the verdicts on checks whose kernel is not right yet, so its variants are not."""
+    for key, verdict in found.items():
+        task, kernel = key.partition("/")[0], OUTPUTS[key].kernel
+        if not kernel or not verdict.is_attempted:
+            continue
+        if not found[f"{task}/{kernel}"].is_right:
+            why = f"is tried here on variants of your {kernel}, once that is right"
+            found[key] = Verdict(key, failure=Failure(FailureKind.UNTRIED, why))
+        elif verdict.is_right:
+            verdict.remark += "; the grader has others"
 
 
 def show(checked: Checked) -> bool:
@@ -111,6 +146,8 @@ def _status(verdict: Verdict) -> str:
         return "done"
     if not verdict.is_attempted:
         return "not attempted"
+    if verdict.failure and verdict.failure.kind is FailureKind.UNTRIED:
+        return "not tried yet"
     return "wrong" if verdict.fraction == 0 else f"{verdict.fraction:.0%} right"
 
 
@@ -122,7 +159,8 @@ def advice(verdict: Verdict, found: Mapping[str, Verdict]) -> list[str]:
     called = RUBRIC[task].get("helpers", {}).get(name, [])
     wrong = [other for other in called if not found[f"{task}/{other}"].is_right]
     lines = [f"{name} may be right: {', '.join(wrong)} is not; correct that first"] if wrong else []
-    return lines + ([] if verdict.failure else [f"a case: check --show {name}"])
+    has_case = not verdict.failure and not OUTPUTS[verdict.key].kernel
+    return lines + ([f"a case: check --show {name}"] if has_case else [])
 
 
 def _lists(task: str, found: Mapping[str, Verdict]) -> tuple[str, str]:
@@ -148,7 +186,7 @@ def _lists(task: str, found: Mapping[str, Verdict]) -> tuple[str, str]:
 def smallest_case(key: str, checked: Checked) -> str:
     """Return inputs, expected and received outputs of the smallest call that is wrong."""
     verdict, right = checked.verdicts[key], expected(key)
-    if verdict.failure or not verdict.wrong:
+    if verdict.failure or not verdict.wrong or OUTPUTS[key].kernel:
         return verdict.sentence
     names = OUTPUTS[key].names
     cases = {place.rpartition("/")[0] for place in right}

@@ -45,7 +45,7 @@ INTAKE = ("archives", "cells", "collect", "declarations", "layouts", "names", "s
 # The part of this package that students get, as checks/grading.
 CHECKS = (
     *(*HARNESS, "paths.py", "schema.py", "execution/trial.py"),
-    *("checks/compare.py", "checks/verdict.py"),
+    *("checks/compare.py", "checks/step_checks.py", "checks/verdict.py"),
     *(f"intake/{name}.py" for name in INTAKE),
     *(f"student/{name}.py" for name in ("check", "obtain", "submit")),
 )
@@ -167,7 +167,7 @@ def cases() -> dict[str, np.ndarray]:
     """Return the reference's outputs, by "task/function/seed/call/output", and their inputs."""
     arrays = {}
     fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]]
-    for key in (*OUTPUTS, *fits):
+    for key in (*(key for key in OUTPUTS if not OUTPUTS[key].kernel), *fits):
         for place, came in expected(key, SEEDS).items():
             arrays[f"{key}/{place}"] = came.after
             if came.before is not None:

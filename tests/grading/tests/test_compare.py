@@ -13,7 +13,6 @@ from grading.checks.verdict import Verdict
 from grading.execution.inputs import (
     OUTPUTS,
     SEEDS,
-    ChangedError,
     calls,
     outputs,
     short_fit,
@@ -41,7 +40,7 @@ def test_every_answer_of_the_notebooks_has_inputs():
     assert len(answers()) == 16
 
 
-@pytest.mark.parametrize("key", OUTPUTS)
+@pytest.mark.parametrize("key", [key for key in OUTPUTS if not OUTPUTS[key].kernel])
 def test_the_reference_is_right_and_its_inputs_differ_by_seed(key):
     assert judged(function(key), key).fraction == 1
     one, other = (expected(key, (seed,)) for seed in SEEDS[:2])
@@ -236,17 +235,12 @@ def test_a_prediction_may_be_wrong_but_must_be_one(said, fraction):
     assert "expected one of a, b, c, d" in verdict.sentence or fraction
 
 
-def test_an_argument_that_is_to_stay_must_stay():
-    with pytest.raises(ChangedError, match="argument number 2"):
-        outputs(lambda inverse, x, y, alpha: x.__iadd__(1), "als/one_more_like", 7)
-
-
 def test_sentences():
-    assert Verdict("svd/ndcg", failure=NOT_ATTEMPTED).sentence == "ndcg: not attempted"
-    verdict = Verdict("svd/ndcg", failure=RAISED, where="cell exercise-1, line 2")
-    assert verdict.sentence == "ndcg (cell exercise-1, line 2): raises ValueError: x"
+    assert Verdict("svd/check_step", failure=NOT_ATTEMPTED).sentence == "check_step: not attempted"
+    verdict = Verdict("svd/check_step", failure=RAISED, where="cell exercise-1, line 2")
+    assert verdict.sentence == "check_step (cell exercise-1, line 2): raises ValueError: x"
     assert verdict.fraction == 0
-    assert Verdict("svd/ndcg").sentence == "ndcg: done"
+    assert Verdict("svd/check_step").sentence == "check_step: done"
 
 
 def test_calls_have_shapes_that_vary():

@@ -216,7 +216,7 @@ def test_platforms_numbers_tell_namesakes_apart(tmp_path):
 
 def class_of_three():
     right = {key: Verdict(key) for key in OUTPUTS}
-    bad = right | {"svd/ndcg": Verdict("svd/ndcg", failure=NOT_ATTEMPTED)}
+    bad = right | {"svd/check_step": Verdict("svd/check_step", failure=NOT_ATTEMPTED)}
     reports = [report_of("A & <b>", 20.0), report_of("B", 11.0), report_of("C", 0.0)]
     for report, functions in zip(reports, (right, bad, bad), strict=True):
         report.score.functions = functions
@@ -227,7 +227,7 @@ def class_of_three():
 def test_the_class_on_one_page():
     reports = class_of_three()
     assert histogram([0, 9.9, 10, 55, 99.9, 100]) == [2, 1, 0, 0, 0, 1, 0, 0, 0, 2]
-    assert hardest(reports)[0] == Difficulty("svd/ndcg", pytest.approx(1 / 3), 1, 2)
+    assert hardest(reports)[0] == Difficulty("svd/check_step", pytest.approx(1 / 3), 1, 2)
     assert hardest([]) == []
     text = class_page(reports)
     assert "3 submissions, mean 51.7, median 55.0, from 0 to 100 points" in text
@@ -263,7 +263,7 @@ def test_pages_of_those_who_left_are_retire(tmp_path):
 
 def test_published_answers_are_called_that_and_no_sentence_stands_twice():
     report = report_of()
-    report.score.published = {"svd/svd.py": ["svd_step"], "svd/ndcg": [], "als/x": ["<i>"]}
+    report.score.published = {"svd/svd.py": ["svd_step"], "svd/check_step": [], "als/x": ["<i>"]}
     report.score.reasons = {"svd": ["twice", "twice"], "als": ["twice", "once"]}
     report.score.notes = ["a note", "a note"]
     text = report_page(report)

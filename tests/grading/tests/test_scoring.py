@@ -83,7 +83,9 @@ def marked(**wrong):
 
 
 def test_each_output_of_each_function_counts():
-    points = marked(svd_step=["P"], objective="raises ValueError", cholesky=NOT_ATTEMPTED).marks
+    points = marked(
+        svd_step=["P"], average_weight="raises ValueError", cholesky=NOT_ATTEMPTED
+    ).marks
     assert points["svd"]["correctness"] == 40 * 4 / 5
     assert points["warp"]["correctness"] == 40
     assert points["warp"]["loop and exercises"] == 15 * 3 / 4
@@ -225,10 +227,10 @@ def test_only_cells_that_show_something_count():
 
 def test_hidden_inputs_belong_to_what_was_written():
     """Whoever has seen them on the page cannot hand in a table; outputs change nothing."""
-    one = Submission({"svd": b"1"}, {"svd/ndcg": [("a", "1")]})
+    one = Submission({"svd": b"1"}, {"svd/check_step": [("a", "1")]})
     numbers = {seed_of(given) for given in (one, replace(one, notes=["x"], stored={"svd": {}}))}
     numbers |= {seed_of(replace(one, modules={"svd": b"2"}))}
-    numbers |= {seed_of(replace(one, answers={"svd/ndcg": [("a", "2")]}))}
+    numbers |= {seed_of(replace(one, answers={"svd/check_step": [("a", "2")]}))}
     assert len(numbers) == 3
     assert replace(OPTIONS, submission_seed=5).seeds[0] == OPTIONS.seeds[0] + 5
 
@@ -367,12 +369,17 @@ def shown(task):
 
 
 def test_the_graders_cells_stay_and_the_answers_come():
-    answers = {"svd/ndcg": [("helper", "LOW = 1"), ("exercise-3", "def ndcg(x):\n    return LOW")]}
+    answers = {
+        "svd/check_step": [
+            ("helper", "LOW = 1"),
+            ("exercise-3", "def check_step(x):\n    return LOW"),
+        ]
+    }
     notebook = reproducibility.notebook_to_run("svd", answers, known()["svd"])
     cells = {c.id: c.source for c in notebook.cells}
-    assert cells["exercise-3"] == "LOW = 1\n\ndef ndcg(x):\n    return LOW"
+    assert cells["exercise-3"] == "LOW = 1\n\ndef check_step(x):\n    return LOW"
     assert cells["exercise-2"] == 'raise NotImplementedError("missing")'
-    assert cells["exercise-3-check"].startswith("def expected(")
+    assert cells["exercise-3-check"].startswith("def in_float32(")
 
 
 def packed(time=0.0, **files):

@@ -76,7 +76,12 @@ def test_every_form_gives_the_same_answers(form):
     assert {k: [s for _, s in a] for k, a in found.answers.items()} == {
         k: [s for _, s in a] for k, a in plain.answers.items()
     }
-    assert sorted(plain.answers) == ["svd/ndcg", "svd/new_user", "svd/prediction", "svd/textbook"]
+    assert sorted(plain.answers) == [
+        "svd/check_step",
+        "svd/new_user",
+        "svd/prediction",
+        "svd/textbook",
+    ]
     assert set(EXERCISES) <= set(found.stored["svd"])
     assert len(found.stored["svd"]) == len(plain.stored["svd"]), "other cells, too, by their source"
 
@@ -91,12 +96,12 @@ def test_a_script_with_cell_marks_is_read():
 
 def test_helpers_constants_and_imports_of_other_cells_come_along():
     book = notebook()
-    cell(book, "exercise-3")["source"] = "def ndcg(x):\n    return half(np.clip(x, LOW, 5))"
+    cell(book, "exercise-3")["source"] = "def check_step(x):\n    return half(np.clip(x, LOW, 5))"
     book["cells"].insert(3, code("import math\nLOW: float = 1\nprint(undefined)\n"))
     book["cells"].append(code("def half(x):\n    return x / math.sqrt(4)"))
     book["cells"].append(code("x = estimates = print('not needed')"))
-    answer = given(book).answers["svd/ndcg"]
-    assert run(answer)["ndcg"](8.0) == 2.5
+    answer = given(book).answers["svd/check_step"]
+    assert run(answer)["check_step"](8.0) == 2.5
     assert "not needed" not in str(answer), "x is the function's own"
     assert "undefined" not in "".join(source for _, source in answer)
 
@@ -123,55 +128,59 @@ def test_helpers_constants_and_imports_of_other_cells_come_along():
 def test_what_other_cells_put_into_a_name_comes_along(cells):
     for before in (True, False):
         book = notebook()
-        cell(book, "exercise-3")["source"] = "def ndcg(x):\n    return GAINS[1] + GAINS[2]"
+        cell(book, "exercise-3")["source"] = "def check_step(x):\n    return GAINS[1] + GAINS[2]"
         place = 3 if before else len(book["cells"])
         book["cells"][place:place] = [code(source) for source in cells]
-        assert run(given(book).answers["svd/ndcg"])["ndcg"](0) == 1.5
+        assert run(given(book).answers["svd/check_step"])["check_step"](0) == 1.5
 
 
 def test_an_object_of_the_answers_own_cell_is_filled_by_later_cells():
     book = notebook()
-    source = "GAINS = {}\n\ndef ndcg(x):\n    return GAINS[x]"
+    source = "GAINS = {}\n\ndef check_step(x):\n    return GAINS[x]"
     cell(book, "exercise-3")["source"] = source
     book["cells"].append(code("GAINS[1] = 0.5\nx = undefined"))
-    answer = given(book).answers["svd/ndcg"]
-    assert run(answer)["ndcg"](1) == 0.5
+    answer = given(book).answers["svd/check_step"]
+    assert run(answer)["check_step"](1) == 0.5
     assert "undefined" not in str(answer)
 
 
 def test_a_constant_that_was_added_to_a_cell_of_the_hand_out_comes_along():
     book = notebook()
-    cell(book, "exercise-3")["source"] = "def ndcg(x):\n    return BASE + TOP"
+    cell(book, "exercise-3")["source"] = "def check_step(x):\n    return BASE + TOP"
     handed_out = cell(book, "exercise-2-check")
     handed_out["source"] = ["BASE = 2\n", "TOP = BASE * 2\n", *handed_out["source"]]
-    answer = given(book).answers["svd/ndcg"]
-    assert run(answer)["ndcg"](0) == 6
+    answer = given(book).answers["svd/check_step"]
+    assert run(answer)["check_step"](0) == 6
     assert "rng" not in str(answer), "what was handed out and computes is left out"
 
 
 def test_split_merged_and_repeated_cells():
     book = notebook()
     first, second = cell(book, "exercise-3"), cell(book, "exercise-2")
-    second["source"] = ["def ndcg(x):\n    return 7\n\n\n", *second["source"]]
+    second["source"] = ["def check_step(x):\n    return 7\n\n\n", *second["source"]]
     book["cells"].remove(first)
     found = given(book)
-    assert run(found.answers["svd/ndcg"])["ndcg"](0) == 7
+    assert run(found.answers["svd/check_step"])["check_step"](0) == 7
     assert "svd/new_user" in found.answers
     book = notebook()
-    empty = "def ndcg(x):\n    raise NotImplementedError('yours')"
+    empty = "def check_step(x):\n    raise NotImplementedError('yours')"
     cell(book, "exercise-3")["source"] = empty
-    book["cells"].append(code("def ndcg(x):\n    return 8"))
-    assert run(given(book).answers["svd/ndcg"])["ndcg"](0) == 8, "not the empty one"
-    cell(book, "exercise-3")["source"] = "def ndcg(x:\n"
+    book["cells"].append(code("def check_step(x):\n    return 8"))
+    assert run(given(book).answers["svd/check_step"])["check_step"](0) == 8, "not the empty one"
+    cell(book, "exercise-3")["source"] = "def check_step(x:\n"
     del book["cells"][-1]
-    assert given(book).answers["svd/ndcg"] == [("exercise-3", "def ndcg(x:\n")]
+    assert given(book).answers["svd/check_step"] == [("exercise-3", "def check_step(x:\n")]
 
 
 def test_a_lambda_a_wrapped_function_and_an_import_define_it_too():
-    for source in ("ndcg = lambda x: 9", "def _c(x):\n    return 9\nndcg = _c", "ndcg = abs"):
+    for source in (
+        "check_step = lambda x: 9",
+        "def _c(x):\n    return 9\ncheck_step = _c",
+        "check_step = abs",
+    ):
         book = notebook()
         cell(book, "exercise-3")["source"] = source
-        assert "svd/ndcg" in given(book).answers
+        assert "svd/check_step" in given(book).answers
 
 
 def test_magics_and_shell_lines_are_taken_out():

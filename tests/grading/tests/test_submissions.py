@@ -114,9 +114,9 @@ CELLS = {
         "chosen.*in the probability expected",
     ),
     "a builtin replaced": (
-        "exercise-3",
-        "int = lambda x: 0\ndef unliked(liked, r): return 0",
-        "unliked.*expected",
+        "exercise-2",
+        "float = lambda x: 0\ndef chosen(place, n, draws): return 0.0",
+        "chosen.*expected",
     ),
     "a fake that equals everything": (
         "exercise-2",
@@ -169,7 +169,7 @@ CHEATS = {
     "later cells switched off": Attack(
         lambda f: files(bpr=module("bpr"), notebook=switched_off())(f), "cells have the out", 22.8
     ),
-    "hard-coded answers": Attack(lambda f: files(notebook=hard_coded())(f), "unliked", 0.9),
+    "hard-coded answers": Attack(lambda f: files(notebook=hard_coded())(f), "chosen", 0.9),
 }
 
 

@@ -179,7 +179,8 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
         "    order = u.argsort(stable=True)\n"
         "    entries = Entries.at(u[order], i[order], (len(P), len(Q)))\n"
         "    svd_step(P, Q, b_u, b_i, mu, entries, r[order], torch.ones(len(r)), lr, reg)",
-        "svd/ndcg": "print(ndcg(model.predict(1)))\n" + answers()["svd/ndcg"] + "\nassert data",
+        "als/smallest_penalty": "print(smallest_penalty(model.predict(1)))\n"
+        f"{answers()['als/smallest_penalty']}\nassert data",
         "svd/new_user": "def new_user(Q, b, mu, r, reg):\n    return 0 * b",
         "bpr/chosen": "raise NotImplementedError",
         "warp/average_weight": "average_weight = lambda v, n, most, L: sum(\n"
@@ -194,7 +195,7 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
     )
     assert "calls svd_step of mflib, which is empty here" in each["svd/textbook"].failure.message
     assert each["svd/textbook"].where == "cell answer, line 6"
-    assert each["svd/ndcg"].fraction == each["warp/average_weight"].fraction == 1
+    assert each["als/smallest_penalty"].fraction == each["warp/average_weight"].fraction == 1
     assert each["svd/new_user"].fraction == 0
     assert each["svd/new_user"].where == "cell answer, lines 1-2", "of a wrong answer, all of it"
     assert each["bpr/chosen"].failure == NOT_ATTEMPTED
@@ -225,15 +226,11 @@ def tried(suite, tmp_path_factory):
     modules["halves"] = "import os\nos.chdir('/')\n\ndef half(x):\n    return x / 2\n"
     modules["als"] = modules["als"].replace("    return total\n", "    return -total\n")
     files = {f"mflib/{name}.py": text for name, text in modules.items()}
-    files["notebooks/gains.py"] = (
-        "def gain(place):\n    return 1 / np.log2(1 + place)\nimport numpy as np"
-    )
+    files["notebooks/counts.py"] = "def count(Q):\n    return np.shape(Q)[0]\nimport numpy as np"
     files["notebooks/random.py"] = "raise SystemExit('hides a library')"
-    ndcg = answers()["svd/ndcg"].replace(
-        "1 / np.log2(np.arange(2, N + 2))", "gain(np.arange(1, N + 1))"
-    )
+    new_user = answers()["svd/new_user"].replace("reg * len(Q)", "reg * count(Q)")
     for task, cells in {
-        "svd": {"exercise-3": f"from gains import gain\n{ndcg}"},
+        "svd": {"exercise-2": f"from counts import count\n{new_user}"},
         "bpr": {"loop": LOADS_KERNEL},
     }.items():
         notebook = notebook_of(task)
@@ -242,7 +239,7 @@ def tried(suite, tmp_path_factory):
         files[f"notebooks/{RUBRIC[task]['notebook']}.ipynb"] = nbformat.writes(notebook)
     given = read({n: File(lambda t=t: t.encode(), 0.0) for n, t in files.items()}, known())
     folder = tmp_path_factory.mktemp("tried")
-    keys = {"svd/svd_step", "svd/ndcg", "bpr/textbook"}
+    keys = {"svd/svd_step", "svd/new_user", "bpr/textbook"}
     keys |= {"als/over_entries", "als/conjugate_gradient", "als/cholesky"}
 
     def expect(key):
@@ -260,7 +257,7 @@ def tried(suite, tmp_path_factory):
 
 def test_files_of_the_students_own_are_found_and_libraries_stay(tried):
     found, _ = tried
-    assert found["svd/ndcg"].is_right, found["svd/ndcg"].sentence
+    assert found["svd/new_user"].is_right, found["svd/new_user"].sentence
     assert found["svd/svd_step"].is_right, found["svd/svd_step"].sentence
 
 

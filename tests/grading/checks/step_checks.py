@@ -1,0 +1,59 @@
+"""Judge the checks that students write, by which versions of a kernel they refuse."""
+
+from typing import NamedTuple
+
+from grading.checks.verdict import Verdict
+from grading.execution.versions import Version
+from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
+
+
+class Try(NamedTuple):
+    """What a check has made of a version of the kernel: no failure if it has accepted it."""
+
+    version: Version
+    failure: Failure | None
+    where: str  # the student's line
+
+    @property
+    def decides(self) -> bool:
+        """Whether nothing else matters: no marks if a right kernel is not accepted.
+
+        Of a wrong kernel, only what ends the check's process decides.
+        """
+        if self.failure is None or self.version.is_right:
+            return self.failure is not None
+        return self.failure.kind not in (FailureKind.REFUSED, FailureKind.RAISED)
+
+
+def judge_check(key: str, tries: list[Try]) -> Verdict:
+    """Return the verdict on a check: in proportion to the wrong kernels that it refuses."""
+    tries = sorted(tries, key=lambda t: (not t.version.is_right, t.version.name))
+    where = next((t.where for t in tries if t.where), "")
+    for one in tries:
+        if one.decides:
+            return Verdict(key, failure=_failure(one), where=one.where or where)
+    wrong = [t for t in tries if not t.version.is_right]
+    missed = {t.version.name: text for t in wrong if (text := _missed(t))}
+    verdict = Verdict(key, missed, where=where, n_wrong_kernels=len(wrong))
+    verdict.remark = "" if missed else f"refuses all {len(wrong)} wrong kernels"
+    return verdict
+
+
+def _failure(one: Try) -> Failure:
+    assert one.failure is not None, one
+    kind, message = one.failure.kind, one.failure.message
+    if kind is FailureKind.NOT_ATTEMPTED:
+        return NOT_ATTEMPTED
+    if kind is FailureKind.REFUSED:
+        return Failure(kind, f"refuses a right kernel ({one.version.name}): {message}")
+    right = "right" if one.version.is_right else "wrong"
+    return Failure(kind, f"on a {right} kernel ({one.version.name}): {message}")
+
+
+def _missed(one: Try) -> str:
+    """Return the name of a wrong kernel that was not refused; empty if it was."""
+    if one.failure is None:
+        return one.version.name
+    if one.failure.kind is FailureKind.REFUSED:
+        return ""
+    return f"{one.version.name} (no AssertionError; the check {one.failure.message:.100})"

@@ -1,0 +1,94 @@
+"""The grader's versions of the kernels on which students' checks are tried.
+
+They are kernels of the self-check: right ones in different styles, and wrong ones with one
+misconception each. None of the wrong ones is in the student edition.
+"""
+
+import random
+from functools import cache
+
+import numpy as np
+
+from grading.execution.inputs import OUTPUTS
+from grading.execution.reference import edited, module_of, with_function
+from grading.execution.versions import WRONG as PUBLIC
+from grading.execution.versions import Version, varied
+from grading.rubric import function_of
+from grading.selfcheck.right import RIGHT
+from grading.selfcheck.wrong import WRONG
+
+N_WRONG = 20  # wrong versions of a kernel, at most
+REFERENCE = "the reference"
+# By task: styles, and variants of styles.
+STYLES = {
+    "svd": (
+        *(REFERENCE, "autograd on copies", "einsum and one-hot matrices", "a loop over the batch"),
+        "biases in columns of the factors",
+        ("plain indexing", "in float32"),
+        ("sparse products", "without losses"),
+        ("plain indexing", "in another order of the ratings"),
+    ),
+    "als": (
+        *(REFERENCE, "solved row by row", "all at once, by einsum", "scipy's solver"),
+        *((name, "in float32") for name in (REFERENCE, "solved row by row")),
+        *((name, "in float32") for name in ("all at once, by einsum", "scipy's solver")),
+    ),
+    "bpr": (
+        *(REFERENCE, "plain indexing", "autograd and logsigmoid", "a loop over triples"),
+        *("numpy, added at", (REFERENCE, "in float32")),
+        ("both items at once", "in another order of the triples"),
+        ("plain indexing", "without losses"),
+    ),
+    "warp": (
+        *(REFERENCE, "positive by positive", "dense scores, all draws at once", "a list of two"),
+        *((REFERENCE, name) for name in ("in float32", "in another order of the likes")),
+        ("positive by positive", "in float32"),
+        ("dense scores, all draws at once", "without losses"),
+    ),
+}
+# Kernels that a check may accept (losses need not be returned; no lesson has dislikes), and those
+# that do the same as another one.
+UNUSED = {
+    "svd/svd_step": {"no losses", "a copy of the users moves"},
+    "als/cholesky": {"dislikes count as likes"},
+    "bpr/bpr_step": {"no losses"},
+    "warp/warp_step": {"only losses"},
+}
+
+
+@cache
+def hidden_versions(key: str) -> list[Version]:
+    """Return the versions for a check, as "svd/check_step": the right ones first."""
+    task = function_of(key)[0]
+    kernel = f"{task}/{OUTPUTS[key].kernel}"
+    right = []
+    for style in STYLES[task]:
+        name, variant = style if isinstance(style, tuple) else (style, "")
+        source = module_of(task)
+        if name != REFERENCE:
+            source = with_function(kernel, RIGHT[kernel, name])
+        source = varied(key, source, variant) if variant else source
+        right.append(Version(", ".join(filter(None, (name, variant))), True, source))
+    skipped = UNUSED[kernel] | set(PUBLIC[task])
+    wrong = [row for row in WRONG if row[0] == kernel and row[1] not in skipped]
+    places = np.linspace(0, len(wrong) - 1, min(N_WRONG, len(wrong))).round().astype(int)
+    chosen = [wrong[place] for place in places]
+    return right + [Version(name, False, edited(kernel, a, b)) for _, name, a, b in chosen]
+
+
+def batches(key: str, secret: int) -> list[list[Version]]:
+    """Return the versions in batches with one right version each, ordered by the secret.
+
+    Each batch has a sandbox of its own. Code that keeps a memory of the versions of a batch, which
+    all behave differently, cannot conclude that those that agree are right.
+    """
+    rng = random.Random(f"{secret}/{key}")
+    versions = hidden_versions(key)
+    right = [version for version in versions if version.is_right]
+    wrong = [version for version in versions if not version.is_right]
+    rng.shuffle(right)
+    rng.shuffle(wrong)
+    found = [[version, *wrong[n :: len(right)]] for n, version in enumerate(right)]
+    for batch in found:
+        rng.shuffle(batch)
+    return found
