@@ -1,7 +1,24 @@
-"""Checks of kernels as students may write them: good, weak and dishonest ones, by task and name.
+"""Checks of kernels as students may write them: good, weak and worthless ones, by task and name.
 
 Weak ones are the answers in the notebooks with a piece of their text replaced.
+
+    python -m grading.selfcheck.step_checks
+
+prints what the grader and the student's check make of them; the exit code is 1 if one is misjudged.
 """
+
+import sys
+import tempfile
+from pathlib import Path
+
+from grading.checks.verdict import Verdict
+from grading.execution.reference import answers, imports, module_of
+from grading.execution.trial import check_units, run_checks, run_directly, verdicts
+from grading.execution.versions import public_versions
+from grading.intake.submission import Submission
+from grading.pipeline import Options, try_checks
+from grading.rubric import function_of
+from grading.student.edition import empty_suite
 
 SVD_CASE = """
     U, M, F, n = int(g.integers(2, 9)), int(g.integers(2, 9)), int(g.integers(1, 5)), 30
@@ -272,3 +289,61 @@ def check_step(step):
     svd_step(*[n.clone() if torch.is_tensor(n) else n for n in numbers])
 """,
 }
+
+
+def all_checks() -> list[tuple[str, str, str, int, int]]:
+    """Return key, name, source, and the least and the most percent that each check may earn."""
+    found = [(f"{task}/check_step", name, code, 90, 100) for (task, name), code in GOOD.items()]
+    for task, name, right, wrong, percent in WEAK:
+        source = answers()[f"{task}/check_step"]
+        if right not in source:
+            raise ValueError(f"expected {right!r} in the check of {task}: bring it up to date")
+        weak = source.replace(right, wrong, 1)
+        found.append((f"{task}/check_step", name, weak, percent, percent))
+    return found + [("svd/check_step", name, code, 0, 0) for name, code in WORTHLESS.items()]
+
+
+def judged(key: str, code: str, options: Options, folder: Path) -> tuple[Verdict, Verdict]:
+    """Return the verdicts of the grader and of the student's check, with the reference's kernel."""
+    task = function_of(key)[0]
+    cells = [("loop", answers()[f"{task}/textbook"]), ("exercise", code)]
+    given = Submission(answers={key: cells})
+    graded = try_checks(given, folder / "graded", options)
+    versions = [public_versions(key, module_of(task))]
+    units = check_units(given, imports(), lambda _: versions)
+    checked = run_checks(given, folder / "checked", units, options.suite, run_directly)
+    one, other = (verdicts(pairs, lambda _: {}, {})[key] for pairs in (graded, checked))
+    return one, other
+
+
+def misjudged(graded: Verdict, checked: Verdict, least: int, most: int) -> str:
+    """Return what is wrong with the verdicts, if anything.
+
+    The two agree if both give nothing for the same reason, or both give something. The student's
+    check has fewer kernels, so the fractions may differ.
+    """
+    if not least <= round(100 * graded.fraction) <= most:
+        return f"expected {least} to {most} percent"
+    if (graded.failure is None) != (checked.failure is None):
+        return "check and grade disagree"
+    return "done in check only" if graded.fraction < 0.5 and checked.is_right else ""
+
+
+def main() -> None:
+    good = True
+    with tempfile.TemporaryDirectory() as temporary:
+        suite = Path(temporary) / "suite"
+        suite.mkdir()
+        empty_suite(suite)
+        for n, (key, name, code, least, most) in enumerate(all_checks()):
+            options = Options("ml-100k", secret=1000 + n, suite=suite)
+            graded, checked = judged(key, code, options, Path(temporary) / str(n))
+            wrong = misjudged(graded, checked, least, most)
+            good &= not wrong
+            print(f"{key}, {name}: {graded.fraction:.0%}, {checked.fraction:.0%} in check {wrong}")
+            print(f"    {graded.sentence[:300]}", flush=True)
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()
