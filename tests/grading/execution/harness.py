@@ -36,8 +36,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from grading.execution import remote
 from grading.execution.inputs import OUTPUTS, outputs, short_fit
+from grading.execution.remote import KernelError, as_step, ask, direct, serve
 from grading.outcomes import NOT_ATTEMPTED, FailureKind, UnitLine
 from grading.rubric import RUBRIC
 
@@ -281,8 +281,8 @@ def step_of(n: int, unit: dict) -> Callable:
     task, kernel = unit["key"].partition("/")[0], OUTPUTS[unit["key"]].kernel
     empty = getattr(importlib.import_module(f"mflib.{RUBRIC[task]['module']}"), kernel)
     if n in connections:
-        return remote.as_step(functools.partial(remote.remote, connections[n]), empty)
-    return remote.as_step(functools.partial(remote.direct, kernel_of(unit)), empty)
+        return as_step(functools.partial(ask, connections[n]), empty)
+    return as_step(functools.partial(direct, kernel_of(unit)), empty)
 
 
 def kernel_of(unit: dict) -> Callable:
@@ -353,9 +353,9 @@ def failure_line(n: int, error: BaseException, unit: dict) -> UnitLine:
             message = f"needs {inside}, which is not attempted"
     elif isinstance(error, UncalledError):
         message = str(error)
-    elif "kernel" in unit and isinstance(error, AssertionError | remote.KernelError):
+    elif "kernel" in unit and isinstance(error, AssertionError | KernelError):
         kind = FailureKind.REFUSED
-        what = "the kernel raises " if isinstance(error, remote.KernelError) else ""
+        what = "the kernel raises " if isinstance(error, KernelError) else ""
         message = f"{what}{error}" or "AssertionError without a message"
     elif isinstance(error, TooSlowError):
         kind, message = FailureKind.CPU_TIME, too_slow(unit)
@@ -483,7 +483,7 @@ def main() -> None:
     for n, unit in remaining.items() if FORKS else ():
         if "kernel" in unit:
             kernel = functools.partial(kernel_of, unit)
-            connections[n] = remote.serve(FOLDER / unit["kernel"], kernel, CPU_SECONDS)
+            connections[n] = serve(FOLDER / unit["kernel"], kernel, CPU_SECONDS)
     for n, unit in remaining.items():
         (run_in_child if FORKS else run_and_store)(n, unit, job["seeds"])
 

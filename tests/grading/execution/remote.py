@@ -105,7 +105,7 @@ def direct(kernel: Callable, values: list) -> Any:
         raise KernelError(f"{type(error).__name__}: {error}") from None
 
 
-def remote(connection: Connection, values: list) -> Any:
+def ask(connection: Connection, values: list) -> Any:
     """Call the kernel in a process that ``serve`` has started."""
     try:
         connection.send_bytes(pack(values))
