@@ -215,7 +215,7 @@ WRONG: dict[str, dict[str, Kernel]] = {
         "users' penalty on items": lambda kernel, *given: kernel(*given[:7], given[6]),
         "items never bounded": partial(unbounded, 3, (1, 2), 3, 5),
         "the others in another order": partial(given, 4, lambda negatives: negatives.flip(0)),
-        "users stay": partial(moved, 3, (6, 7), {0: stays}),
+        "the users stay": partial(moved, 3, (6, 7), {0: stays}),
         "no penalty on biases": partial(moved, 3, (6, 7), {2: unpenalised}),
         "the sign flipped": partial(moved, 3, (6, 7), dict.fromkeys(range(3), opposite)),
         "the mean loss": partial(returning, lambda losses: losses.mean()),
@@ -223,7 +223,7 @@ WRONG: dict[str, dict[str, Kernel]] = {
     "warp": {
         "liked items violate": partial(given, 3, lambda known: known[:1]),
         "no margin": partial(given, 8, lambda margin: 0.0),
-        "users stay": partial(moved, 2, (10,), {0: stays}),
+        "the users stay": partial(moved, 2, (10,), {0: stays}),
         "no penalty on users": partial(moved, 2, (10,), {0: unpenalised}),
         "the sign flipped": partial(moved, 2, (10,), {0: opposite}),
         "draws counted from 0": partial(returning, lambda found: (found[0], found[1] - 1)),

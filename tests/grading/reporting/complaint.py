@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 
 from grading.checks.verdict import Verdict
-from grading.execution.inputs import as_array, calls
+from grading.execution.inputs import OUTPUTS, as_array, calls
 from grading.execution.reference import function
 from grading.result import Score
 from grading.rubric import RUBRIC, function_of, is_kernel
@@ -68,7 +68,7 @@ def cases(verdict: Verdict, score: Score) -> list[Case]:
     outputs: dict[tuple[int, int], list[str]] = {}
     for name, (seed, call) in verdict.failing.items():
         outputs.setdefault((seed, call), []).append(name)
-    if verdict.failure and score.seeds:
+    if verdict.failure and score.seeds and not OUTPUTS[verdict.key].kernel:
         outputs[score.seeds[0], 0] = ["no output"]
     found = []
     for (seed, call), names in outputs.items():

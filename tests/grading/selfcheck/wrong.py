@@ -161,7 +161,7 @@ WRONG = [  # function, what is wrong, right, wrong
     (CHOLESKY, "alpha counted twice", "(y_f[:, None]", "(2 * y_f[:, None]"),
     (CHOLESKY, "stored entries left out", "(y_f[:, None]", "(0 * y_f[:, None]"),
     (CHOLESKY, "the sign of the stored entries", "f:] += excess", "f:] -= 0.05 * excess"),
-    (CHOLESKY, "the mean penalty for all", "+ penalty[", "+ penalty.mean() + 0 * penalty["),
+    (CHOLESKY, "the mean penalty for all", "+ penalty[", "+ (0 * penalty + penalty.mean())["),
     (CHOLESKY, "the penalty squared", "+ penalty[", "+ penalty[:, :, None] * penalty["),
     (CHOLESKY, "the first row's penalty", "+ penalty[", "+ (0 * penalty + penalty[:1])["),
     (CHOLESKY, "dislikes count as likes", "cp: cp)", "cp: 1 + excess)"),

@@ -1,0 +1,85 @@
+"""Checks that students write are judged by the kernels that they refuse."""
+
+import numpy as np
+import pytest
+import torch
+
+from grading.checks.step_checks import Try, judge_check
+from grading.execution.hidden import batches, hidden_versions
+from grading.execution.inputs import OUTPUTS, calls
+from grading.execution.reference import edited, function, module_of
+from grading.execution.remote import pack, unpack
+from grading.execution.versions import RIGHT, VARIANTS, WRONG, Version
+from grading.outcomes import Failure, FailureKind
+from grading.selfcheck import wrong
+
+KEYS = [key for key in OUTPUTS if OUTPUTS[key].kernel]
+REFUSED = Failure(FailureKind.REFUSED, "differs")
+
+
+def trial(right, *others):
+    """Return tries of a right kernel and of wrong ones, by how they ended."""
+    ends = [(True, right), *((False, other) for other in others)]
+    return [Try(Version(f"no. {n}", r, ""), end, "") for n, (r, end) in enumerate(ends)]
+
+
+def test_a_check_earns_the_part_of_the_wrong_kernels_that_it_refuses():
+    verdict = judge_check("svd/check_step", trial(None, REFUSED, None, REFUSED, REFUSED))
+    assert verdict.fraction == 3 / 4
+    assert verdict.sentence == "check_step: accepts 1 of 4 wrong kernels: no. 2"
+
+
+def test_a_check_that_refuses_a_right_kernel_earns_nothing():
+    verdict = judge_check("svd/check_step", trial(REFUSED, REFUSED))
+    assert verdict.fraction == 0
+    assert "refuses a right kernel (no. 0): differs" in verdict.sentence
+
+
+def test_only_a_refusal_counts_and_a_process_that_ends_earns_nothing():
+    raised, slow = Failure(FailureKind.RAISED, "raises"), Failure(FailureKind.CPU_TIME, "slow")
+    assert judge_check("svd/check_step", trial(None, raised, REFUSED)).fraction == 1 / 2
+    assert judge_check("svd/check_step", trial(None, slow, REFUSED)).fraction == 0
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_hidden_and_public_versions_share_no_wrong_one(key):
+    versions = hidden_versions(key)
+    names = {version.name for version in versions if not version.is_right}
+    assert len(names) >= 15
+    assert sum(version.is_right for version in versions) >= 8
+    task = key.partition("/")[0]
+    assert not names & set(WRONG[task])
+    for batch in batches(key, 7):
+        assert sum(version.is_right for version in batch) == 1
+    assert batches(key, 7) == batches(key, 7) != batches(key, 8)
+
+
+def outcome(kernel, arguments):
+    returned = kernel(*arguments)
+    parts = returned if isinstance(returned, tuple) else [returned]
+    tensors = [v for v in (*arguments, *parts) if isinstance(v, torch.Tensor)]
+    return [tensor.double().numpy().copy() for tensor in tensors]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_public_variants_do_what_their_names_say(key):
+    """Wrong ones equal the kernel of the same name in wrong.py; right ones the reference."""
+    task, kernel = key.partition("/")[0], f"{key.partition('/')[0]}/{OUTPUTS[key].kernel}"
+    edits = {row[1]: row[2:] for row in wrong.WRONG if row[0] == kernel}
+    for name, variant in VARIANTS[task].items():
+        source = module_of(task) if name in RIGHT[task] else edited(kernel, *edits[name])
+        space = {"__name__": "own"}
+        exec(source, space)
+        one = outcome(space[OUTPUTS[key].kernel], calls(kernel, 5)[0])
+        other = outcome(lambda *a, v=variant: v(function(kernel), *a), calls(kernel, 5)[0])
+        for a, b in zip(one, other, strict=name != "without losses"):
+            assert np.allclose(a, b, rtol=1e-4, atol=1e-4), name
+
+
+def test_a_kernel_in_another_process_gets_its_arguments():
+    arguments = calls("svd/svd_step", 3)[0]
+    one, other = (
+        outcome(function("svd/svd_step"), unpack(pack(arguments))),
+        outcome(function("svd/svd_step"), arguments),
+    )
+    assert all(map(np.array_equal, one, other))
