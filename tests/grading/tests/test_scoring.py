@@ -442,16 +442,20 @@ def test_only_the_instructors_page_shows_code_and_hidden_inputs(tmp_path):
     came = {place: o.after for place, o in outputs(without_bias, key, seed).items()}
     verdict = judge(key, came, expected(key, (seed,)), "svd.py, lines 3-9")
     assert verdict.failing == {"b_i": [seed, 0]}
-    raised = Verdict("svd/ndcg", failure=Failure(FailureKind.RAISED, "raises ValueError: no"))
+    raised = Verdict("svd/new_user", failure=Failure(FailureKind.RAISED, "raises ValueError: no"))
     score = Score({task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC}, seeds=[seed, seed + 1])
-    score.functions = {key: verdict, "svd/ndcg": raised, "als/textbook": Verdict("als/textbook")}
-    score.answers = {"svd/svd.py": "def svd_step(<mine>)", "svd/ndcg": "def ndcg(ranked):"}
+    score.functions = {
+        key: verdict,
+        "svd/new_user": raised,
+        "als/textbook": Verdict("als/textbook"),
+    }
+    score.answers = {"svd/svd.py": "def svd_step(<mine>)", "svd/new_user": "def new_user(Q):"}
     score.answers["als/textbook"] = "def right"
     write_report(Report("Ann <b>", read_score(schema.encode(score))), tmp_path)
     page = (tmp_path / "instructor" / "Ann <b>.html").read_text(encoding="utf-8")
     student = (tmp_path / "Ann <b>.html").read_text(encoding="utf-8")
     ratings = str(calls(key, seed)[0][6][0].item())
-    for text in ("def svd_step(&lt;mine&gt;)", "def ndcg(ranked)", ratings, str(seed)):
+    for text in ("def svd_step(&lt;mine&gt;)", "def new_user(Q)", ratings, str(seed)):
         assert text in page
         assert text not in student
     assert f"b_i: inputs of seed {seed}, call 0" in page
@@ -471,12 +475,12 @@ def test_inputs_of_every_function_can_be_shown(key):
 
 def test_a_failing_case_of_another_form_is_left_out():
     """The grading process has read untrusted files."""
-    score = Score(functions={"svd/ndcg": Verdict("svd/ndcg", wrong={"ndcg": "no"})})
-    score.functions["svd/ndcg"].failing = {"ndcg": [5, 99]}
+    score = Score(functions={"svd/new_user": Verdict("svd/new_user", wrong={"ndcg": "no"})})
+    score.functions["svd/new_user"].failing = {"ndcg": [5, 99]}
     (complaint,) = complaints(score)
     assert complaint.cases == []
     raw = schema.encode(score)
-    raw["functions"]["svd/ndcg"]["failing"]["ndcg"] = [2**64, 0]
+    raw["functions"]["svd/new_user"]["failing"]["ndcg"] = [2**64, 0]
     with pytest.raises(ValueError, match="a size of"):
         read_score(raw)
 
