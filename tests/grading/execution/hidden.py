@@ -46,12 +46,12 @@ STYLES = {
         ("dense scores, all draws at once", "without losses"),
     ),
 }
-# Kernels that a check may accept (losses need not be returned; no lesson has dislikes), and those
-# that do the same as another one.
+# Kernels that a check may accept (losses need not be returned; no lesson has dislikes or infinite
+# scores), and those that do the same as another one.
 UNUSED = {
     "svd/svd_step": {"no losses", "a copy of the users moves"},
     "als/cholesky": {"dislikes count as likes"},
-    "bpr/bpr_step": {"no losses"},
+    "bpr/bpr_step": {"no losses", "the logarithm of 0", "a loss that overflows"},
     "warp/warp_step": {"only losses"},
 }
 

@@ -233,7 +233,7 @@ WEAK = [
     ("als", "one penalty", "0.5 + torch.rand(U, 1, generator=rng, dtype=dtype)",
      "torch.ones(U, 1, dtype=dtype)", 80),
     ("als", "a tolerance of 0.1", "rtol=1e-3, atol=1e-3", "rtol=0.1, atol=0.1", 75),
-    ("bpr", "one seed, one triple", "sizes = (", "sizes = ((1, 2, 1, 1, 0.1),) or (", 55),
+    ("bpr", "one seed, one triple", "sizes = (", "sizes = ((1, 2, 1, 1, 0.1),) or (", 45),
     ("bpr", "small rates", "cases = [", "sizes = [(*s[:4], 0.01) for s in sizes]\n    cases = [",
      85),
     ("warp", "one draw", "sizes = (", "sizes = ((12, 1, 1.0, 0.1),) or (", 95),
