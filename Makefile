@@ -75,12 +75,15 @@ mutants: .venv/ready-for-tests
 	PYTHONPATH=mutants OMP_NUM_THREADS=1 $(VENV) -m mutmut run
 	$(VENV) -m mutmut results
 
-# Quality and speed compared with other libraries, into build/bench.md; needs MovieLens-1M.
+# Search with equal budgets, quality and speed compared with other libraries, into build/bench.md and the
+# README; needs MovieLens-1M and, for the times, an idle machine.
 bench: .venv/ready-for-tests
 	$(PEERS)
 	$(VENV) -m mflib.data ml-1m
+	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/trials.py
 	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/quality.py
 	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/speed.py
+	$(VENV) tests/benchmarks/report.py
 
 # RecBole's protocol compared with its published table, and the ceilings; needs MovieLens-1M.
 bench-published: .venv/ready-for-tests
@@ -88,6 +91,7 @@ bench-published: .venv/ready-for-tests
 	$(VENV) -m mflib.data ml-1m
 	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/published.py
 	OPENBLAS_NUM_THREADS=1 $(VENV) tests/benchmarks/ceilings.py
+	$(VENV) tests/benchmarks/report.py
 
 # Cost on a generated set of MovieLens-32M's shape: each model in one process, ALS in several, with equal
 # factors; then a class of CLASS submissions graded by 1, 2 and 4 processes. OPTIONS=--small tries it.

@@ -1,12 +1,17 @@
-"""The peers in the settings that a small search found good, in one shape for one evaluation.
+"""The compared models in one shape: how to fit them, what a search may set, what differs.
 
-Run with OPENBLAS_NUM_THREADS=1, as ``make bench`` does and implicit advises: its solvers thread
-themselves.
+Run with OPENBLAS_NUM_THREADS=1, as ``make bench`` does and implicit advises: its solvers use
+threads of their own.
 """
 
 import time
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import cornac
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -15,20 +20,21 @@ import torch
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.cpu.bpr import BayesianPersonalizedRanking
 from lightfm import LightFM
+from scipy.sparse.linalg import svds
 
+from mflib import ALS, BPR, SVD, WARP
 from mflib.data import load_movielens
 from mflib.inputs import Ids
-from mflib.metrics import rmse
+from mflib.metrics import ranking_metrics, rmse
 from mflib.model import FactorModel
 from mflib.sampling import train_test_split
 
-THREADS = 2
-torch.set_num_threads(THREADS)
 SEEDS = (0, 1, 2)
+CORNAC_EPOCHS = 5  # between two calls of the callback: each call of fit costs a fifth of an epoch
+Callback = Callable[[FactorModel, int], None]  # a model, the number of finished iterations
 
 data = load_movielens("ml-1m")
 likes = data.likes()
-Callback = Callable[[FactorModel], None] | None  # called after each iteration of a peer
 
 
 def explicit_split(seed: int) -> tuple[sp.csr_matrix, sp.csr_matrix]:
@@ -42,6 +48,8 @@ def implicit_split(seed: int) -> tuple[sp.csr_matrix, sp.csr_matrix]:
 class Given(FactorModel):
     """A model of given factors, item biases, user biases and mean, for the evaluation of a peer."""
 
+    stars = (-np.inf, np.inf)
+
     def __init__(self, P, Q, b_i=None, b_u=None, mu: float = 0.0):
         super().__init__(factors=P.shape[1])
         b_u, b_i = (np.zeros(len(W), W.dtype) if b is None else b for W, b in ((P, b_u), (Q, b_i)))
@@ -49,14 +57,17 @@ class Given(FactorModel):
         self.user_biases, self.item_biases = torch.as_tensor(b_u), torch.as_tensor(b_i)
         self.global_bias = mu
 
+    def predict(self, userids: Ids, itemids: Ids) -> np.ndarray:
+        return np.clip(super().predict(userids, itemids), *self.stars)
+
 
 class Ease(FactorModel):
     """The dense linear model of Steck 2019: a weight for each pair of items, in closed form.
 
-    The ceiling of the table; quadratic in the items, so it is no part of the package.
+    Quadratic in the items, so it is no part of the package.
     """
 
-    def __init__(self, train: sp.csr_matrix, regularization: float = 500.0):
+    def __init__(self, train: sp.csr_matrix, regularization: float):
         super().__init__()
         gram = (train.T @ train).toarray().astype(np.float64)
         inverse = np.linalg.inv(gram + regularization * np.eye(len(gram)))
@@ -69,66 +80,270 @@ class Ease(FactorModel):
         return torch.from_numpy(self.train[np.asarray(users)] @ self.weights)
 
 
-def implicit_als(train: sp.csr_matrix, callback: Callback = None, **options) -> Given:
-    defaults = {"regularization": 50, "alpha": 3, "iterations": 15, "random_state": 0}
-    peer = AlternatingLeastSquares(64, num_threads=THREADS, **defaults | options)
-    return _implicit(peer, train, callback)
+def truncated_svd(train: sp.csr_matrix, rows: float, columns: float) -> Given:
+    """Return the best matrix of rank 64 for all entries, empty ones as zeros.
+
+    This is PureSVD of Cremonesi, Koren, Turrin ("Performance of Recommender Algorithms on Top-N
+    Recommendation Tasks", RecSys 2010). Before, rows and columns are divided by their number of
+    likes to the power of ``rows`` and ``columns``; after, columns are multiplied back. Rows are
+    not: that does not change the order of a user's items.
+    """
+    by_user, by_item = (
+        np.maximum(train.getnnz(axis), 1.0) ** exponent
+        for axis, exponent in ((1, rows), (0, columns))
+    )
+    scaled = sp.diags(1 / by_user) @ train.astype(np.float64) @ sp.diags(1 / by_item)
+    U, singular, Vt = svds(scaled, 64, v0=np.ones(min(train.shape)))
+    return Given(U * singular, Vt.T * by_item[:, None])
 
 
-def implicit_bpr(train: sp.csr_matrix, callback: Callback = None, **options) -> Given:
-    defaults = {"learning_rate": 0.01, "regularization": 0.01, "iterations": 100, "random_state": 0}
-    peer = BayesianPersonalizedRanking(64, num_threads=THREADS, **defaults | options)
-    return _implicit(peer, train, callback)
-
-
-def _implicit(peer, train: sp.csr_matrix, callback: Callback) -> Given:
-    def model() -> Given:
-        return Given(peer.user_factors, peer.item_factors)
-
-    told = (lambda *_: callback(model())) if callback else None
-    peer.fit(train, show_progress=False, callback=told)
-    return model()
-
-
-def lightfm(
-    train: sp.csr_matrix, loss: str, epochs: int, callback: Callback = None, random_state: int = 0
-) -> Given:
-    peer = LightFM(64, loss=loss, learning_rate=0.05, random_state=random_state)
-    matrix = train.tocoo()
-    for _ in range(epochs):
-        peer.fit_partial(matrix, num_threads=THREADS)
-        model = Given(peer.user_embeddings, peer.item_embeddings, peer.item_biases)
-        if callback:
-            callback(model)
+def closed_form(build: Callable, train, callback: Callback | None = None, seed=0, **settings):
+    """Fit a model without iterations."""
+    settings.pop("iterations")
+    model = build(train, **settings)
+    if callback:
+        callback(model, 1)
     return model
 
 
-def surprise_svd(
-    train: sp.csr_matrix, epochs: int = 40, random_state: int = 0
-) -> tuple[float, Given]:
-    """The seconds of its fit, and the model.
+def ours(build: Callable, train, callback: Callback | None = None, seed: int = 0, **settings):
+    model = build(random_state=seed, **settings)
+
+    def after_iteration(iteration: int, *_: float) -> None:
+        callback(model, iteration + 1)
+
+    return model.fit(train, show_progress=False, callback=callback and after_iteration)
+
+
+def of_implicit(build: Callable, train, callback: Callback | None = None, seed=0, **settings):
+    peer = build(64, num_threads=torch.get_num_threads(), random_state=seed, **settings)
+
+    def model() -> Given:
+        return Given(peer.user_factors, peer.item_factors)
+
+    def after_iteration(iteration: int, *_: float) -> None:
+        callback(model(), iteration + 1)
+
+    peer.fit(train, show_progress=False, callback=callback and after_iteration)
+    return model()
+
+
+def of_lightfm(
+    loss: str, train, callback: Callback | None = None, *, iterations, alpha, seed=0, **settings
+) -> Given:
+    settings |= {"item_alpha": alpha, "user_alpha": alpha, "random_state": seed}
+    peer = LightFM(64, loss=loss, **settings)
+    for iteration in range(1, iterations + 1):
+        peer.fit_partial(train, num_threads=torch.get_num_threads())
+        model = Given(peer.user_embeddings, peer.item_embeddings, peer.item_biases)
+        if callback:
+            callback(model, iteration)
+    return model
+
+
+def cornac_dataset(train: sp.csr_matrix) -> cornac.data.Dataset:
+    entries, ids = train.tocoo(), ({i: i for i in range(n)} for n in train.shape)
+    return cornac.data.Dataset(*train.shape, *ids, (entries.row, entries.col, entries.data))
+
+
+def of_cornac(train, callback: Callback | None = None, *, iterations, seed=0, **settings) -> Given:
+    """Fit Cornac's BPR, which goes on from its factors when fit is called again.
+
+    With a seed it takes one thread, without one all processors.
+    """
+    seed = seed if torch.get_num_threads() == 1 else None
+    peer = cornac.models.BPR(64, CORNAC_EPOCHS, seed=seed, **settings)
+    for iteration in range(CORNAC_EPOCHS, iterations + 1, CORNAC_EPOCHS):
+        with warnings.catch_warnings(action="ignore"):  # "already fitted"
+            peer.fit(train)
+        model = Given(peer.u_factors, peer.i_factors, peer.i_biases)
+        if callback:
+            callback(model, iteration)
+    return model
+
+
+def surprise_trainset(ratings: sp.csr_matrix) -> tuple[surprise.Trainset, tuple[int, int]]:
+    coo = ratings.tocoo()
+    table = pd.DataFrame({"user": coo.row, "item": coo.col, "rating": coo.data.astype(float)})
+    reader = surprise.Reader(rating_scale=(1, 5))
+    return surprise.Dataset.load_from_df(table, reader).build_full_trainset(), ratings.shape
+
+
+def of_surprise(train, callback: Callback | None = None, *, iterations, seed=0, **settings):
+    """Fit Surprise's SVD, which has no callback.
 
     Users and items without ratings have zeros, as they have there.
     """
-    coo = train.tocoo()
-    table = pd.DataFrame({"user": coo.row, "item": coo.col, "rating": coo.data.astype(float)})
-    reader = surprise.Reader(rating_scale=(1, 5))
-    trainset = surprise.Dataset.load_from_df(table, reader).build_full_trainset()
-    peer = surprise.SVD(
-        n_factors=64, n_epochs=epochs, lr_all=0.005, reg_all=0.05, random_state=random_state
-    )
-    start = time.perf_counter()
+    trainset, shape = train
+    peer = surprise.SVD(n_factors=64, n_epochs=iterations, random_state=seed, **settings)
     peer.fit(trainset)
-    seconds = time.perf_counter() - start
-    P, Q = (np.zeros((n, 64)) for n in train.shape)
-    b_u, b_i = map(np.zeros, train.shape)
+    P, Q = (np.zeros((n, 64)) for n in shape)
+    b_u, b_i = map(np.zeros, shape)
     users = [trainset.to_raw_uid(user) for user in range(trainset.n_users)]
     items = [trainset.to_raw_iid(item) for item in range(trainset.n_items)]
     P[users], Q[items], b_u[users], b_i[items] = peer.pu, peer.qi, peer.bu, peer.bi
-    return seconds, Given(P, Q, b_i, b_u, trainset.global_mean)
+    model = Given(P, Q, b_i, b_u, trainset.global_mean)
+    model.stars = (1, 5)  # as Surprise estimates
+    if callback:
+        callback(model, iterations)
+    return model
 
 
-def surprise_rmse(peer: Given, test: sp.csr_matrix) -> float:
-    """As Surprise estimates: no less than one star and no more than five."""
-    coo = test.tocoo()
-    return rmse(np.clip(peer.predict(coo.row, coo.col), 1, 5), coo.data)
+# What a number between 0 and 1 stands for in the range of a hyperparameter.
+
+
+def log(low: float, high: float) -> Callable[[float], float]:
+    return lambda x: float(f"{low * (high / low) ** x:.2g}")
+
+
+def linear(low: float, high: float) -> Callable[[float], float]:
+    return lambda x: float(f"{low + (high - low) * x:.2g}")
+
+
+def one_of(*values: Any) -> Callable[[float], Any]:
+    return lambda x: values[min(int(x * len(values)), len(values) - 1)]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model of the comparison."""
+
+    differs: str  # from its counterpart, besides the code
+    fit: Callable[..., FactorModel]  # (prepared data, callback, seed, **settings)
+    iterations: int  # at most
+    space: dict[str, Callable[[float], Any]]  # what a search may set
+    prepare: Callable[[sp.csr_matrix], Any] = lambda train: train  # not timed
+    of_ratings: bool = False
+
+    def split(self, seed: int) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+        return explicit_split(seed) if self.of_ratings else implicit_split(seed)
+
+    def score(self, model: FactorModel, train: sp.csr_matrix, test: sp.csr_matrix) -> float:
+        """Return NDCG@10, or the negative RMSE of ratings."""
+        if not all(W.isfinite().all() for W in (model.user_factors, model.item_factors)):
+            raise FloatingPointError("the factors are not finite")
+        if self.of_ratings:
+            held_out = test.tocoo()
+            return -float(rmse(model.predict(held_out.row, held_out.col), held_out.data))
+        return float(ranking_metrics(model, train, test)["ndcg"].mean())
+
+
+BPR_SPACE = {
+    "learning_rate": log(0.02, 1),
+    "user_regularization": log(0.003, 0.3),
+    "item_regularization": log(0.0003, 0.03),
+    "decay": linear(0.85, 1),
+}
+ALS_SPACE = {"regularization": log(1, 200), "alpha": log(1, 30)}
+LIGHTFM_SPACE = {"learning_rate": log(0.005, 0.2), "alpha": log(1e-7, 1e-4)}
+CONTENDERS = {
+    "SVD": Contender(
+        "32 batches an epoch, a decaying learning rate",
+        partial(ours, SVD),
+        40,
+        {
+            "learning_rate": log(0.01, 0.2),
+            "regularization": log(0.01, 0.2),
+            "decay": linear(0.7, 1),
+            "init_std": log(0.01, 0.1),
+        },
+        of_ratings=True,
+    ),
+    "Surprise SVD": Contender(
+        "one rating at a time, a constant learning rate, estimates clipped to 1–5 stars",
+        of_surprise,
+        60,
+        {
+            "lr_all": log(0.002, 0.02),
+            "reg_all": log(0.01, 0.2),
+            "init_std_dev": log(0.01, 0.1),
+            "iterations": one_of(10, 20, 30, 40, 50, 60),
+        },
+        surprise_trainset,
+        of_ratings=True,
+    ),
+    "ALS": Contender(
+        "the penalty grows with a row's likes; steps are extrapolated",
+        partial(ours, ALS),
+        20,
+        ALS_SPACE | {"frequency_scaling": linear(0, 1)},
+    ),
+    "implicit ALS": Contender(
+        "one penalty for all rows", partial(of_implicit, AlternatingLeastSquares), 20, ALS_SPACE
+    ),
+    "BPR": Contender(
+        "item biases; the negative is the best-scored of several uniform draws",
+        partial(ours, BPR),
+        60,
+        BPR_SPACE | {"draws": one_of(2, 4, 8)},
+    ),
+    "BPR, one draw": Contender(
+        "item biases; uniform negatives; 32 batches an epoch, a decaying learning rate",
+        partial(ours, partial(BPR, draws=1)),
+        60,
+        BPR_SPACE,
+    ),
+    "Cornac BPR": Contender(
+        "item biases; uniform negatives; one triple at a time, a constant learning rate",
+        of_cornac,
+        50,
+        {"learning_rate": log(0.01, 0.3), "lambda_reg": log(0.0003, 0.1)},
+        cornac_dataset,
+    ),
+    "implicit BPR": Contender(
+        "item biases; negatives in proportion to popularity; a constant learning rate",
+        partial(of_implicit, BayesianPersonalizedRanking),
+        200,
+        {"learning_rate": log(0.001, 0.1), "regularization": log(0.0003, 0.1)},
+    ),
+    "LightFM BPR": Contender(
+        "item biases; negatives in proportion to popularity; adagrad",
+        partial(of_lightfm, "bpr"),
+        60,
+        LIGHTFM_SPACE,
+        sp.csr_matrix.tocoo,
+    ),
+    "WARP": Contender(
+        "no biases; blocks of users, a decaying learning rate",
+        partial(ours, WARP),
+        40,
+        {
+            "learning_rate": log(0.002, 0.05),
+            "regularization": log(0.05, 1),
+            "decay": linear(0.8, 1),
+            "max_draws": one_of(10, 50),
+        },
+    ),
+    "LightFM WARP": Contender(
+        "item biases; one like at a time, adagrad",
+        partial(of_lightfm, "warp"),
+        60,
+        LIGHTFM_SPACE | {"max_sampled": one_of(10, 50)},
+        sp.csr_matrix.tocoo,
+    ),
+    "EASE": Contender(
+        "a weight for each pair of movies instead of factors",
+        partial(closed_form, Ease),
+        1,
+        {"regularization": log(30, 3000)},
+    ),
+    "truncated SVD, scaled": Contender(
+        "empty entries are zeros; rows and columns are scaled; no penalty",
+        partial(closed_form, truncated_svd),
+        1,
+        {"rows": linear(0, 0.6), "columns": linear(0, 0.6)},
+    ),
+}
+
+
+class Watch:
+    """A callback that counts the seconds of training; those of ``look`` are left out."""
+
+    def __init__(self, look: Callable[[FactorModel, int, float], None], clock=time.perf_counter):
+        self.look, self.clock, self.seconds = look, clock, 0.0
+        self.since = clock()
+
+    def __call__(self, model: FactorModel, iteration: int) -> None:
+        self.seconds += self.clock() - self.since
+        self.look(model, iteration, self.seconds)
+        self.since = self.clock()

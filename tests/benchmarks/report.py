@@ -1,16 +1,148 @@
-"""build/bench.md: one section per benchmark, replaced when it runs again."""
+"""Where results go: build/bench.md for people, results.json for the README and the other scripts.
 
+build/bench.md has one section per benchmark, replaced when it runs again. results.json holds the
+numbers of the last run, the settings found by the search among them. ``python
+tests/benchmarks/report.py`` writes the README's table of comparison from it.
+"""
+
+import json
 from pathlib import Path
+from statistics import mean, median
 
-FILE = Path(__file__).resolve().parents[2] / "build" / "bench.md"
+ROOT = Path(__file__).resolve().parents[2]
+BENCH, README = ROOT / "build" / "bench.md", ROOT / "README.md"
+RESULTS = Path(__file__).with_name("results.json")
+PAIRS = [  # the same method and sampler: these are timed
+    ("SVD", "Surprise SVD"),
+    ("ALS", "implicit ALS"),
+    ("BPR, one draw", "Cornac BPR"),
+    ("WARP", "LightFM WARP"),
+]
+TIMES = ("to the target", "whole fit")
 
 
 def section(title: str, text: str) -> None:
     """Print ``text`` and put it under the heading ``title``."""
     print(f"\n## {title}\n\n{text}\n")
-    parts = FILE.read_text(encoding="utf-8").split("## ")[1:] if FILE.exists() else []
+    parts = BENCH.read_text(encoding="utf-8").split("## ")[1:] if BENCH.exists() else []
     kept = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in parts}
     kept[title] = text.strip()
     whole = "".join(f"## {heading}\n\n{body}\n\n" for heading, body in kept.items())
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(whole, encoding="utf-8")
+    BENCH.parent.mkdir(exist_ok=True)
+    BENCH.write_text(whole, encoding="utf-8")
+
+
+def stored() -> dict:
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+
+
+def store(part: str, values: dict) -> None:
+    """Add ``values`` to a part of results.json, floats with six digits."""
+
+    def short(value):
+        if isinstance(value, dict):
+            return {key: short(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [short(each) for each in value]
+        return float(f"{value:.6g}") if isinstance(value, float) else value
+
+    results = stored()
+    results[part] = results.get(part, {}) | short(values)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def ratio(ours: dict, theirs: dict) -> tuple[float, float, float]:
+    """Return the peer's seconds to the target divided by ours: median, minimum, maximum."""
+    pairs = zip(theirs[TIMES[0]], ours[TIMES[0]], strict=True)
+    ratios = sorted(a / b for a, b in pairs)
+    return median(ratios), ratios[0], ratios[-1]
+
+
+# A row of the README's table: method, metric, ours, the peers, what differs besides the code.
+ROWS = [
+    (
+        "SVD, RMSE",
+        "SVD",
+        {"Surprise SVD": "Surprise"},
+        "Surprise takes one rating at a time, at a constant rate, and clips to 1–5 stars",
+    ),
+    (
+        "ALS, NDCG@10",
+        "ALS",
+        {"implicit ALS": "implicit"},
+        "our penalty grows with a row's likes; we extrapolate",
+    ),
+    (
+        "BPR, uniform negatives",
+        "BPR, one draw",
+        {"Cornac BPR": "Cornac"},
+        "Cornac takes one triple at a time, at a constant rate",
+    ),
+    (
+        "BPR, other negatives",
+        "BPR",
+        {"implicit BPR": "implicit", "LightFM BPR": "LightFM"},
+        "ours are the best-scored of several draws, theirs are drawn by popularity",
+    ),
+    (
+        "WARP, NDCG@10",
+        "WARP",
+        {"LightFM WARP": "LightFM"},
+        "LightFM has item biases and adagrad, and takes one like at a time",
+    ),
+]
+REFERENCE = {
+    "ALS + WARP": "ALS + WARP (128 factors)",
+    "EASE": "EASE",
+    "truncated SVD, scaled": "truncated SVD of the scaled likes",
+    "popularity": "popularity",
+    "Bayesian MF": "Bayesian factorization",
+    "SVD, mean of five seeds": "SVD averaged over five seeds",
+}
+
+
+def comparison(results: dict) -> str:
+    """Return the README's lines between the two marks."""
+
+    def value(name: str) -> str:
+        figures = results["quality"][name]
+        return f"{mean(figures['rmse' if 'rmse' in figures else 'ndcg']):.3f}"
+
+    def cells(title: str, name: str, peers: dict[str, str], differs: str) -> list[str]:
+        default = f"{name.partition(',')[0]}, defaults"
+        ours = value(name) + ("" if "," in name else f" (defaults {value(default)})")
+        theirs = ", ".join(f"{library} {value(peer)}" for peer, library in peers.items())
+        timed = results.get("speed", {}).get(" / ".join([name, *peers]))
+        times = f"{ratio(*timed.values())[0]:.1f}" if timed else ""
+        return [title, ours, theirs, times, differs]
+
+    searches = results["search"].values()
+    trials, seconds = ({search[what] for search in searches} for what in ("trials", "seconds"))
+    heading = ["", "ours", "peers", "time, peer / ours", "what differs besides the code"]
+    rows = [heading, ["---"] * len(heading), *(cells(*row) for row in ROWS)]
+    known = {name: title for name, title in REFERENCE.items() if name in results["quality"]}
+    lines = [
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        f"Each search had {max(trials)} trials and took at most {max(seconds)} s of CPU time.",
+    ]
+    if machine := results.get("machine"):
+        lines.append(f"Times are from {machine['threads']} threads of an {machine['processor']}.")
+    reference = ", ".join(f"{title} {value(name)}" for name, title in known.items())
+    return "\n".join([*lines, f"For reference: {reference}."])
+
+
+MARKS = ("<!-- comparison: begin -->\n", "\n<!-- comparison: end -->")
+
+
+def of_readme() -> tuple[str, str, str]:
+    """Return the README before, between and after the two marks."""
+    before, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
+    between, _, after = rest.partition(MARKS[1])
+    return before, between, after
+
+
+if __name__ == "__main__":
+    before, _, after = of_readme()
+    whole = before + MARKS[0] + comparison(stored()) + MARKS[1] + after
+    README.write_text(whole, encoding="utf-8")
