@@ -1,4 +1,4 @@
-"""The compared models in one shape: how to fit them, what a search may set, what differs.
+"""The compared models in one shape: how to fit them, what a search may set.
 
 Run with OPENBLAS_NUM_THREADS=1, as ``make bench`` does and implicit advises: its solvers use
 threads of their own.
@@ -67,7 +67,7 @@ class Ease(FactorModel):
     Quadratic in the items, so it is no part of the package.
     """
 
-    def __init__(self, train: sp.csr_matrix, regularization: float):
+    def __init__(self, train: sp.csr_matrix, regularization: float = 500.0):
         super().__init__()
         gram = (train.T @ train).toarray().astype(np.float64)
         inverse = np.linalg.inv(gram + regularization * np.eye(len(gram)))
@@ -208,7 +208,6 @@ def one_of(*values: Any) -> Callable[[float], Any]:
 class Contender:
     """A model of the comparison."""
 
-    differs: str  # from its counterpart, besides the code
     fit: Callable[..., FactorModel]  # (prepared data, callback, seed, **settings)
     iterations: int  # at most
     space: dict[str, Callable[[float], Any]]  # what a search may set
@@ -232,25 +231,20 @@ BPR_SPACE = {
     "learning_rate": log(0.02, 1),
     "user_regularization": log(0.003, 0.3),
     "item_regularization": log(0.0003, 0.03),
-    "decay": linear(0.85, 1),
 }
-ALS_SPACE = {"regularization": log(1, 200), "alpha": log(1, 30)}
 LIGHTFM_SPACE = {"learning_rate": log(0.005, 0.2), "alpha": log(1e-7, 1e-4)}
 CONTENDERS = {
     "SVD": Contender(
-        "32 batches an epoch, a decaying learning rate",
         partial(ours, SVD),
         40,
         {
             "learning_rate": log(0.01, 0.2),
             "regularization": log(0.01, 0.2),
-            "decay": linear(0.7, 1),
             "init_std": log(0.01, 0.1),
         },
         of_ratings=True,
     ),
     "Surprise SVD": Contender(
-        "one rating at a time, a constant learning rate, estimates clipped to 1–5 stars",
         of_surprise,
         60,
         {
@@ -263,72 +257,58 @@ CONTENDERS = {
         of_ratings=True,
     ),
     "ALS": Contender(
-        "the penalty grows with a row's likes; steps are extrapolated",
         partial(ours, ALS),
         20,
-        ALS_SPACE | {"frequency_scaling": linear(0, 1)},
+        {"regularization": log(0.1, 20), "alpha": log(1, 30)},  # as below for 100 likes
     ),
     "implicit ALS": Contender(
-        "one penalty for all rows", partial(of_implicit, AlternatingLeastSquares), 20, ALS_SPACE
+        partial(of_implicit, AlternatingLeastSquares),
+        20,
+        {"regularization": log(1, 200), "alpha": log(1, 30)},
     ),
     "BPR": Contender(
-        "item biases; the negative is the best-scored of several uniform draws",
         partial(ours, BPR),
         60,
         BPR_SPACE | {"draws": one_of(2, 4, 8)},
     ),
     "BPR, one draw": Contender(
-        "item biases; uniform negatives; 32 batches an epoch, a decaying learning rate",
         partial(ours, partial(BPR, draws=1)),
         60,
         BPR_SPACE,
     ),
     "Cornac BPR": Contender(
-        "item biases; uniform negatives; one triple at a time, a constant learning rate",
         of_cornac,
         50,
         {"learning_rate": log(0.01, 0.3), "lambda_reg": log(0.0003, 0.1)},
         cornac_dataset,
     ),
     "implicit BPR": Contender(
-        "item biases; negatives in proportion to popularity; a constant learning rate",
         partial(of_implicit, BayesianPersonalizedRanking),
         200,
         {"learning_rate": log(0.001, 0.1), "regularization": log(0.0003, 0.1)},
     ),
     "LightFM BPR": Contender(
-        "item biases; negatives in proportion to popularity; adagrad",
         partial(of_lightfm, "bpr"),
         60,
         LIGHTFM_SPACE,
         sp.csr_matrix.tocoo,
     ),
     "WARP": Contender(
-        "no biases; blocks of users, a decaying learning rate",
         partial(ours, WARP),
         40,
         {
             "learning_rate": log(0.002, 0.05),
             "regularization": log(0.05, 1),
-            "decay": linear(0.8, 1),
             "max_draws": one_of(10, 50),
         },
     ),
     "LightFM WARP": Contender(
-        "item biases; one like at a time, adagrad",
         partial(of_lightfm, "warp"),
         60,
         LIGHTFM_SPACE | {"max_sampled": one_of(10, 50)},
         sp.csr_matrix.tocoo,
     ),
-    "EASE": Contender(
-        "a weight for each pair of movies instead of factors",
-        partial(closed_form, Ease),
-        1,
-        {"regularization": log(30, 3000)},
-    ),
     "truncated SVD, scaled": Contender(
-        "empty entries are zeros; rows and columns are scaled; no penalty",
         partial(closed_form, truncated_svd),
         1,
         {"rows": linear(0, 0.6), "columns": linear(0, 0.6)},

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from peers import CONTENDERS, SEEDS, Given, data, explicit_split, implicit_split, likes
+from peers import CONTENDERS, SEEDS, Ease, Given, data, explicit_split, implicit_split, likes
 from report import section, store, stored
 from torch import Tensor
 from tqdm import tqdm
@@ -34,7 +34,7 @@ BLENDS = {
 }
 OF_RATINGS = ["SVD", "SVD, defaults", "Surprise SVD"]
 OF_LIKES = [name for name, contender in CONTENDERS.items() if not contender.of_ratings]
-OF_LIKES += [*(f"{name}, defaults" for name in OURS), *BLENDS, "popularity"]
+OF_LIKES += ["EASE", *(f"{name}, defaults" for name in OURS), *BLENDS, "popularity"]
 DIGITS = dict.fromkeys(("precision", "recall", "map", "coverage"), 3)
 DIGITS |= {"ndcg": 4, "auc": 4, "popularity": 0, "rmse": 4}
 
@@ -70,6 +70,8 @@ def fitted(name: str, train: sp.csr_matrix, done: dict[str, FactorModel]) -> Fac
         kind, *_ = name.partition(", defaults")
         if name == "popularity":
             model = Popularity().fit(train, **QUIET)
+        elif name == "EASE":
+            model = Ease(train)  # not searched
         elif " + " in name:
             model = Blend(*(fitted(part, train, done) for part in BLENDS[name]))
         elif kind != name:
