@@ -4,12 +4,13 @@ Run with OPENBLAS_NUM_THREADS=1, as ``make bench`` does and implicit advises: it
 threads of their own.
 """
 
+import itertools
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import cornac
 import numpy as np
@@ -17,10 +18,12 @@ import pandas as pd
 import scipy.sparse as sp
 import surprise
 import torch
+from cornac.models.bpr import recom_bpr
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.cpu.bpr import BayesianPersonalizedRanking
 from lightfm import LightFM
 from scipy.sparse.linalg import svds
+from tqdm import tqdm
 
 from mflib import ALS, BPR, SVD, WARP
 from mflib.data import load_movielens
@@ -30,7 +33,6 @@ from mflib.model import FactorModel
 from mflib.sampling import train_test_split
 
 SEEDS = (0, 1, 2)
-CORNAC_EPOCHS = 5  # between two calls of the callback: each call of fit costs a fifth of an epoch
 Callback = Callable[[FactorModel, int], None]  # a model, the number of finished iterations
 
 data = load_movielens("ml-1m")
@@ -147,19 +149,25 @@ def cornac_dataset(train: sp.csr_matrix) -> cornac.data.Dataset:
 
 
 def of_cornac(train, callback: Callback | None = None, *, iterations, seed=0, **settings) -> Given:
-    """Fit Cornac's BPR, which goes on from its factors when fit is called again.
+    """Fit Cornac's BPR, with a callback in place of its progress bar.
 
     With a seed it takes one thread, without one all processors.
     """
     seed = seed if torch.get_num_threads() == 1 else None
-    peer = cornac.models.BPR(64, CORNAC_EPOCHS, seed=seed, **settings)
-    for iteration in range(CORNAC_EPOCHS, iterations + 1, CORNAC_EPOCHS):
-        with warnings.catch_warnings(action="ignore"):  # "already fitted"
-            peer.fit(train)
-        model = Given(peer.u_factors, peer.i_factors, peer.i_biases)
-        if callback:
-            callback(model, iteration)
-    return model
+    peer = cornac.models.BPR(k=64, max_iter=iterations, seed=seed, **settings)
+
+    def model() -> Given:
+        return Given(peer.u_factors, peer.i_factors, peer.i_biases)
+
+    def trange(iterations: int, **_) -> tqdm:
+        bar = tqdm(range(iterations), disable=True)
+        epoch = itertools.count(1)
+        bar.set_postfix = lambda *_: callback and callback(model(), next(epoch))
+        return bar
+
+    with mock.patch.object(recom_bpr, "trange", trange):
+        peer.fit(train)
+    return model()
 
 
 def surprise_trainset(ratings: sp.csr_matrix) -> tuple[surprise.Trainset, tuple[int, int]]:
@@ -278,8 +286,8 @@ CONTENDERS = {
     ),
     "Cornac BPR": Contender(
         of_cornac,
-        50,
-        {"learning_rate": log(0.01, 0.3), "lambda_reg": log(0.0003, 0.1)},
+        200,
+        {"learning_rate": log(0.002, 0.2), "lambda_reg": log(0.0003, 0.1)},
         cornac_dataset,
     ),
     "implicit BPR": Contender(

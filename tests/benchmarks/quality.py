@@ -61,7 +61,9 @@ DONE: dict[int, dict[str, FactorModel]] = {split: {} for split in SEEDS}
 
 def with_found_settings(name: str, train: sp.csr_matrix, seed: int = 0) -> FactorModel:
     contender, settings = CONTENDERS[name], stored()["search"][name]["settings"]
-    return contender.fit(contender.prepare(train), seed=seed, **settings)
+    model = contender.fit(contender.prepare(train), seed=seed, **settings)
+    assert model.user_factors.shape[1] in (64, 65)  # implicit's BPR has a column for its biases
+    return model
 
 
 def fitted(name: str, train: sp.csr_matrix, done: dict[str, FactorModel]) -> FactorModel:
