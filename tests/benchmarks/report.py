@@ -114,7 +114,8 @@ def comparison(results: dict) -> str:
         return [title, ours, theirs, times, differs]
 
     heading = ["", "ours", "peers", "time, peer / ours", "what differs besides the code"]
-    rows = [heading, ["---"] * len(heading), *(cells(*row) for row in ROWS)]
+    run = [row for row in ROWS if row[1] in results["quality"]]
+    rows = [heading, ["---"] * len(heading), *(cells(*row) for row in run)]
     known = {name: title for name, title in REFERENCE.items() if name in results["quality"]}
     lines = [
         *(f"| {' | '.join(row)} |" for row in rows),

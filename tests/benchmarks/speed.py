@@ -28,7 +28,7 @@ from mflib import ALS
 from mflib.metrics import ranking_metrics
 from mflib.model import FactorModel
 
-THREADS = 2
+THREADS, EVALUATIONS = 2, 25
 SLACK = {"ndcg": 0.005, "rmse": 0.002}
 
 
@@ -45,11 +45,12 @@ def seconds(name: str, split: int, target: float) -> tuple[float, float]:
     contender, settings = CONTENDERS[name], stored()["search"][name]["settings"]
     train, test = contender.split(split)
     prepared, reached = contender.prepare(train), math.inf
+    every = max(1, settings["iterations"] // EVALUATIONS)
 
     def look(model: FactorModel, iteration: int, seconds: float) -> None:
         nonlocal reached
-        if reached == math.inf and contender.score(model, train, test) >= target:
-            reached = seconds
+        if reached == math.inf and (iteration % every == 0 or iteration == settings["iterations"]):
+            reached = seconds if contender.score(model, train, test) >= target else math.inf
 
     def fit(**changed: int) -> float:
         watch = Watch(look)
@@ -61,10 +62,9 @@ def seconds(name: str, split: int, target: float) -> tuple[float, float]:
         return contender.score(model, train, test) >= target
 
     if name == "Surprise SVD":  # it has no callback: find the epochs, then take their time
-        epochs = range(1, settings["iterations"])
-        fit(iterations=1 + bisect.bisect_left(epochs, True, key=enough))
-        to_target, reached = reached, 0.0
-        return to_target, fit()
+        epochs = range(5, settings["iterations"] + 1, 5)
+        place = bisect.bisect_left(epochs[:-1], True, key=enough)
+        return fit(iterations=epochs[place]), fit()
     whole = fit()
     return reached, whole
 

@@ -2,7 +2,7 @@
 
 import re
 
-from report import PAIRS, ROWS, SECONDS, TRIALS, comparison, of_readme, stored
+from report import ROWS, SECONDS, TRIALS, comparison, of_readme, stored
 
 
 def test_readme_states_the_stored_comparison():
@@ -20,13 +20,13 @@ def test_readme_has_no_other_numbers_of_the_comparison():
 
 
 def test_all_searches_use_the_same_budget():
-    searches = stored()["search"]
-    for name, search in searches.items():
+    results = stored()
+    for name, search in results["search"].items():
         assert search["trials"] == TRIALS or search["seconds"] >= SECONDS, name
         assert search["trials"] <= TRIALS
-    assert {name for pair in PAIRS for name in pair} <= set(searches)
-    for _, ours, peers, _ in ROWS:
-        assert {ours, *peers} <= set(searches)
+    compared = {name for _, ours, peers, _ in ROWS for name in (ours, *peers)}
+    assert compared & set(results["quality"]) <= set(results["search"])
+    assert all(len(runs) == 3 for row in results["quality"].values() for runs in row.values())
 
 
 def made_up_results() -> dict:
