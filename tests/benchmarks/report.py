@@ -117,15 +117,13 @@ def comparison(results: dict) -> str:
     run = [row for row in ROWS if row[1] in results["quality"]]
     rows = [heading, ["---"] * len(heading), *(cells(*row) for row in run)]
     known = {name: title for name, title in REFERENCE.items() if name in results["quality"]}
-    lines = [
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-        f"The budget of each search was {TRIALS} trials or {SECONDS} s of CPU time.",
-    ]
-    if machine := results.get("machine"):
-        lines.append(f"Times are from {machine['threads']} threads of an {machine['processor']}.")
     reference = ", ".join(f"{title} {value(name)}" for name, title in known.items())
-    return "\n".join([*lines, f"For reference: {reference}."])
+    notes = [f"Each search ended after {TRIALS} trials or about {SECONDS} s of CPU time."]
+    if machine := results.get("machine"):
+        on = f"{machine['threads']} threads of an {machine['processor']}"
+        notes.append(f"Times are to a quality that both reach, on {on}.")
+    notes.append(f"For reference: {reference}.")
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", " ".join(notes)])
 
 
 MARKS = ("<!-- comparison: begin -->\n", "\n<!-- comparison: end -->")

@@ -9,7 +9,6 @@ Needs the results of quality.py and an idle machine.
 
 import bisect
 import math
-import os
 import platform
 import statistics
 import time
@@ -29,6 +28,7 @@ from mflib.metrics import ranking_metrics
 from mflib.model import FactorModel
 
 THREADS, EVALUATIONS = 2, 25
+UNITS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 SLACK = {"ndcg": 0.005, "rmse": 0.002}
 
 
@@ -91,8 +91,8 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo")
     text = lines.read_text(encoding="utf-8") if lines.exists() else ""
     names = [line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")]
-    unit = next((unit for unit in ("avx512f", "avx2") if unit in text), "")
-    return f"{(names or [platform.processor()])[0]}, {os.cpu_count()} cores {unit}".strip()
+    unit = next((name for flag, name in UNITS.items() if flag in text), "no vector unit known")
+    return f"{(names or [platform.processor()])[0]} with {unit}"
 
 
 def main() -> None:
