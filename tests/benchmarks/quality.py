@@ -53,7 +53,8 @@ class Blend(FactorModel):
 
     def scores(self, users: Tensor) -> Tensor:
         scores = [model.scores(users) for model in self.parts]
-        return sum(each / each.std(1, keepdim=True) for each in scores)
+        # a user without likes has equal scores
+        return sum(each / each.std(1, keepdim=True).clamp(min=1e-9) for each in scores)
 
 
 DONE: dict[int, dict[str, FactorModel]] = {split: {} for split in SEEDS}

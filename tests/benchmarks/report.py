@@ -92,8 +92,8 @@ REFERENCE = {
     "EASE": "EASE",
     "truncated SVD, scaled": "truncated SVD of the scaled likes",
     "popularity": "popularity",
-    "Bayesian MF": "Bayesian factorization",
-    "SVD, mean of five seeds": "SVD averaged over five seeds",
+    "Bayesian MF": "Bayesian factorization (RMSE)",
+    "SVD, mean of five seeds": "SVD averaged over five seeds (RMSE)",
 }
 
 
