@@ -1,7 +1,7 @@
 """Grade submissions: zips or folders, or a class of them as a learning platform packs it.
 
     python -m grading SUBMISSION [SUBMISSION …] [--dataset ml-100k]
-        [--jobs N] [--secret N] [--again [NAME …]] [--trust] [--into FOLDER]
+        [--jobs N] [--secret N] [--again [NAME …]] [--trust] [--into FOLDER] [--level N]
         [--shard I/N | --merge] [--soft TIME] [--hard TIME] … (--help lists all)
 
 Students' functions are called in the sandbox with hidden inputs. The resulting arrays and notebooks
@@ -100,6 +100,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--trust", action="store_true", help=trust)
     into = "where marks are written (default: build/grades)"
     parser.add_argument("--into", type=Path, default=ROOT / "build" / "grades", help=into)
+    level = "how many folders or archives contain those of the students, if that is not clear; 0: "
+    level += "each SUBMISSION is one student's"
+    parser.add_argument("--level", type=int, choices=range(10), metavar="N", help=level)
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--shard", type=shard, metavar="I/N", help="grade one of N shards")
     merge = "grade nothing: join the results of the shards"
@@ -164,7 +167,7 @@ def open_gradebook(given: argparse.Namespace, folder: Path) -> Gradebook:
     """Read the submissions and what the instructor gives; exit with a message if that fails."""
     try:
         require_protection(given.trust)
-        found = packages(given.submissions, spooled(folder / "spool"))
+        found = packages(given.submissions, spooled(folder / "spool"), given.level)
         names = {package.name for package in found}
         if unknown := sorted(set(given.again or ()) - names):
             raise ValueError(f"expected --again with names of the class, got {', '.join(unknown)}")

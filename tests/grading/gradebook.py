@@ -191,8 +191,9 @@ class Gradebook:
             write_report(report, self.target)
 
     def _decide(self, report: Report) -> None:
-        handed_in = self.packages[report.name].handed_in
-        report.decision = self.course.decide(report.name, handed_in)
+        package = self.packages[report.name]
+        changed = package.handed_in if package.files else None
+        report.decision = self.course.decide(report.name, changed)
         self.reports[report.name] = report
 
     def write_tables(self, now: bool = True) -> None:

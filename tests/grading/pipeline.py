@@ -204,7 +204,8 @@ def grade(
     given = read(package.files, known())
     options = replace(options, submission_seed=seed_of(given))
     score.seeds = list(options.seeds)
-    score.notes = [*package.notes, *given.notes]
+    score.notes = [*package.notes, *given.notes, *given.review]
+    score.review = given.review
     score.declarations = {task: text for task, text in given.declarations.items() if text}
     score.answers = sources(given)
     score.quotes = quotes_of(given)

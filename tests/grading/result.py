@@ -77,6 +77,8 @@ class Score:
         default_factory=dict
     )
     notes: Texts = field(default_factory=list)  # about reading and grading, for the instructor
+    # why an instructor must decide on the whole before the mark counts
+    review: Texts = field(default_factory=list)
     wall_time: bool = False  # whether something was stopped by a limit of wall time
     complete: bool = False  # False if grading has stopped early; the notes give the reason
     dataset: Text = ""
@@ -95,6 +97,7 @@ class Score:
             self,
             reasons={task: cut_all(texts) for task, texts in self.reasons.items()},
             notes=cut_all(self.notes),
+            review=cut_all(self.review),
             changes=changes,
             functions={key: _cut_verdict(verdict) for key, verdict in self.functions.items()},
         )
@@ -178,6 +181,12 @@ class Report:
         """The points of the talk, which are not part of the total; None if there was none."""
         points = [one.points for one in self.decision.overrides if one.part == TALK]
         return points[0] if points else None
+
+    @property
+    def must_be_reviewed(self) -> bool:
+        """Whether an instructor has to decide before the mark counts, and has not."""
+        decided = any(o.task == "" and o.points is not None for o in self.decision.overrides)
+        return bool(self.score.review) and not decided
 
     def as_json(self) -> dict[str, Any]:
         return schema.encode(replace(self, score=self.score.bounded())) | {"total": self.total}

@@ -8,18 +8,29 @@ import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
+from itertools import chain
 from pathlib import Path
 
-from grading.course.deadlines import FILES, Deadlines, deadline, read_times, timezone
-from grading.course.lms import Mark, Person, Sheet, read_sheet, squeezed
+from grading.course.deadlines import (
+    FILES,
+    Deadlines,
+    HandedIn,
+    deadline,
+    local,
+    read_times,
+    timezone,
+)
+from grading.course.lms import Mark, Sheet, read_sheet
 from grading.course.overrides import by_name, read_overrides
 from grading.course.pseudonyms import pseudonyms
 from grading.intake.collect import Package
-from grading.intake.names import plain
+from grading.intake.layouts import Owner
+from grading.intake.names import plain, squeezed
 from grading.reporting.csv_tables import read_table, write_table
-from grading.result import TALK_POINTS, Decision, Earlier, Missed, Override, Report, load
+from grading.result import TALK_POINTS, Decision, Earlier, Missed, Override, Report, cut, load
 
-Owners = dict[str, tuple[str, str]]  # by submission: the student's name and number
+REASON, REASONS = 200, 2  # characters of a reason in a line for a platform; how many
+Owners = dict[str, list[Owner]]  # by submission: its students
 
 
 @dataclass
@@ -27,25 +38,27 @@ class Course:
     """What an instructor has given for one class."""
 
     deadlines: Deadlines = field(default_factory=Deadlines)
-    times: dict[str, datetime] = field(default_factory=dict)  # by submission
-    times_from: str = ""  # the file
+    times: dict[str, HandedIn] = field(default_factory=dict)  # by submission
     overrides: dict[str, list[Override]] = field(default_factory=dict)  # by submission
     earlier: dict[str, Report] = field(default_factory=dict)  # by submission
     exports: list[tuple[Path, Sheet, str | None]] = field(default_factory=list)
     owners: Owners = field(default_factory=dict)
 
-    def decide(self, name: str, handed_in: datetime) -> Decision:
+    def decide(self, name: str, changed: datetime | None) -> Decision:
         """Return the decision on a submission.
 
-        ``handed_in``: the date of its files, which counts if no better time is known.
+        ``changed``: the date of its files, which counts if no better time is known; None if there
+        are none.
         """
-        time = self.times.get(name, handed_in.astimezone())
-        missed = self.deadlines.missed(time)
+        known = self.times.get(name)
+        if known is None and changed is not None:
+            known = HandedIn(changed.astimezone(), FILES)
+        missed = self.deadlines.missed(known.time) if known else None
         limit = self.deadlines.hard if missed is Missed.HARD else self.deadlines.soft
         before = self.earlier.get(name)
         return Decision(
-            handed_in=self.deadlines.shown(time),
-            time_from=self.times_from if name in self.times else FILES,
+            handed_in=self.deadlines.shown(known.time) if known else "",
+            time_from=known.source if known else "",
             missed=missed,
             limit=self.deadlines.shown(limit) if limit else "",
             most=self.deadlines.most(missed),
@@ -64,37 +77,31 @@ class Course:
         """Write the platforms' files with the marks; return messages about them."""
         messages = []
         for target, sheet, column in self.exports:
+            by_name = {report.name: report for report in reports}
+            known = {name: self.owners.get(name) or [Owner(name)] for name in by_name}
+            matched, problems = sheet.match(known)
+            messages += problems
             marks: dict[int, Mark] = {}
-            claimed: dict[int, list[str]] = {}
-            for report in reports:
-                person, why = self._person(sheet, report.name)
-                if person is None:
-                    messages.append(why)
-                    continue
-                names = claimed.setdefault(person.row.line, [])
-                names.append(report.name)
-                marks[person.row.line] = Mark(report.total, feedback(report))
-                if len(names) == 2:
-                    both = f"{' and '.join(names)} would be of one person: fill it in by hand"
-                    messages.append(f"{sheet.table.at(person.row)}: {both}")
-            for line in (line for line, names in claimed.items() if len(names) > 1):
-                del marks[line]  # it is not known whose it is
+            for name, people in matched.items():
+                report = by_name[name]
+                if people and report.must_be_reviewed:
+                    why = "; ".join(report.score.review)
+                    messages.append(f"{name}: not filled in before a decision on its total: {why}")
+                else:
+                    mark = Mark(report.total, feedback(report))
+                    marks |= {person.row.line: mark for person in people}
             write_table(target, sheet.filled(marks, column))
             counts = f"{len(marks)} of {len(sheet.people)} rows are filled in"
             messages.append(f"{target.name}: {counts}")
+            messages += filter(None, [sheet.without(matched)])
         return messages
-
-    def _person(self, sheet: Sheet, name: str) -> tuple[Person | None, str]:
-        owner, number = self.owners.get(name, (name, ""))
-        try:
-            person = sheet.find(owner, number)
-        except ValueError as error:
-            return None, str(error)
-        return person, f"{sheet.table.name}: there is nobody for the submission {owner!r}"
 
 
 def feedback(report: Report) -> str:
-    """Return one line for a platform: points of the tasks, the deadline, comments."""
+    """Return one line for a platform: points of the tasks, the deadline, comments.
+
+    A mark of 0 has its reason.
+    """
     tasks = [f"{task} {sum(parts.values()):.1f}" for task, parts in report.counted.items()]
     parts = [f"{', '.join(tasks)} of 100 each"]
     decision = report.decision
@@ -104,6 +111,9 @@ def feedback(report: Report) -> str:
         parts.append(f"after the {decision.missed} deadline: at most {decision.most:g} points")
     if report.earlier_counts:
         parts.append("the earlier submission counts")
+    if not report.points:
+        reasons = [*report.score.notes, *chain(*report.score.reasons.values())]
+        parts += [cut(reason, REASON) for reason in dict.fromkeys(reasons)][:REASONS]
     return "; ".join([*parts, *(o.comment for o in decision.overrides if o.comment)])
 
 
@@ -142,20 +152,25 @@ def read_course(given: argparse.Namespace, found: list[Package], target: Path) -
             raise ValueError(f"expected the key file outside of {target}, which may be given away")
         others = pseudonyms((p.name for p in found), given.anonymous, new=not given.shard)
         exports = given.anonymous.parent  # they have the names
-        course.owners = {pseudonym: (name, "") for name, pseudonym in others.items()}
+        course.owners = {pseudonym: [Owner(name)] for name, pseudonym in others.items()}
+    known = others if given.anonymous else {p.name: p.name for p in found}  # by name: as shown
     for package in found:
-        owner = (package.name, package.number)
-        package.name = others[package.name] if given.anonymous else package.name
-        course.owners[package.name] = owner
+        package.name = known[package.name]
+        course.owners[package.name] = package.owners
+        if package.time is not None:
+            time = package.time if package.time.tzinfo else local(package.time, zone)
+            course.times[package.name] = HandedIn(time, package.platform)
     names = [package.name for package in found]
     if given.times:
-        course.times_from = given.times.name
-        course.times = _times(given.times, {name: course.owners[name] for name in names}, zone)
+        in_class = {name: shown for name, shown in known.items() if shown in names}
+        course.times |= _times(given.times, in_class, course.owners, zone)
+    if missing := [name for name in names if name not in course.times]:
+        _report_missing(missing, given, course)
     if given.earlier:
         course.earlier = _earlier(given.earlier)
+        _report_similar(given.earlier, course, names)
     if given.overrides:
         names += course.earlier
-        known = {owner: name for name, (owner, _) in course.owners.items()}
         rows = read_overrides(given.overrides)
         rows = [replace(row, name=known.get(row.name, row.name)) for row in rows]
         course.overrides = by_name(given.overrides.name, rows, names)
@@ -167,23 +182,93 @@ def read_course(given: argparse.Namespace, found: list[Package], target: Path) -
     return course
 
 
-def _times(file: Path, owners: Owners, zone: tzinfo | None) -> dict[str, datetime]:
-    """Return the times by submission; those without one are printed."""
+def _times(
+    file: Path, known: dict[str, str], owners: Owners, zone: tzinfo | None
+) -> dict[str, HandedIn]:
+    """Return the times by submission. Of the members of a group, the earliest counts.
+
+    Parameters
+    ----------
+    file : Path
+        A table of times, or a worksheet.
+    known : dict
+        By the submission's name: the name that is shown.
+    owners : dict
+        By shown name: its students.
+    zone : tzinfo or None
+        That of times without one.
+    """
     if "time" in read_table(file).columns:
-        named = {squeezed(name): time for name, time in read_times(file, zone).items()}
-        keys = {name: (squeezed(name), *map(squeezed, o)) for name, o in owners.items()}
-        found = {n: named[k] for n, several in keys.items() for k in several if k in named}
+        found = _table_times(file, known, owners, zone)
     else:
         sheet, found = read_sheet(file), {}
+        matched, messages = sheet.match({name: owners[name] for name in known.values()})
+        messages += filter(None, [sheet.without(matched)])
         at = sheet.times(zone)
-        for name, owner in owners.items():
-            person = sheet.find(*owner)
-            if person and person.row.line in at:
-                found[name] = at[person.row.line]
-    if missing := [name for name in owners if name not in found]:
-        names = ", ".join(missing[:10])
-        print(plain(f"{file.name}: no time for {len(missing)} submissions ({names}): {FILES}"))
-    return found
+        for name, people in matched.items():
+            found[name] = [at[p.row.line] for p in people if p.row.line in at]
+        print(plain("\n".join(messages)))
+    return {name: HandedIn(min(times), file.name) for name, times in found.items() if times}
+
+
+def _table_times(
+    file: Path, known: dict[str, str], owners: Owners, zone: tzinfo | None
+) -> dict[str, list[datetime]]:
+    """Return the times of a table with names, by shown name.
+
+    A row belongs to the submission of exactly this name, or else to the only one whose name, login
+    or number is the same except for capitals and punctuation.
+    """
+    keys: dict[str, set[str]] = {}  # by squeezed text: submissions
+    for name, shown in known.items():
+        for text in (name, shown, *(t for o in owners[shown] for t in (o.name, o.number, *o.ids))):
+            keys.setdefault(squeezed(text), set()).add(shown)
+    found: dict[str, dict[str, datetime]] = {}
+    unknown = []
+    for at, name, time in read_times(file, zone):
+        exact = {known[name]} if name in known else {name} & set(known.values())
+        mine = exact or keys.get(squeezed(name), set())
+        if len(mine) > 1:
+            several = " or ".join(sorted(mine))
+            raise ValueError(f"{at}: {name!r} may be {several}; write one of these names")
+        for shown in mine:
+            # a row with the submission's own name is about all members of a group
+            person = "" if exact else squeezed(name)
+            found.setdefault(shown, {})[person] = time
+        unknown += [] if mine else [name]
+    if unknown:
+        names = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
+        print(plain(f"{file.name}: no submission for {len(unknown)} rows: {names}"))
+    return {
+        shown: [times[""]] if "" in times else list(times.values())
+        for shown, times in found.items()
+    }
+
+
+def _report_missing(missing: list[str], given: argparse.Namespace, course: Course) -> None:
+    """Print the submissions whose time is that of their files, if that matters."""
+    names = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
+    if given.times:
+        what = f"no time for {len(missing)} submissions ({names})"
+        print(plain(f"{given.times.name}: {what}: {FILES}"))
+    elif course.deadlines.soft or course.deadlines.hard:
+        print(
+            plain(
+                f"expected --times, got none: for {len(missing)} submissions ({names}) {FILES}, "
+                "decide; they may be those of the download or of the clone"
+            )
+        )
+
+
+def _report_similar(folder: Path, course: Course, names: Iterable[str]) -> None:
+    """Print the earlier reports that may be of a submission that now has another name."""
+    for name in sorted(set(course.earlier) - set(names)):
+        similar = [
+            n for n in names if squeezed(name) in {squeezed(o.name) for o in course.owners[n]}
+        ]
+        if similar:
+            what = f"{name!r} may be {' or '.join(similar)}; it has a row of its own"
+            print(plain(f"{folder}: {what}"))
 
 
 def _earlier(folder: Path) -> dict[str, Report]:

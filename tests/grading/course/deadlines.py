@@ -8,8 +8,10 @@ none.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from grading.intake.names import squeezed
 from grading.reporting.csv_tables import read_table
 from grading.result import Missed
 
@@ -45,9 +47,12 @@ def moment(text: str, zone: tzinfo | None = None) -> datetime:
     if found is None:
         expected = "a time as 2026-01-31T18:00, 2026-01-31T18:00+01:00 or as Moodle writes it"
         raise ValueError(f"expected {expected} in English, got {text!r}")
-    if found.tzinfo is not None:
-        return found
-    return found.astimezone() if zone is None else found.replace(tzinfo=zone)
+    return found if found.tzinfo else local(found, zone)
+
+
+def local(time: datetime, zone: tzinfo | None) -> datetime:
+    """Return a time without a zone as one in ``zone``, or in that of this machine."""
+    return time.astimezone() if zone is None else time.replace(tzinfo=zone)
 
 
 def _parsed(text: str) -> datetime | None:
@@ -71,6 +76,13 @@ def deadline(text: str, zone: tzinfo | None = None) -> datetime:
         return moment(text, zone)
     end = day.astimezone() if zone is None else day.replace(tzinfo=zone)
     return (end.astimezone(UTC) - timedelta(microseconds=1)).astimezone(zone)
+
+
+class HandedIn(NamedTuple):
+    """When something was handed in, and according to what."""
+
+    time: datetime
+    source: str
 
 
 @dataclass(frozen=True)
@@ -104,15 +116,19 @@ class Deadlines:
         return {None: 100.0, Missed.SOFT: self.cap, Missed.HARD: 0.0}[missed]
 
 
-def read_times(file: Path, zone: tzinfo | None = None) -> dict[str, datetime]:
-    """Read a table with the columns name and time; of several rows of a name the last one counts.
+def read_times(file: Path, zone: tzinfo | None = None) -> list[tuple[str, str, datetime]]:
+    """Read a table with the columns name and time; return file and line, name and time of each row.
 
-    ValueError, which names the line, for what is not a time.
+    ValueError, which names the line, for what is not a time, and for what names nobody: compared
+    with other names, it would be everybody's.
     """
-    table, found = read_table(file, ("name", "time")), {}
+    table, found = read_table(file, ("name", "time")), []
     for row in table.rows:
+        at, name = table.at(row), row.cells["name"]
+        if not squeezed(name):
+            raise ValueError(f"{at}: expected a name with letters or digits, got {name!r}")
         try:
-            found[row.cells["name"]] = moment(row.cells["time"], zone)
+            found.append((at, name, moment(row.cells["time"], zone)))
         except ValueError as error:
-            raise ValueError(f"{table.at(row)}: {error}") from None
+            raise ValueError(f"{at}: {error}") from None
     return found

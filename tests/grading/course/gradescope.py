@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from grading.course.course import Course
-from grading.course.deadlines import Deadlines, moment
+from grading.course.deadlines import Deadlines, HandedIn, moment
 from grading.gradebook import warm_up
 from grading.intake.collect import read_package
 from grading.intake.spool import spooled
@@ -61,13 +61,21 @@ def build(target: Path, cap: float) -> None:
 
 
 def handed_in(metadata: Mapping, cap: float) -> tuple[datetime, Deadlines]:
-    """Return time and deadlines from Gradescope's metadata; a student's own deadlines count."""
-    user = (metadata.get("users") or [{}])[0]
-    dates = dict(metadata["assignment"]) | (user.get("assignment") or {})
-    soft, hard = (dates.get(name) for name in ("due_date", "late_due_date"))
+    """Return time and deadlines from Gradescope's metadata.
+
+    A student's own deadlines count. Of the members of a group, the latest ones count for all.
+    """
     time = moment(metadata["created_at"])
-    limits = [moment(text) if text else None for text in (soft, hard)]
-    return time, Deadlines(limits[0], limits[1], cap=cap, zone=time.tzinfo)
+    limits: dict[str, list[datetime | None]] = {"due_date": [], "late_due_date": []}
+    for user in metadata.get("users") or [{}]:
+        dates = dict(metadata["assignment"]) | (user.get("assignment") or {})
+        for name, found in limits.items():
+            text = dates.get(name)
+            found.append(moment(text) if text else None)
+    soft, hard = (None if None in found else max(filter(None, found)) for found in limits.values())
+    if soft and hard:
+        hard = max(soft, hard)  # an extension may give one of the two
+    return time, Deadlines(soft, hard, cap=cap, zone=time.tzinfo)
 
 
 def grade_in_container(submission: Path, time: datetime, deadlines: Deadlines) -> Report:
@@ -80,7 +88,7 @@ def grade_in_container(submission: Path, time: datetime, deadlines: Deadlines) -
         package = read_package(submission, spooled(folder / "spool"))
         options = warm_up(options, folder)
         (graded,) = grade_all([package], options, 1, folder / "work", folder / "lock")
-        course = Course(deadlines, {package.name: time}, "Gradescope")
+        course = Course(deadlines, {package.name: HandedIn(time, "Gradescope")})
         return Report(package.name, graded.score, course.decide(package.name, time))
 
 

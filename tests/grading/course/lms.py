@@ -6,24 +6,27 @@ that the platform puts into names of files, or by email, id number, login or nam
 """
 
 import re
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import NamedTuple
 
 from grading.course.deadlines import moment
-from grading.reporting.csv_tables import Row, Table, read_table
+from grading.intake.layouts import Owner, Platform
+from grading.intake.names import squeezed
+from grading.reporting.csv_tables import Row, Table, number, read_table
 
 MOODLE = ("Identifier", "Status", "Grade")
 MOODLE_NAMES = ("Full name", "Email address", "ID number", "Username")
+STATUS, HAS = "Status", "Submitted"
 HANDED_IN = "Last modified (submission)"
 FEEDBACK = "Feedback comments"
 CANVAS = ("ID", "Section")
 CANVAS_NAMES = ("Student", "SIS User ID", "SIS Login ID", "Integration ID")
 CANVAS_STAY = ("Student", "LastName", "FirstName", *CANVAS, *CANVAS_NAMES[1:], "Root Account")
 POSSIBLE = "Points Possible"
+MOST = 10**6
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,17 @@ class Sheet:
     """A platform's file."""
 
     table: Table
-    is_moodle: bool
+    platform: Platform
     people: list[Person] = field(default_factory=list)
 
-    def find(self, name: str, number: str = "") -> Person | None:
-        """Return whose submission it is; ValueError if it may be of two people."""
+    def find(self, name: str, number: str = "", ids: Sequence[str] = ()) -> Person | None:
+        """Return whose submission it is; ValueError if it may be of two people.
+
+        The platform's number decides, then other identifiers, then the name.
+        """
         found = [p for p in self.people if number and p.number == number]
-        found = found or [p for p in self.people if squeezed(name) in p.names]
+        for text in (*ids, name):
+            found = found or [p for p in self.people if squeezed(text) in p.names]
         if len(found) > 1:
             lines = " and ".join(str(person.row.line) for person in found)
             raise ValueError(
@@ -59,6 +66,62 @@ class Sheet:
                 "name its folder after an email address or an id number"
             )
         return found[0] if found else None
+
+    def match(
+        self, owners: Mapping[str, Sequence[Owner]]
+    ) -> tuple[dict[str, list[Person]], list[str]]:
+        """Return whose the submissions are, and messages about those that nobody can be given.
+
+        A person whose submission two could be is given neither, unless one has the platform's
+        number.
+
+        Parameters
+        ----------
+        owners : mapping
+            By submission: its students.
+        """
+        by_number: dict[int, list[str]] = {}
+        by_name: dict[int, list[str]] = {}
+        messages = []
+        for name, several in owners.items():
+            for owner in several:
+                own = owner.number if owner.platform in (None, self.platform) else ""
+                try:
+                    person = self.find(owner.name, own, owner.ids)
+                except ValueError as error:
+                    messages.append(str(error))
+                    continue
+                if person is None:
+                    what = f"there is nobody for the submission {owner.name!r}"
+                    messages.append(f"{self.table.name}: {what}")
+                else:
+                    has_number = bool(own) and person.number == own
+                    claims = by_number if has_number else by_name
+                    claims.setdefault(person.row.line, []).append(name)
+        found: dict[str, list[Person]] = {name: [] for name in owners}
+        for person in self.people:
+            line = person.row.line
+            names = by_number.get(line) or by_name.get(line, [])
+            if len(names) == 1:
+                found[names[0]].append(person)
+            elif names:
+                both = f"{' and '.join(names)} would be of one person: fill it in by hand"
+                messages.append(f"{self.table.at(person.row)}: {both}")
+            if line in by_number and (others := by_name.get(line, [])):
+                what = f"has the name of {names[0]}, but not the number"
+                messages += [f"{self.table.at(person.row)}: {other} {what}" for other in others]
+        return found, messages
+
+    def without(self, matched: Mapping[str, Collection[Person]]) -> str:
+        """Return a message about the people without a submission; empty if there are none."""
+        have = {person.row.line for people in matched.values() for person in people}
+        missing = [person for person in self.people if person.row.line not in have]
+        if not missing:
+            return ""
+        # first those who, according to the platform, have handed in something
+        missing.sort(key=lambda person: not person.row.cells.get(STATUS, "").startswith(HAS))
+        shown = ", ".join(map(_shown, missing[:20])) + (", …" if len(missing) > 20 else "")
+        return f"{self.table.name}: {len(missing)} rows without a submission: {shown}"
 
     def times(self, zone: tzinfo | None) -> dict[int, datetime]:
         """Return when people handed in, by line; Canvas does not say."""
@@ -78,15 +141,20 @@ class Sheet:
         ``column``: of Canvas' assignments, the one that is marked, if there are several. For Canvas
         the other assignments are left out, so that nothing else is changed there.
         """
-        return self._filled_moodle(marks) if self.is_moodle else self._filled_canvas(marks, column)
+        return (
+            self._filled_moodle(marks)
+            if self.platform is Platform.MOODLE
+            else self._filled_canvas(marks, column)
+        )
 
     def _filled_moodle(self, marks: Mapping[int, Mark]) -> list[list[object]]:
         rows: list[list[object]] = [list(self.table.columns)]
         for row in self.table.rows:
             cells = dict(row.cells)
+            largest = next((v for k, v in cells.items() if k.lower() == "maximum grade"), "100")
+            factor = _scale(largest, self.table.at(row))
             if mark := marks.get(row.line):
-                largest = next((v for k, v in cells.items() if k.lower() == "maximum grade"), "100")
-                cells["Grade"] = _scaled(mark.points, largest, self.table.at(row))
+                cells["Grade"] = f"{mark.points * factor:.2f}"
                 if FEEDBACK in cells and mark.feedback:
                     cells[FEEDBACK] = mark.feedback
             rows.append(list(cells.values()))
@@ -97,12 +165,12 @@ class Sheet:
         kept = [c for c in self.table.columns if c in CANVAS_STAY] + [column]
         possible = next((r for r in self.table.rows if _is_possible(r)), None)
         largest = possible.cells[column] if possible else "100"
+        factor = _scale(largest, self.table.at(possible) if possible else self.table.name)
         rows: list[list[object]] = [list(kept)]
         for row in self.table.rows:
             cells = dict(row.cells)
             if mark := marks.get(row.line):
-                at = self.table.at(possible) if possible else self.table.name
-                cells[column] = _scaled(mark.points, largest, at)
+                cells[column] = f"{mark.points * factor:.2f}"
             rows.append([cells[name] for name in kept])
         return rows
 
@@ -124,7 +192,7 @@ def read_sheet(file: Path) -> Sheet:
     """Read Moodle's grading worksheet or Canvas' export; ValueError for other files."""
     table = read_table(file)
     if all(column in table.columns for column in MOODLE):
-        sheet = Sheet(table, is_moodle=True)
+        sheet = Sheet(table, Platform.MOODLE)
         for row in table.rows:
             digits = re.search(r"\d+$", row.cells["Identifier"])
             names = {row.cells.get(name, "") for name in MOODLE_NAMES}
@@ -132,7 +200,7 @@ def read_sheet(file: Path) -> Sheet:
             sheet.people.append(_person(row, digits[0] if digits else "", names))
         return sheet
     if all(column in table.columns for column in CANVAS):
-        sheet = Sheet(table, is_moodle=False)
+        sheet = Sheet(table, Platform.CANVAS)
         for row in table.rows:
             if row.cells["ID"] and not _is_possible(row):
                 names = {row.cells.get(name, "") for name in CANVAS_NAMES}
@@ -152,17 +220,22 @@ def _person(row: Row, number: str, names: set[str]) -> Person:
     return Person(row, number, frozenset(found | {f"{name}{squeezed(number)}" for name in found}))
 
 
-def squeezed(name: str) -> str:
-    """Return a name without what platforms and systems change in it."""
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", name).casefold())
-
-
 def _is_possible(row: Row) -> bool:
     return POSSIBLE in next(iter(row.cells.values()), "")
 
 
-def _scaled(points: float, largest: str, at: str) -> str:
+def _shown(person: Person) -> str:
+    cells = person.row.cells
+    name = next((cells[c] for c in (*MOODLE_NAMES, *CANVAS_NAMES) if cells.get(c)), person.number)
+    return f"{name} ({cells[STATUS]})" if cells.get(STATUS) else name
+
+
+def _scale(largest: str, at: str) -> float:
+    """Return the platform's points for one of 100; ``largest``: the largest mark there."""
     try:
-        return f"{points * float(largest.replace(',', '.') or 100) / 100:.2f}"
-    except ValueError:
-        raise ValueError(f"{at}: expected the largest mark as a number, got {largest!r}") from None
+        most = number(largest)
+    except ValueError as error:
+        raise ValueError(f"{at}: the largest mark: {error}") from None
+    if not 0 < most < MOST:
+        raise ValueError(f"{at}: expected a largest mark above 0, got {largest!r}")
+    return most / 100

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from grading.reporting.csv_tables import Row, Table, read_table
+from grading.reporting.csv_tables import Row, Table, number, read_table
 from grading.result import TALK, TALK_POINTS, TOTAL, Override
 from grading.rubric import POINTS, RUBRIC
 
@@ -77,7 +77,7 @@ def _of_part(table: Table, row: Row) -> Override:
 
 def _points(table: Table, row: Row, text: str, most: int) -> float:
     try:
-        value = float(text.replace(",", "."))
+        value = number(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= most:

@@ -5,16 +5,21 @@ import stat
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from grading.intake.names import LITTER, common_folders, owner_of, parts_of
 
 ARCHIVE_BYTES = 2 * 2**30  # taken out of one archive
 STUDENT_BYTES = 2**28  # taken out of all archives of a student
 STUDENT_FILES = 20_000
 CLASS_FILES = 20 * STUDENT_FILES  # in an archive of many students
 NAME = 500  # characters, folders included
+AS_MANY = -1  # folders above the students': as many as contain all files
 NOT_PLAIN = "is a link, or no file; hand in the file"
 TOO_MANY = f"and what follows is not read: expected at most {STUDENT_FILES} files"
 
@@ -22,12 +27,13 @@ TOO_MANY = f"and what follows is not read: expected at most {STUDENT_FILES} file
 class Member(NamedTuple):
     """A file in an archive: its content, or where that is, or what is wrong with it.
 
-    A file that is not wanted has neither.
+    A file that is not wanted has neither, nor has a folder, whose name ends in "/".
     """
 
     name: str
     content: bytes | Path | None = None
     problem: str = ""
+    date: float | None = None  # None if the archive does not say
 
     def read(self) -> bytes:
         if self.problem:
@@ -39,10 +45,10 @@ def unpacked(
     source: Path | bytes,
     kind: str,
     wanted: Callable[[str], int],
-    owner_of: Callable[[str], str],
+    level: int | None,
     most: int,
 ) -> Iterator[Member]:
-    """Yield the files in an archive.
+    """Yield the files and folders in an archive.
 
     Parameters
     ----------
@@ -52,8 +58,9 @@ def unpacked(
         A name that ends in the archive's suffix.
     wanted : callable
         Returns how many bytes of the content of a file are wanted.
-    owner_of : callable
-        Returns whose a file is. Limits hold for each owner, so nobody uses up another's.
+    level : int or None
+        How many folders contain those of the students, for whom limits hold one by one, so nobody
+        uses up another's; ``AS_MANY`` if that is to be found; None for one student's archive.
     most : int
         Bytes of one owner.
 
@@ -64,40 +71,64 @@ def unpacked(
     """
     n_files: Counter[str] = Counter()
     n_bytes: Counter[str] = Counter()
-    for name, read in _zip(source) if kind.lower().endswith(".zip") else _tar(source):
-        owner = owner_of(name)
+    entries: Iterable[Entry] = _zip(source) if kind.lower().endswith(".zip") else _tar(source)
+    if level == AS_MANY:
+        entries = list(entries)
+        level = level_of_students(entry.name for entry in entries)
+    for name, date, read in entries:
+        owner = "" if level is None else owner_of(name, level)
         n_files[owner] += 1
         if n_files.total() > CLASS_FILES or n_bytes.total() > ARCHIVE_BYTES:
             raise ValueError(f"expected at most {CLASS_FILES} files and {ARCHIVE_BYTES} bytes")
         if n_files[owner] > STUDENT_FILES:
             if n_files[owner] == STUDENT_FILES + 1:
                 yield Member(name[:NAME], problem=TOO_MANY)
+        elif name.endswith("/"):
+            yield Member(name[-NAME:])
         elif len(name) > NAME:
             yield Member(f"{name[:NAME]}…", problem=f"expected a name of at most {NAME} characters")
         elif read is None:
-            yield Member(name, problem=NOT_PLAIN)
+            yield Member(name, problem=NOT_PLAIN, date=date)
         elif not (bytes_wanted := wanted(name)):
-            yield Member(name)
+            yield Member(name, date=date)
         elif n_bytes[owner] > most:
             yield Member(name, problem=f"expected at most {most} bytes in all")
         else:
             try:
                 content = read(bytes_wanted)
                 n_bytes[owner] += len(content)
-                yield Member(name, content)
+                yield Member(name, content, date=date)
             except Exception as error:  # the readers raise many kinds on a corrupt file
                 yield Member(name, problem=str(error)[:300] or type(error).__name__)
 
 
-Entry = tuple[str, Callable[[int], bytes] | None]  # the reader of a plain file
+class Entry(NamedTuple):
+    """An entry of an archive."""
+
+    name: str  # ends in "/" if it is a folder
+    date: float | None
+    read: Callable[[int], bytes] | None = None  # the reader of a plain file
+
+
+def level_of_students(names: Iterable[str]) -> int:
+    """Return how many folders of an archive contain all of its files, without litter."""
+    parts = (parts_of(name) for name in names if not name.endswith("/"))
+    return common_folders("/".join(p) for p in parts if p and not any(map(LITTER.fullmatch, p)))
 
 
 def _zip(source: Path | bytes) -> Iterator[Entry]:
     archive = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     for entry in archive.infolist():
-        if not entry.is_dir() and not entry.filename.endswith("\\"):
-            link = stat.S_ISLNK(entry.external_attr >> 16)
-            yield entry.filename, None if link else partial(_of_zip, archive, entry)
+        if entry.is_dir() or entry.filename.endswith("\\"):
+            yield Entry(f"{entry.filename[:-1]}/", None)
+            continue
+        date = None
+        if entry.date_time[0] > 1980:  # what is written where there is no date
+            with suppress(ValueError, OverflowError):
+                date = datetime(*entry.date_time).timestamp()
+        link = stat.S_ISLNK(entry.external_attr >> 16)
+        read = None if link else partial(_of_zip, archive, entry)
+        yield Entry(entry.filename, date, read)
 
 
 def _tar(source: Path | bytes) -> Iterator[Entry]:
@@ -108,8 +139,11 @@ def _tar(source: Path | bytes) -> Iterator[Entry]:
     for entry in archive:
         if archive.offset > ARCHIVE_BYTES:
             raise ValueError(f"expected at most {ARCHIVE_BYTES} bytes")
-        if not entry.isdir():
-            yield entry.name, partial(_of_tar, archive, entry) if entry.isreg() else None
+        if entry.isdir():
+            yield Entry(f"{entry.name}/", None)
+        else:
+            read = partial(_of_tar, archive, entry) if entry.isreg() else None
+            yield Entry(entry.name, float(entry.mtime) or None, read)
 
 
 def _of_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:

@@ -112,8 +112,8 @@ def cells_of(content: bytes, name: str) -> tuple[list[Cell], list[str]]:
         pages = notebook.get("worksheets") or [notebook]  # as it was before version 4
         raw = [cell for page in pages for cell in page["cells"] if isinstance(cell, dict)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        why = f"{type(error).__name__}: {error}"
-        return [], [f"{base}: the notebook cannot be read: {why}"]
+        why = str(error) if isinstance(error, ValueError) else "it has no list of cells"
+        return [], [f"{base} cannot be read as a notebook: {why}"]
     found: list[Cell] = []
     left = CODE
     for n, cell in enumerate(raw, 1):

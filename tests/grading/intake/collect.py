@@ -18,32 +18,46 @@ from pathlib import Path
 from typing import NamedTuple
 
 from grading.intake.archives import (
+    AS_MANY,
     NOT_PLAIN,
     STUDENT_BYTES,
     STUDENT_FILES,
     TOO_MANY,
     Member,
+    level_of_students,
     read_at_most,
     unpacked,
 )
-from grading.intake.layouts import HIDDEN, Layout, layout_of
+from grading.intake.layouts import (
+    GRADESCOPE_PEOPLE,
+    HIDDEN,
+    Layout,
+    Owner,
+    Platform,
+    blackboard_person,
+    gradescope_people,
+    is_about,
+    layout_of,
+)
 from grading.intake.names import (
     ARCHIVES,
     LITTER,
     UNSUPPORTED_ARCHIVES,
+    WORK,
     expected_file,
     is_container,
+    owner_of,
     parts_of,
     plain,
     safe_name,
-    top_of,
     without_suffix,
 )
 
 FILE_SIZE = 2 * 2**20
 ARCHIVE_SIZE = 100 * 2**20  # of an archive in an archive
+PEOPLE_SIZE = 32 * 2**20  # of Gradescope's list, which has the results of all submissions
 LATEST = 250_000_000_000  # seconds: in the year 9892, within the range of datetime
-DEPTH = 3  # archives in archives: a class, a submission, the student's own
+DEPTH = 4  # archives in archives: around a class, a class, a submission, the student's own
 MAX_FOLDERS = 9  # above the submissions of a class
 MAX_SKIPPED = 6  # names in the note on skipped files
 PAGES = ("index", "similarity")  # of the class, which no submission's page may replace
@@ -54,6 +68,12 @@ LATE_NOTE = "Canvas says that it is late"
 class File(NamedTuple):
     read: Callable[[], bytes]
     time: float  # of the last change, of it or of its archive
+    dates: tuple[float, ...] = ()  # its dates in archives, the outermost first
+
+    @property
+    def changed(self) -> float:
+        """When it was changed, as far as its name or archives say."""
+        return self.dates[-1] if self.dates else self.time
 
 
 Files = dict[str, File]
@@ -77,8 +97,9 @@ class Budget:
     notes: int = 50
 
 
-# An archive, its name, a function that returns whose a file in it is, what may be spent.
-Opener = Callable[[Path | bytes, str, Callable[[str], str], Budget], Iterable[Member]]
+# An archive, its name, how many folders in it contain those of the students (see ``unpacked``),
+# what may be spent.
+Opener = Callable[[Path | bytes, str, int | None, Budget], Iterable[Member]]
 
 
 @dataclass
@@ -88,10 +109,20 @@ class Package:
     name: str
     files: Files = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    number: str = ""  # by which a learning platform identifies the student
+    owners: list[Owner] = field(default_factory=list)  # several for a group
+    time: datetime | None = None  # according to the platform, perhaps without a zone
+    platform: Platform = Platform.FOLDERS
+
+    def __post_init__(self) -> None:
+        self.owners = self.owners or [Owner(self.name)]
+
+    @property
+    def number(self) -> str:
+        return self.owners[0].number
 
     @property
     def handed_in(self) -> datetime:
+        """When the newest file was changed."""
         newest = max((f.time for f in self.files.values()), default=0)
         return datetime.fromtimestamp(min(max(newest, 0), LATEST))  # a file may have any date
 
@@ -103,27 +134,32 @@ def wanted(name: str) -> int:
         return 0
     if name.lower().endswith(ARCHIVES):
         return ARCHIVE_SIZE
-    return FILE_SIZE if expected_file("/".join(parts)) else 0
+    if parts[-1:] == [GRADESCOPE_PEOPLE]:
+        return PEOPLE_SIZE
+    return FILE_SIZE if expected_file("/".join(parts)) or is_about(name) else 0
 
 
 def directly(
-    source: Path | bytes, name: str, owner_of: Callable[[str], str], budget: Budget
+    source: Path | bytes, name: str, level: int | None, budget: Budget
 ) -> Iterable[Member]:
     """Open an archive in this process."""
-    return unpacked(source, name, wanted, owner_of, budget.bytes)
+    return unpacked(source, name, wanted, level, budget.bytes)
 
 
-def packages(paths: list[Path], opener: Opener = directly) -> list[Package]:
+def packages(
+    paths: list[Path], opener: Opener = directly, level: int | None = None
+) -> list[Package]:
     """Return all submissions in ``paths``: archives, folders, or classes in any layout.
 
-    Each has a unique, safe name. ValueError if there is none, or nothing at a path.
+    Each has a unique, safe name. ValueError if there is none, or nothing at a path, or if the
+    layout is not clear. ``level``: see ``layout_of``.
     """
     found: list[Package] = []
     for path in paths:
         if not os.path.lexists(path):
             expected = "a submission or a folder of submissions"
             raise ValueError(f"expected {expected}, got nothing at {path}")
-        found += _packages_in(path, opener)
+        found += _packages_in(path, opener, level)
     if not found:
         places = ", ".join(map(str, paths))
         raise ValueError(f"expected submissions, zips or folders, got none in {places}")
@@ -136,88 +172,186 @@ def packages(paths: list[Path], opener: Opener = directly) -> list[Package]:
 
 
 def _make_unique(found: list[Package]) -> None:
-    """Number submissions of the same name."""
-    given = {package.name.lower() for package in found}
-    taken: set[str] = set()
+    """Number all submissions of the same name, apart from capitals.
+
+    None of them keeps the name, since it is not known whose it is.
+    """
+    groups: dict[str, list[Package]] = {}
     for package in found:
-        name, number = package.name, 1
-        while package.name.lower() in (taken if number == 1 else taken | given):
-            number += 1
-            package.name = f"{name} ({number})"
-        taken.add(package.name.lower())
-        if number > 1:
-            package.notes.append("another submission has the same name; this one has a number")
+        groups.setdefault(package.name.casefold(), []).append(package)
+    taken = set(groups)
+    for group in (group for group in groups.values() if len(group) > 1):
+        name, number = group[0].name, 0
+        for package in group:
+            while package.name.casefold() in taken:
+                number += 1
+                package.name = f"{name} ({number})"
+            taken.add(package.name.casefold())
+        names = ", ".join(f"{p.name} was {plain(p.owners[0].name)!r}" for p in group[:5])
+        for package in group:
+            package.notes.append(f"{len(group)} submissions have one name: {names}")
 
 
 def read_package(path: Path, opener: Opener = directly) -> Package:
     """Return one submission, whatever its folders are called."""
-    files, notes = contents(path, opener)
+    files, notes, _ = contents(path, opener)
     name = path.name if path.is_dir() else without_suffix(path.name)
     return Package(name, files, [note.text for note in notes])
 
 
-def _packages_in(path: Path, opener: Opener) -> list[Package]:
-    files, notes = contents(path, opener)
+def _packages_in(path: Path, opener: Opener, level: int | None) -> list[Package]:
+    files, notes, empty = contents(path, opener, level)
     places = [*files, *(note.place for note in notes if note.place)]
-    layout = layout_of(places, path.is_dir())
-    if layout is not None:
-        return _split(path.name, layout, files, notes)
+    try:
+        layout = layout_of(places, path.is_dir(), level)
+        if layout is not None:
+            at_level = [name for name in empty if name.count("/") == layout.level + 1]
+            notes += [
+                Note(name, f"{safe_name(name.rpartition('/')[0])} has no files")
+                for name in at_level
+            ]
+            found = _split(path, layout, files, notes)
+            print(plain(f"{path.name}: {len(found)} submissions, {layout.platform}"))
+            return found
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
     package = Package(path.name if path.is_dir() else without_suffix(path.name), files)
     package.notes = [note.text for note in notes]
     top = next(iter(files), "").partition("/")[0]
     if path.is_dir() and top.lower().endswith(ARCHIVES) and not GENERIC.fullmatch(top):
         package.name = without_suffix(top)  # a class of one
+        package.owners = [Owner(package.name)]
     return [package] if places or path.is_file() else []
 
 
-def _split(name: str, layout: Layout, files: Files, notes: list[Note]) -> list[Package]:
-    """Return the submissions of a class; ``name`` is what it is called in messages."""
-    found: dict[tuple[str, str], Package] = {}
+class _Class:
+    """The submissions of a class while its files are being assigned."""
 
-    def package_of(place: str) -> tuple[Package | None, str]:
+    def __init__(self, layout: Layout):
+        self.layout = layout
+        # by owner and number, by attempt
+        self.attempts: dict[tuple[str, str], dict[int, Package]] = {}
+        self.late: set[tuple[str, str]] = set()
+        self.about: dict[int, File] = {}  # by the identity of a package
+
+    def package_of(self, name: str, file: File | None = None) -> tuple[Package | None, str]:
         """Return whose a file is, and its name there."""
-        if (owned := layout(place)) is None:
-            return None, place
-        new = Package(owned.owner, number=owned.number)
-        package = found.setdefault((owned.owner, owned.number), new)
-        if owned.late and LATE_NOTE not in package.notes[:1]:
-            package.notes.insert(0, LATE_NOTE)
-        return package, owned.file
+        if (place := self.layout(name)) is None:
+            return None, name
+        key = (place.owner, place.number)
+        owner = Owner(place.owner, place.number, platform=self.layout.platform)
+        new = Package(place.owner, owners=[owner], time=place.time, platform=self.layout.platform)
+        package = self.attempts.setdefault(key, {}).setdefault(place.attempt, new)
+        if place.late:
+            self.late.add(key)
+        if place.about:
+            if file is not None:
+                self.about[id(package)] = file
+            return package, ""
+        return package, place.file
 
-    strays = []
+    def newest(self) -> list[Package]:
+        """Return the newest attempt of each student."""
+        found = []
+        for key, attempts in self.attempts.items():
+            package = attempts[max(attempts)]
+            if key in self.late:
+                package.notes.insert(0, LATE_NOTE)
+            if len(attempts) > 1:
+                package.notes.append(f"{len(attempts)} attempts were made: the newest counts")
+            found.append(package)
+        return found
+
+
+def _split(path: Path, layout: Layout, files: Files, notes: list[Note]) -> list[Package]:
+    """Return the submissions of a class."""
+    members, strays = _Class(layout), []
     for place, file in files.items():
-        package, inside = package_of(place)
+        above = place.split("/")[: layout.level]
+        n_archives = sum(part.lower().endswith(ARCHIVES) for part in above) + path.is_file()
+        time = (file.time, *file.dates)[min(n_archives, len(file.dates))]
+        package, inside = members.package_of(place, file)
         if package is None:
-            strays.append(safe_name(place))
-        else:
-            package.files[inside] = file
+            if place.split("/")[layout.level :] != [GRADESCOPE_PEOPLE]:
+                strays.append(safe_name(place))
+        elif inside:
+            package.files[inside] = file._replace(time=time)
     for note in notes:
-        package = package_of(note.place)[0] if note.place else None
+        package = members.package_of(note.place)[0] if note.place else None
         if package is None:
-            print(plain(f"{name}: {note.text}"))
+            print(plain(f"{path.name}: {note.text}"))
         else:
             package.notes.append(note.text)
     if strays:
-        print(plain(f"{name}: not taken for submissions: {', '.join(strays[:5])}"))
-    names = Counter(package.name for package in found.values())
-    for package in found.values():
+        print(plain(f"{path.name}: not taken for submissions: {_first(strays)}"))
+    found = members.newest()
+    if layout.platform is Platform.BLACKBOARD:
+        for package in found:
+            if about := members.about.get(id(package)):
+                _name_by_blackboard(package, about.read())
+    if layout.platform is Platform.GRADESCOPE:
+        lists = [n for n in files if n.split("/")[layout.level :] == [GRADESCOPE_PEOPLE]]
+        for name in lists:
+            found = _named_by_gradescope(found, files[name].read())
+    names = Counter(package.name for package in found)
+    for package in found:
         if package.number and (names[package.name] > 1 or package.name in HIDDEN):
             package.name += f" {package.number}"
-    return list(found.values())
+    return found
 
 
-def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[Note]]:
-    """Return the files of a folder or an archive by name, and notes about reading them."""
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _name_by_blackboard(package: Package, content: bytes) -> None:
+    """Take name and login from the file that Blackboard adds."""
+    name, login = blackboard_person(content, package.owners[0].number)
+    if name:
+        package.name = name
+        package.owners = [Owner(name, login, (login,), Platform.BLACKBOARD)]
+    if not package.files:
+        package.notes.append("the attempt has no files, only a text")
+
+
+def _named_by_gradescope(found: list[Package], content: bytes) -> list[Package]:
+    """Take names and times from Gradescope's list; it may name submissions without files."""
+    by_folder = {f"submission_{package.number}": package for package in found}
+    for folder, (owners, time) in gradescope_people(content).items():
+        if (package := by_folder.get(folder)) is None:
+            package = by_folder[folder] = Package(folder, platform=Platform.GRADESCOPE)
+            package.notes.append("nothing was handed in")
+        number = folder.rpartition("_")[2]
+        if named := [owner._replace(number=number) for owner in owners if owner.name]:
+            package.owners = named
+            package.name = " and ".join(owner.name for owner in named)
+        package.time = time
+    return list(by_folder.values())
+
+
+class Contents(NamedTuple):
+    """What is in a folder or an archive, and notes about reading it."""
+
+    files: Files
+    notes: list[Note]
+    empty: list[str]  # folders, as "ann/"
+
+
+def contents(path: Path, opener: Opener = directly, level: int | None = None) -> Contents:
+    """Read a folder or an archive.
+
+    ``level``: how many folders or archives contain those of the students, if it is known.
+    """
     if path.is_symlink():
-        return {}, [Note("", "a link was handed in; hand in the files")]
-    reading = _Reading(opener)
+        return Contents({}, [Note("", "a link was handed in; hand in the files")], [])
+    reading = _Reading(opener, is_level_known=level is not None)
     if path.is_dir():
-        reading.level = _level(path)
+        reading.level = _level(path) if level is None else max(level - 1, 0)
         reading.read_folder(path)
     else:
-        reading.level = 1
+        reading.level = level or 1  # the archive itself is a folder above
         reading.add(path.name, path, path.stat().st_mtime)
-    files, notes = reading.files, reading.notes
+    files, notes, empty = reading.files, reading.notes, reading.empty_folders()
     for name in files:
         if name.lower().endswith(UNSUPPORTED_ARCHIVES):
             what = f"{safe_name(name)} cannot be opened here: pack a .zip instead"
@@ -227,42 +361,44 @@ def contents(path: Path, opener: Opener = directly) -> tuple[Files, list[Note]]:
         files = {name.removeprefix(prefix): file for name, file in files.items()}
         places = ["" if n.place == path.name else n.place.removeprefix(prefix) for n in notes]
         notes = [Note(place, n.text) for place, n in zip(places, notes, strict=True)]
+        empty = [folder.removeprefix(prefix) for folder in empty]
     if reading.skipped:
         names = ", ".join(sorted(map(plain, reading.skipped)))
         notes.append(Note("", f"skipped, as operating systems and editors leave it: {names}"))
-    return files, notes
+    return Contents(files, notes, empty)
 
 
 def _level(folder: Path) -> int:
-    """Return how many folders (the last may be an archive) are above the submissions."""
+    """Return how many folders (the last may be an archive) contain those of the students."""
     level = 0
-    while True:
+    while level < MAX_FOLDERS:
         with os.scandir(folder) as entries:
             some = islice((e for e in entries if not LITTER.fullmatch(e.name)), STUDENT_FILES)
             inner = [e for e in some if is_container(e.name) or e.is_dir(follow_symlinks=False)][:2]
-        if len(inner) != 1 or level > MAX_FOLDERS:
-            return level
+        if len(inner) != 1 or inner[0].name.lower() in WORK:
+            break
         level += 1
         if not inner[0].is_dir(follow_symlinks=False):
-            return level
+            break
         folder = Path(inner[0].path)
+    return level
 
 
 class _Reading:
     """Reads a folder or an archive, perhaps of a class; each student has a budget."""
 
-    def __init__(self, opener: Opener):
+    def __init__(self, opener: Opener, is_level_known: bool = False):
         self.opener = opener
         self.level = 0  # the index of the part of a path that names the student
+        self.is_level_known = is_level_known
         self.files: Files = {}
         self.notes: list[Note] = []
+        self.folders: dict[str, None] = {}  # that may be submissions
         self.skipped: set[str] = set()
         self.budgets: dict[str, Budget] = {}
 
     def owner(self, name: str) -> str:
-        parts = name.split("/")
-        level = self.level + (parts[self.level : self.level + 1] == ["submitted"])
-        return "/".join(parts[: level + 1])
+        return owner_of(name, self.level)
 
     def budget(self, name: str) -> Budget:
         return self.budgets.setdefault(self.owner(name), Budget())
@@ -284,6 +420,7 @@ class _Reading:
             parent = todo.pop()
             place = parent.relative_to(folder).as_posix()
             prefix = f"{place}/" if parent != folder else ""
+            self.add_folder(prefix)
             budget = self.budget(prefix)
             if budget.files < 0:
                 continue
@@ -309,6 +446,17 @@ class _Reading:
                 if entry not in folders:
                     self.add_file(f"{prefix}{entry.name}", Path(entry.path))
 
+    def add_folder(self, name: str) -> None:
+        if name.count("/") <= MAX_FOLDERS and len(self.folders) < STUDENT_FILES:
+            self.folders.setdefault(name)
+
+    def empty_folders(self) -> list[str]:
+        used = set()
+        for name in (*self.files, *(note.place for note in self.notes)):
+            parts = name.split("/")[: MAX_FOLDERS + 1]
+            used |= {"/".join(parts[: n + 1]) for n in range(len(parts))}
+        return [folder for folder in self.folders if folder.rstrip("/") not in used]
+
     def add_file(self, name: str, file: Path) -> None:
         status = file.lstat()
         if stat.S_ISREG(status.st_mode):
@@ -316,25 +464,42 @@ class _Reading:
         else:
             self.note(name, f"{safe_name(name)} {NOT_PLAIN}")
 
-    def add(self, name: str, source: Path | bytes, time: float, depth: int = DEPTH) -> None:
+    def add(
+        self,
+        name: str,
+        source: Path | bytes,
+        time: float,
+        dates: tuple[float, ...] = (),
+    ) -> None:
         """Add a file under its name, or the files in it if it is an archive."""
-        if not name.lower().endswith(ARCHIVES) or depth == 0:
-            self.files[name] = File(_reader(source), time)
+        if not name.lower().endswith(ARCHIVES) or len(dates) == DEPTH:
+            self.files[name] = File(_reader(source, wanted(name) or FILE_SIZE), time, dates)
             return
-        before = len(self.files)
+        before = len(self.files), len(self.notes)
         try:
             for member in self.opened(name, source):
-                self.add_member(name, member, time, depth)
+                self.add_member(name, member, time, dates)
         except Exception as error:  # the readers of archives raise many kinds on a corrupt one
             why = f"cannot be opened: {plain(str(error))[:200]}"
             self.note(name, f"{safe_name(name)} {why}")
-            if len(self.files) == before:  # its owner must have a submission nevertheless
-                self.files[name] = File(Member(name, problem=why).read, time)
+            if len(self.files) == before[0]:  # its owner must have a submission nevertheless
+                self.files[name] = File(Member(name, problem=why).read, time, dates)
+        if (len(self.files), len(self.notes)) == before:
+            self.note(name, f"{safe_name(name)} has no files")
 
-    def add_member(self, archive: str, member: Member, time: float, depth: int) -> None:
+    def add_member(
+        self, archive: str, member: Member, time: float, dates: tuple[float, ...]
+    ) -> None:
         """Add a file of an archive."""
         parts = parts_of(member.name)
         name = "/".join([archive, *parts])
+        if member.name.endswith("/") and not member.problem:
+            if parts and not any(map(LITTER.fullmatch, parts)):
+                self.add_folder(f"{name}/")
+            return
+        outer = dates[-1] if dates else time
+        date = member.date if member.date and 0 < member.date < LATEST else outer
+        dates = (*dates, date)
         litter = [part for part in parts if LITTER.fullmatch(part)]
         budget = self.budget(name)
         budget.files -= 1
@@ -347,9 +512,9 @@ class _Reading:
         elif member.problem == NOT_PLAIN:
             self.note(name, f"{safe_name(name)} {NOT_PLAIN}")
         elif parts and name.lower().endswith(ARCHIVES) and member.content is not None:
-            self.add(name, member.content, time, depth - 1)
+            self.add(name, member.content, time, dates)
         elif parts:
-            self.files[name] = File(member.read, time)
+            self.files[name] = File(member.read, time, dates)
 
     def opened(self, name: str, source: Path | bytes) -> list[Member]:
         """Return what is in an archive; ValueError if its owner's budget is used up."""
@@ -359,20 +524,17 @@ class _Reading:
             full = Budget()
             most = f"{full.archives} archives, {full.seconds:.0f} s to open them"
             raise ValueError(f"expected at most {most}, {full.bytes} bytes in them")
-        owner_of = top_of if is_class else _same_owner
-        members = list(self.opener(source, name, owner_of, budget))
-        tops = {top_of(member.name) for member in members}
-        tops = {top for top in tops if not LITTER.fullmatch(top)}
-        if is_class and len(tops) == 1 and not is_container(tops.pop()):
-            self.level += 1
+        below = name.count("/") + 1
+        if not is_class:
+            return list(self.opener(source, name, None, budget))
+        if self.is_level_known:
+            return list(self.opener(source, name, self.level - below, budget))
+        members = list(self.opener(source, name, AS_MANY, budget))
+        self.level = below + level_of_students(member.name for member in members)
         return members
 
 
-def _reader(source: Path | bytes) -> Callable[[], bytes]:
+def _reader(source: Path | bytes, most: int) -> Callable[[], bytes]:
     if isinstance(source, bytes):
         return partial(bytes, source)
-    return lambda: read_at_most(source.open("rb"), FILE_SIZE)
-
-
-def _same_owner(name: str) -> str:
-    return ""
+    return lambda: read_at_most(source.open("rb"), most)

@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
 UNSUPPORTED_ARCHIVES = (".rar", ".7z")
@@ -13,17 +14,39 @@ LITTER = re.compile(
     r"|.*\.egg-info|\.Trash.*|~\$.*",
     re.IGNORECASE,
 )
+SUBMITTED = ("submitted", "Submitted files", "Working files")  # above students (nbgrader, Teams)
+WORK = {"mflib", "notebooks"}  # folders of one student's work
 LONGEST = 160  # bytes of a name, to which the grader adds some
-METHOD = r"(?:^|[^a-z])(svd|als|bpr|warp)(?:[^a-z]|$)"
+METHOD = r"(svd|als|bpr|warp)(?:[^a-z]|$)"
+# The number of a notebook decides, since students' names may contain a method.
+NUMBERED, ANYWHERE = (
+    re.compile(rf"(?:^|[^0-9])\d\d?_{METHOD}"),
+    re.compile(rf"(?:^|[^a-z]){METHOD}"),
+)
+OWN_TEST = re.compile(r"(?:test|check)s?[^a-z]")  # at the beginning; Testa is a surname
 
 
 def safe_name(text: str, most: int = 80) -> str:
     """Return a name that is safe in a file system, a CSV table, a terminal and a page."""
     text = os.fsencode(text).decode("utf-8", "replace")
     text = unicodedata.normalize("NFC", text)
-    kept = "".join(c if c.isalnum() or c in " ._-()'@" else "_" for c in text)
+    kept = "".join(c if _is_of_name(c) or c in " ._-()'@" else "_" for c in text)
     kept = kept[:most].encode()[:LONGEST].decode("utf-8", "ignore")
     return kept.strip(" .-'@") or "unnamed"
+
+
+def squeezed(name: str) -> str:
+    """Return a name without what platforms and systems change in it; it may be empty.
+
+    An empty text names nobody, so the caller must not compare it.
+    """
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return "".join(filter(_is_of_name, folded))
+
+
+def _is_of_name(character: str) -> bool:
+    """Return whether it is a letter, a digit, or a mark, without which many names are others."""
+    return character.isalnum() or unicodedata.category(character).startswith("M")
 
 
 def plain(text: str) -> str:
@@ -40,8 +63,8 @@ def expected_file(name: str) -> str | None:
     """
     base = re.sub(r"\.(txt|json)$", "", name.rpartition("/")[2].lower())
     stem, _, suffix = base.rpartition(".")
-    match = re.search(METHOD, stem)
-    if not match or suffix not in ("py", "ipynb") or re.match(r"test|check", stem):
+    match = NUMBERED.search(stem) or ANYWHERE.search(stem)
+    if not match or suffix not in ("py", "ipynb") or OWN_TEST.match(stem):
         return None
     script = suffix == "py" and re.match(r"\d\d?_", stem)
     return f"{match[1]}.ipynb" if script else f"{match[1]}.{suffix}"
@@ -52,17 +75,42 @@ def parts_of(name: str) -> list[str]:
     return [p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..")]
 
 
-def top_of(name: str) -> str:
-    """Return the first part of a path."""
-    return next(iter(parts_of(name)), "")
-
-
 def without_suffix(name: str) -> str:
     """Return the name of an archive without its suffix."""
     for suffix in ARCHIVES + UNSUPPORTED_ARCHIVES:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
+
+
+def owner_of(name: str, level: int) -> str:
+    """Return the path of the folder or file of the student whose a file is.
+
+    ``level``: how many folders contain those of the students.
+    """
+    parts = parts_of(name)
+    if parts[level : level + 1] and parts[level] in SUBMITTED:
+        level += 1
+    return "/".join(parts[: level + 1])
+
+
+def common_folders(names: Iterable[str]) -> int:
+    """Return how many folders, one in the other, contain all of some files.
+
+    A single archive counts as a folder. Files that lie next to the only folder do not count.
+    """
+    paths = [name.split("/") for name in names]
+    level = 0
+    while paths:
+        inner = [path for path in paths if is_container("/".join(path[level:]))]
+        loose = [path for path in paths if not is_container("/".join(path[level:]))]
+        tops = {path[level] for path in inner}
+        if len(tops) != 1 or any(expected_file(path[-1]) for path in loose):
+            return level
+        if {top.lower() for top in tops} & WORK:
+            return level
+        paths, level = inner, level + 1
+    return level
 
 
 def is_container(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Open untrusted archives, each in a process of its own with limits."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from math import ceil
@@ -19,43 +19,41 @@ def spooled(spool: Path) -> Opener:
     numbers = count()
 
     def opener(
-        source: Path | bytes, name: str, owner_of: Callable[[str], str], budget: Budget
+        source: Path | bytes, name: str, level: int | None, budget: Budget
     ) -> Iterator[Member]:
         place = spool / str(next(numbers))
         place.mkdir(parents=True)
         bounds = replace(OPENING, cpu_seconds=ceil(budget.seconds))
         try:
-            found = call(_unpack, source, name, place, owner_of, budget.bytes, bounds=bounds)
+            found = call(_unpack, source, name, place, level, budget.bytes, bounds=bounds)
         except BoundError:
             budget.seconds = 0
             raise
         budget.seconds -= found["seconds"]
         budget.bytes -= found["bytes"]
-        for n, (member, there, problem) in enumerate(found["members"]):
-            yield Member(member, place / str(n) if there else None, problem)
+        for n, (member, there, problem, date) in enumerate(found["members"]):
+            yield Member(member, place / str(n) if there else None, problem, date)
         if found["problem"]:
             raise ValueError(found["problem"])
 
     return opener
 
 
-def _unpack(
-    source: Path | bytes, name: str, place: Path, owner_of: Callable[[str], str], most: int
-) -> dict:
+def _unpack(source: Path | bytes, name: str, place: Path, level: int | None, most: int) -> dict:
     """Write the wanted files to ``place``, numbered.
 
-    The result has the members as (name, whether it was written, problem), the problem that stopped
-    reading early, and what it took in bytes and CPU seconds.
+    The result has the members as (name, whether it was written, problem, date), the problem that
+    stopped reading early, and what it took in bytes and CPU seconds.
     """
-    members: list[tuple[str, bool, str]] = []
+    members: list[tuple[str, bool, str, float | None]] = []
     taken, problem = 0, ""
     try:
-        for n, member in enumerate(unpacked(source, name, wanted, owner_of, most)):
+        for n, member in enumerate(unpacked(source, name, wanted, level, most)):
             content = member.content
             if isinstance(content, bytes):
                 (place / str(n)).write_bytes(content)
                 taken += len(content)
-            members.append((member.name, content is not None, member.problem))
+            members.append((member.name, content is not None, member.problem, member.date))
     except MemoryError:
         raise
     except Exception as error:  # the readers of archives raise many kinds on a corrupt one

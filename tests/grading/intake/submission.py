@@ -1,6 +1,11 @@
 """Read a submission: which file is which, and what each contains."""
 
 import ast
+import codeop
+import json
+import re
+import sys
+from collections import Counter
 from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -8,13 +13,32 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
-from grading.intake.cells import Cells, HandedOut, answer_of, binds, cells_of, recognise
+from grading.intake.cells import UNPARSED, Cells, HandedOut, answer_of, binds, cells_of, recognise
 from grading.intake.collect import Files
 from grading.intake.declarations import declaration_in
-from grading.intake.names import expected_file, safe_name
+from grading.intake.names import WORK, expected_file, safe_name
 from grading.rubric import RUBRIC
 
 OTHERS = 50  # Python files besides the expected ones
+
+# What a file is that begins so, instead of a module or a notebook.
+BEGINNINGS = {
+    b"version https://git-lfs.github.com/spec/": (
+        "a pointer of Git LFS, not the file; run `git lfs pull`, and hand in the file"
+    ),
+    b"<!doctype html": "a web page about the file; download the file itself (on GitHub: Raw)",
+    b"<html": "a web page about the file; download the file itself (on GitHub: Raw)",
+    b"%pdf": "a PDF; hand in the file that it was made of",
+    b"pk\x03\x04": "a zip or an office document under another name",
+}
+CONFLICT = re.compile(r"^<{7}(?: .*)?$[^\0]*?^={7}$[^\0]*?^>{7}(?: .*)?$", re.MULTILINE)
+# Lines that newer versions of Python can read: type aliases, generics and nested quotes in
+# f-strings (3.12), t-strings and except without parentheses (3.14).
+NEWER = re.compile(
+    r"^\s*(?:type\s+\w+\s*(?:\[.*\]\s*)?=|(?:async\s+def|def|class)\s+\w+\s*\[)"
+    r"|^\s*except\s+\w+\s*,|\b(?:[ftFT][rR]?|[rR][ftFT])['\"]"
+)
+Version = tuple[int, ...]  # of Python, as (3, 12)
 
 
 class FileKind(StrEnum):
@@ -49,6 +73,8 @@ class Submission:
     others: dict[str, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # how it was read
     problems: dict[str, list[Problem]] = field(default_factory=dict)  # by task
+    # why an instructor must decide: the grader cannot run what may be right
+    review: list[str] = field(default_factory=list)
 
 
 def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
@@ -70,25 +96,126 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
             f"there is: {names}"
         )
     submission.others = other_modules(files, set(chosen.values()))
+    contents: dict[str, bytes] = {}  # by expected file, as "svd.py"
     for task, entry in RUBRIC.items():
         problems = submission.problems[task] = []
-        contents: dict[FileKind, bytes] = {}
         for kind in FileKind:
-            name = chosen.get(f"{task}.{kind}")
+            which = f"{task}.{kind}"
             try:
-                if name is None:
+                if which not in chosen:
                     raise ValueError("was not handed in")
-                contents[kind] = files[name].read()
+                content = files[chosen[which]].read()
+                if what := damage(content, chosen[which]):
+                    raise ValueError(what)
+                contents[which] = content
             except Exception as error:  # a corrupt archive, a file that is too large
                 stem = entry["module" if kind is FileKind.MODULE else "notebook"]
                 problems.append(Problem(f"{stem}.{kind}: {error}", kind))
-        if FileKind.MODULE in contents:
-            submission.modules[task] = contents[FileKind.MODULE]
-        if FileKind.NOTEBOOK in contents:
-            content, name = contents[FileKind.NOTEBOOK], chosen[f"{task}.{FileKind.NOTEBOOK}"]
-            _read_notebook(submission, task, content, name, known[task])
-            submission.declarations[task] = declaration_in(content)
+    written_with = max(map(python_of, contents.values()), default=())
+    for task in RUBRIC:
+        if (module := contents.get(f"{task}.{FileKind.MODULE}")) is not None:
+            _add_module(submission, task, module, written_with)
+        if (notebook := contents.get(f"{task}.{FileKind.NOTEBOOK}")) is not None:
+            name = chosen[f"{task}.{FileKind.NOTEBOOK}"]
+            _read_notebook(submission, task, notebook, name, known[task])
+            submission.declarations[task] = declaration_in(notebook)
+            _check_answers(submission, task, written_with)
     return submission
+
+
+def damage(content: bytes, name: str) -> str:
+    """Return what a file is instead of what its name says; empty if nothing is recognised."""
+    if not content.strip():
+        return "is empty"
+    start = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginning, what in BEGINNINGS.items():
+        if start.startswith(beginning):
+            return f"is {what}"
+    text = _decoded(content)
+    if match := CONFLICT.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        return f"has merge-conflict markers from line {line} on; resolve the conflict"
+    is_notebook = text.lstrip("\ufeff \r\n\t").startswith("{")
+    if name.lower().endswith(".py"):
+        return "is a notebook under the name of a module" if is_notebook else _damage_of(text)
+    if is_notebook and not text.rstrip("\0 \r\n\t").endswith("}"):
+        return "is cut off: its end is missing; save and hand it in again"
+    return ""
+
+
+def _decoded(content: bytes) -> str:
+    return content.decode(json.detect_encoding(content), "replace").replace("\r\n", "\n")
+
+
+def _damage_of(source: str) -> str:
+    """Return how a module is cut off; empty if it is not."""
+    try:
+        ast.parse(source)
+    except UNPARSED:
+        with suppress(*UNPARSED):
+            if codeop.compile_command(source, "", "exec") is None:
+                return "is cut off: it ends within a statement; save and hand it in again"
+    return ""
+
+
+def python_of(content: bytes) -> Version:
+    """Return the version of Python with which a notebook was saved; empty for other files."""
+    try:
+        text = json.loads(_decoded(content))["metadata"]["language_info"]["version"]
+        return tuple(int(part) for part in text.split(".")[:2])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ()
+
+
+def is_newer(source: str, written_with: Version) -> str:
+    """Return why source may be right in a newer version of Python than the grader's, or "".
+
+    Parameters
+    ----------
+    source : str
+        What this version may not be able to read.
+    written_with : tuple of int
+        The version with which the student's notebooks were saved, if it is known.
+    """
+    ours = sys.version_info[:2]
+    if written_with and written_with <= ours:
+        return ""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        lines, number = source.split("\n"), error.lineno or 0
+        if 0 < number <= len(lines) and NEWER.search(lines[number - 1]):
+            what = f"line {number} may be newer than the grader's Python"
+            return f"{what} ({'.'.join(map(str, ours))}): an instructor will look at it"
+    except UNPARSED:
+        pass
+    return ""
+
+
+def _add_module(submission: Submission, task: str, content: bytes, written_with: Version) -> None:
+    if what := is_newer(_decoded(content), written_with):
+        message = f"{RUBRIC[task]['module']}.py: {what}"
+        submission.problems[task].append(Problem(message, FileKind.MODULE))
+        submission.review.append(message)
+    else:
+        submission.modules[task] = content
+
+
+def _check_answers(submission: Submission, task: str, written_with: Version) -> None:
+    """Replace the answers that cannot be read, and whose reason is known, by problems."""
+    for key in [key for key in submission.answers if key.startswith(f"{task}/")]:
+        function = key.partition("/")[2]
+        for label, source in submission.answers[key]:
+            what = is_newer(source, written_with)
+            if what:
+                submission.review.append(f"{key}: cell {label}: {what}")
+            if CONFLICT.search(source):
+                what = "has merge-conflict markers; resolve the conflict"
+            if what:
+                problem = Problem(f"cell {label}: {what}", FileKind.NOTEBOOK, function)
+                submission.problems[task].append(problem)
+                del submission.answers[key]
+                break
 
 
 def _read_notebook(
@@ -133,35 +260,66 @@ def other_modules(files: Files, chosen: Set[str]) -> dict[str, bytes]:
     return found
 
 
+@dataclass(frozen=True)
+class Copies:
+    """The copies of one expected file: the one that counts, and the others."""
+
+    taken: str
+    others: list[str]
+
+
 def choose_files(files: Files, notes: list[str]) -> dict[str, str]:
     """Return the name of the file that is meant by each expected file, as "svd.py".
 
-    A note is added where the choice is not obvious.
+    Of several copies, the one in the fewest folders counts, then the one with the expected name,
+    then the newest, then the one whose folder has the most of the expected files. A note is added
+    where the choice is not obvious.
     """
     candidates: dict[str, list[str]] = {}
     for name in files:
-        if which := expected_file(name):
+        which = expected_file(name)
+        if which and "checks/suite/" not in f"/{name}":  # the checks' own copy
             candidates.setdefault(which, []).append(name)
-    chosen = {}
+    complete = Counter(_folder(name) for names in candidates.values() for name in names)
+    chosen, copies = {}, []
     for which, names in candidates.items():
         task, _, kind = which.partition(".")
         entry = RUBRIC[task]
         exact = f"mflib/{entry['module']}.py"
         if kind == FileKind.NOTEBOOK:
             exact = f"notebooks/{entry['notebook']}.ipynb"
-        own = [name for name in names if "checks/suite/" not in f"/{name}"]  # the checks' copy
-        if not own:
-            continue
 
-        def order(name: str, exact: str = exact, kind: str = kind) -> tuple[bool, bool, bool, str]:
-            whole, base = f"/{name}".endswith(f"/{exact}"), name.rpartition("/")[2]
-            return (not whole, base != exact.rpartition("/")[2], not name.endswith(kind), name)
+        def order(name: str, exact: str = exact, kind: str = kind) -> tuple:
+            in_place = f"/{name.lower()}".endswith(f"/{exact}")
+            base, folder = name.rpartition("/")[2].lower(), _folder(name)
+            named = base != exact.rpartition("/")[2], not base.endswith(kind)
+            depth = folder.count("/") + bool(folder)
+            return depth, not in_place, *named, -files[name].changed, -complete[folder], name
 
-        chosen[which] = min(own, key=order)
+        chosen[which] = min(names, key=order)
         base = chosen[which].rpartition("/")[2]
         if base != exact.rpartition("/")[2]:
             notes.append(f"{safe_name(base)} was taken for {exact}")
-        if len(own) > 1:
-            taken, *others = map(safe_name, [chosen[which], *sorted(set(own) - {chosen[which]})])
-            notes.append(f"of several files for {exact}, {taken} was taken, not {others[:3]}")
+        if len(names) > 1:
+            copies.append(Copies(chosen[which], sorted(set(names) - {chosen[which]})))
+    if copies:
+        notes.append(_note_on(copies))
     return chosen
+
+
+def _folder(name: str) -> str:
+    """Return the folder of a submission in which a file is, without "mflib" or "notebooks"."""
+    folder = name.rpartition("/")[0]
+    above, _, last = folder.rpartition("/")
+    return above if last.lower() in WORK else folder
+
+
+def _note_on(copies: list[Copies]) -> str:
+    """Return one note about all files of which there were copies."""
+    shown = [f"{_shown(c.taken)}, not {', '.join(map(_shown, c.others[:3]))}" for c in copies[:3]]
+    more = f"; and so for {len(copies) - 3} more" if len(copies) > 3 else ""
+    return f"there are several copies; taken: {'; '.join(shown)}{more}"
+
+
+def _shown(name: str) -> str:
+    return "/".join(map(safe_name, name.split("/")))

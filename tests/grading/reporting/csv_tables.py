@@ -6,6 +6,7 @@ and file names.
 
 import csv
 import io
+import re
 import secrets
 import time
 from collections.abc import Iterable
@@ -15,6 +16,12 @@ from typing import NamedTuple
 
 # A formula begins with these, also in East Asian forms; a tab or return before one is ignored.
 FORMULA = tuple("=+-@＝＋－＠\t\r")
+# A comma or a point before three digits may separate thousands or decimals, as in 1,000.
+EITHER = re.compile(r"[1-9]\d{0,2}[.,]\d{3}")
+DECIMAL = re.compile(r"\d+(?:[.,]\d+)?")
+THOUSANDS = re.compile(
+    r"\d{1,3}(?:(?:,\d{3})+\.\d+|(?:\.\d{3})+,\d+|(?:,\d{3}){2,}|(?:\.\d{3}){2,})"
+)
 OLD = 60  # seconds: a younger file may be about to be moved into its place
 
 
@@ -97,6 +104,21 @@ def harmless(cell: object) -> object:
     if not isinstance(cell, str) or cell.strip() in ("", "-") or _is_number(cell):
         return cell
     return f"'{cell}" if cell.startswith(FORMULA) or cell.strip().startswith(FORMULA) else cell
+
+
+def number(text: str) -> float:
+    """Return a number with a decimal point or comma; ValueError if it can be read in two ways."""
+    if EITHER.fullmatch(text):
+        whole, front = re.sub("[.,]", "", text), re.split("[.,]", text)[0]
+        raise ValueError(f"expected {whole} or {front}, got {text!r}, which may be either")
+    if THOUSANDS.fullmatch(text):
+        last = max(text.rfind(","), text.rfind("."))
+        if text.count(text[last]) == 1:
+            return float(re.sub("[.,]", "", text[:last]) + "." + text[last + 1 :])
+        return float(re.sub("[.,]", "", text))
+    if not DECIMAL.fullmatch(text):
+        raise ValueError(f"expected a number, got {text!r}")
+    return float(text.replace(",", "."))
 
 
 def _is_number(text: str) -> bool:

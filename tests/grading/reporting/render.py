@@ -165,12 +165,15 @@ def write_class_tables(reports: Sequence[Report], target: Path) -> None:
         for r in reports
     ]
     write_whole(target / "report.json", json.dumps([r.as_json() for r in public], indent=1))
-    rows: list[list[object]] = [["name", *RUBRIC, "late", "total", "talk", "to be looked at"]]
+    head = ["name", *RUBRIC, "handed in", "according to", "late", "total", "talk"]
+    rows: list[list[object]] = [[*head, "to be looked at"]]
     for r in reports:
         points = [round(sum(parts.values()), 1) for parts in r.counted.values()]
         notes = "; ".join(map(plain, r.score.notes))[:300]
+        decision = r.decision
+        time = [decision.handed_in, decision.time_from, decision.missed or ""]
         talk = "" if r.talk is None else r.talk
-        rows.append([r.name, *points, r.decision.missed or "", r.total, talk, notes])
+        rows.append([r.name, *points, *time, r.total, talk, notes])
     write_table(target / "class.csv", rows)
 
 

@@ -120,7 +120,7 @@ def test_renamed_and_doubled_files_are_said(tmp_path):
     found, notes = chosen(zipped(files, tmp_path / "a.zip"))
     assert found == {"svd.ipynb": b"2", "svd.py": b"1"}
     assert "01_svd (1).ipynb was taken for notebooks/01_svd.ipynb" in notes
-    assert any("mflib_svd.py was taken, not" in note for note in notes)
+    assert "there are several copies; taken: mflib/svd.py, not old/mflib/svd.py" in notes
 
 
 LAYOUTS = {
@@ -238,7 +238,8 @@ def test_names_are_unique_and_what_is_not_there_is_said(tmp_path):
     for folder in ("a", "b"):
         zipped(EIGHT, (tmp_path / folder).mkdir() or tmp_path / folder / "same.zip")
     found = packages([tmp_path / "a" / "same.zip", tmp_path / "b" / "same.zip"])
-    assert [package.name for package in found] == ["same", "same (2)"]
+    assert [package.name for package in found] == ["same (1)", "same (2)"]
+    assert [len(package.notes) for package in found] == [1, 1]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="got none"):
         packages([tmp_path / "empty"])

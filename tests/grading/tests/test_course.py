@@ -12,6 +12,7 @@ from grading.course.course import Course, add_options, feedback, read_course
 from grading.course.deadlines import Deadlines, deadline
 from grading.execution.inputs import OUTPUTS
 from grading.intake.collect import File, Package, packages
+from grading.intake.layouts import Owner
 from grading.outcomes import NOT_ATTEMPTED
 from grading.reporting.csv_tables import read_table
 from grading.reporting.render import (
@@ -37,7 +38,7 @@ def report_of(name="a", points=20.0, **decision):
 
 def package_of(name="a", time="2026-01-31T12:00", number=""):
     seconds = datetime.fromisoformat(time).replace(tzinfo=BERLIN).timestamp()
-    return Package(name, {"svd.py": File(lambda: b"", seconds)}, number=number)
+    return Package(name, {"svd.py": File(lambda: b"", seconds)}, owners=[Owner(name, number)])
 
 
 def options(*given):

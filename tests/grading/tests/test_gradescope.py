@@ -10,6 +10,7 @@ import pytest
 
 from grading.course import gradescope
 from grading.course.course import Course
+from grading.course.deadlines import HandedIn
 from grading.isolation.sandbox import Limits, UnprotectedError, run
 from grading.result import Report, Score
 from grading.rubric import POINTS, RUBRIC
@@ -26,7 +27,8 @@ def shown(points, metadata):
     time, deadlines = gradescope.handed_in(metadata, 80)
     marks = {task: dict.fromkeys(POINTS, points) for task in RUBRIC}
     score = Score(marks, {task: [f"{task}: no"] for task in RUBRIC}, notes=["a note"])
-    report = Report("a", score, Course(deadlines, {"a": time}, "Gradescope").decide("a", time))
+    course = Course(deadlines, {"a": HandedIn(time, "Gradescope")})
+    report = Report("a", score, course.decide("a", None))
     return gradescope.results(report, metadata)
 
 

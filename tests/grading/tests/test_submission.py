@@ -32,7 +32,7 @@ def code(source):
 
 def given(book, name="notebooks/01_svd.ipynb", **more):
     content = book if isinstance(book, bytes) else json.dumps(book).encode()
-    files = {name: content, "mflib/svd.py": b""} | more
+    files = {name: content, "mflib/svd.py": b"x = 1"} | more
     return read({n: File(lambda c=c: c, 0.0) for n, c in files.items()}, KNOWN)
 
 
