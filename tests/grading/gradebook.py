@@ -127,8 +127,9 @@ def warm_up(
     torch.set_num_threads(1)  # which makes a fork safe
     known(), imports(), public_answers.warm_up()
     hidden_split(options.dataset, options.secret)
-    for key in OUTPUTS:
-        expected(key, options.seeds)
+    for key, outputs in OUTPUTS.items():
+        if not outputs.kernel:  # checks of kernels have none
+            expected(key, options.seeds)
     quality = quality_of_reference(options, target / "reference.json", report)
     return replace(options, quality=quality)
 

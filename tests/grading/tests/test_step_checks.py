@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from grading import gradebook
 from grading.checks.step_checks import Try, judge_check
 from grading.execution.hidden import batches, hidden_versions
 from grading.execution.inputs import OUTPUTS, calls
@@ -11,6 +12,7 @@ from grading.execution.reference import edited, function, module_of
 from grading.execution.remote import pack, unpack
 from grading.execution.versions import RIGHT, VARIANTS, WRONG, Version
 from grading.outcomes import Failure, FailureKind
+from grading.pipeline import Options
 from grading.selfcheck import wrong
 
 KEYS = [key for key in OUTPUTS if OUTPUTS[key].kernel]
@@ -83,3 +85,13 @@ def test_a_kernel_in_another_process_gets_its_arguments():
         outcome(function("svd/svd_step"), arguments),
     )
     assert all(map(np.array_equal, one, other))
+
+
+def test_what_a_class_shares_needs_no_outputs_of_checks(monkeypatch, tmp_path):
+    """Otherwise no class can be graded."""
+    asked = []
+    monkeypatch.setattr(gradebook, "expected", lambda key, seeds: asked.append(key))
+    for name in ("hidden_split", "quality_of_reference"):
+        monkeypatch.setattr(gradebook, name, lambda *given: {})
+    gradebook.warm_up(Options("ml-100k", 1, tmp_path), tmp_path)
+    assert asked == [key for key in OUTPUTS if key not in KEYS]
