@@ -27,6 +27,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -83,7 +84,7 @@ def epochs(
             order = torch.randperm(len(batches), generator=rng, device="cpu").tolist()
             visits = (batches[place] for place in order)
             drawn = ahead(visits, rng, draw, second) if draw else visits
-            losses = [torch.as_tensor(model._step(batch, learning_rate)) for batch in drawn]
+            losses = [as_losses(model._step(batch, learning_rate)) for batch in drawn]
             joined = torch.cat(losses)
             loss = joined.sum(dtype=torch.float64).item() / len(joined)
             if iteration == 0:
@@ -91,6 +92,12 @@ def epochs(
             if loss > DIVERGED * (1 + first):  # in float64 it would stay finite for many iterations
                 raise diverged(model, loss, iteration)
             yield loss
+
+
+def as_losses(losses: Tensor | Sequence[float] | np.ndarray) -> Tensor:
+    """Return the losses of a step as a tensor; a student's kernel may return a list or an array."""
+    # as_tensor would move a tensor to the default device.
+    return losses if torch.is_tensor(losses) else torch.as_tensor(losses, device="cpu")
 
 
 def ahead(

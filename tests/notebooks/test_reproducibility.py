@@ -178,7 +178,7 @@ def test_safe_operations_do_not_depend_on_threads():
 
 
 def test_an_interruption_stops_the_kernels_that_run_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr(side_by_side, "cores", lambda: 2)
+    monkeypatch.setattr(side_by_side, "available_processors", lambda: 2)
     files = []
     for name, source in (("quick", "1"), ("later", "2"), ("slow", "import time\ntime.sleep(600)")):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
