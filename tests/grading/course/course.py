@@ -112,8 +112,10 @@ def feedback(report: Report) -> str:
     if report.earlier_counts:
         parts.append("the earlier submission counts")
     if not report.points:
-        reasons = [*report.score.notes, *chain(*report.score.reasons.values())]
-        parts += [cut(reason, REASON) for reason in dict.fromkeys(reasons)][:REASONS]
+        notes = report.score.notes
+        reasons = chain(*report.score.reasons.values())  # may repeat a note after a function
+        new = [reason for reason in dict.fromkeys(reasons) if not reason.endswith(tuple(notes))]
+        parts += [cut(reason, REASON) for reason in [*notes, *new][:REASONS]]
     return "; ".join([*parts, *(o.comment for o in decision.overrides if o.comment)])
 
 

@@ -50,6 +50,7 @@ from grading.intake.names import (
     parts_of,
     plain,
     safe_name,
+    safe_path,
     without_suffix,
 )
 
@@ -229,16 +230,18 @@ class _Class:
 
     def __init__(self, layout: Layout):
         self.layout = layout
-        # by owner and number, by attempt
-        self.attempts: dict[tuple[str, str], dict[int, Package]] = {}
-        self.late: set[tuple[str, str]] = set()
+        # by owner, number and, without a number, the folders above; by attempt
+        self.attempts: dict[tuple[str, ...], dict[int, Package]] = {}
+        self.late: set[tuple[str, ...]] = set()
         self.about: dict[int, File] = {}  # by the identity of a package
 
     def package_of(self, name: str, file: File | None = None) -> tuple[Package | None, str]:
         """Return whose a file is, and its name there."""
         if (place := self.layout(name)) is None:
             return None, name
-        key = (place.owner, place.number)
+        # without a number, people of one name in two groups are different people
+        above = [] if place.number else name.split("/")[: self.layout.level]
+        key = (place.owner, place.number, *above)
         owner = Owner(place.owner, place.number, platform=self.layout.platform)
         new = Package(place.owner, owners=[owner], time=place.time, platform=self.layout.platform)
         package = self.attempts.setdefault(key, {}).setdefault(place.attempt, new)
@@ -273,7 +276,7 @@ def _split(path: Path, layout: Layout, files: Files, notes: list[Note]) -> list[
         package, inside = members.package_of(place, file)
         if package is None:
             if place.split("/")[layout.level :] != [GRADESCOPE_PEOPLE]:
-                strays.append(safe_name(place))
+                strays.append(safe_path(place))
         elif inside:
             package.files[inside] = file._replace(time=time)
     for note in notes:
@@ -400,6 +403,11 @@ class _Reading:
     def owner(self, name: str) -> str:
         return owner_of(name, self.level)
 
+    def shown(self, name: str) -> str:
+        """Return the name of a file in its submission, if there is such a part."""
+        parts = name.split("/")
+        return safe_path("/".join(parts[self.level + 1 :] or parts[-1:]))
+
     def budget(self, name: str) -> Budget:
         return self.budgets.setdefault(self.owner(name), Budget())
 
@@ -462,7 +470,7 @@ class _Reading:
         if stat.S_ISREG(status.st_mode):
             self.add(name, file, status.st_mtime)
         else:
-            self.note(name, f"{safe_name(name)} {NOT_PLAIN}")
+            self.note(name, f"{self.shown(name)} {NOT_PLAIN}")
 
     def add(
         self,
@@ -481,11 +489,11 @@ class _Reading:
                 self.add_member(name, member, time, dates)
         except Exception as error:  # the readers of archives raise many kinds on a corrupt one
             why = f"cannot be opened: {plain(str(error))[:200]}"
-            self.note(name, f"{safe_name(name)} {why}")
+            self.note(name, f"{self.shown(name)} {why}")
             if len(self.files) == before[0]:  # its owner must have a submission nevertheless
                 self.files[name] = File(Member(name, problem=why).read, time, dates)
         if (len(self.files), len(self.notes)) == before:
-            self.note(name, f"{safe_name(name)} has no files")
+            self.note(name, f"{self.shown(name)} has no files")
 
     def add_member(
         self, archive: str, member: Member, time: float, dates: tuple[float, ...]
@@ -507,10 +515,10 @@ class _Reading:
             self.skip(litter[0])
         elif budget.files < 0 or member.problem == TOO_MANY:
             if budget.files >= -1:  # only once
-                self.note(name, f"{safe_name(name)} {TOO_MANY}")
+                self.note(name, f"{self.shown(name)} {TOO_MANY}")
             budget.files = min(budget.files, -1)
         elif member.problem == NOT_PLAIN:
-            self.note(name, f"{safe_name(name)} {NOT_PLAIN}")
+            self.note(name, f"{self.shown(name)} {NOT_PLAIN}")
         elif parts and name.lower().endswith(ARCHIVES) and member.content is not None:
             self.add(name, member.content, time, dates)
         elif parts:

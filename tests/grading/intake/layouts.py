@@ -244,7 +244,7 @@ def _forms(
     yield Platform.TEAMS, _of_submitted_files, 0.0
     yield Platform.TEAMS, _of_teams, 0.5
     if any(path == [GRADESCOPE_PEOPLE] for path in paths):
-        yield Platform.GRADESCOPE, _of_gradescope, 0.5
+        yield Platform.GRADESCOPE, _of_gradescope, 0.0
     yield Platform.BRIGHTSPACE, _of_brightspace, 0.5
     heads = [match["head"] for path in paths if (match := BLACKBOARD.fullmatch(path[0]))]
     if heads:

@@ -35,6 +35,11 @@ def safe_name(text: str, most: int = 80) -> str:
     return kept.strip(" .-'@") or "unnamed"
 
 
+def safe_path(name: str) -> str:
+    """Return a path whose parts are safe names."""
+    return "/".join(map(safe_name, name.split("/")))
+
+
 def squeezed(name: str) -> str:
     """Return a name without what platforms and systems change in it; it may be empty.
 

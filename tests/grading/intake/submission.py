@@ -16,7 +16,7 @@ from typing import Any
 from grading.intake.cells import UNPARSED, Cells, HandedOut, answer_of, binds, cells_of, recognise
 from grading.intake.collect import Files
 from grading.intake.declarations import declaration_in
-from grading.intake.names import WORK, expected_file, safe_name
+from grading.intake.names import WORK, expected_file, safe_name, safe_path
 from grading.rubric import RUBRIC
 
 OTHERS = 50  # Python files besides the expected ones
@@ -101,15 +101,16 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
         problems = submission.problems[task] = []
         for kind in FileKind:
             which = f"{task}.{kind}"
+            stem = entry["module" if kind is FileKind.MODULE else "notebook"]
             try:
                 if which not in chosen:
                     raise ValueError("was not handed in")
                 content = files[chosen[which]].read()
                 if what := damage(content, chosen[which]):
+                    submission.notes.append(f"{stem}.{kind}: {what}")
                     raise ValueError(what)
                 contents[which] = content
             except Exception as error:  # a corrupt archive, a file that is too large
-                stem = entry["module" if kind is FileKind.MODULE else "notebook"]
                 problems.append(Problem(f"{stem}.{kind}: {error}", kind))
     written_with = max(map(python_of, contents.values()), default=())
     for task in RUBRIC:
@@ -316,10 +317,8 @@ def _folder(name: str) -> str:
 
 def _note_on(copies: list[Copies]) -> str:
     """Return one note about all files of which there were copies."""
-    shown = [f"{_shown(c.taken)}, not {', '.join(map(_shown, c.others[:3]))}" for c in copies[:3]]
+    shown = [
+        f"{safe_path(c.taken)}, not {', '.join(map(safe_path, c.others[:3]))}" for c in copies[:3]
+    ]
     more = f"; and so for {len(copies) - 3} more" if len(copies) > 3 else ""
     return f"there are several copies; taken: {'; '.join(shown)}{more}"
-
-
-def _shown(name: str) -> str:
-    return "/".join(map(safe_name, name.split("/")))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from grading.intake.collect import File, Package, packages, read_package
+from grading.intake.layouts import Platform
 from grading.intake.names import expected_file, plain, safe_name
 from grading.intake.submission import choose_files
 from grading.rubric import RUBRIC
@@ -109,6 +110,9 @@ def test_what_systems_leave_is_skipped_and_said(tmp_path):
         ("warped.py", None),
         ("results_also.ipynb", None),
         ("svd.pdf", None),
+        ("Testa_01_svd.ipynb", "svd.ipynb"),  # surnames
+        ("Checkley_svd.py", "svd.py"),
+        ("check_svd.py", None),
     ],
 )
 def test_names_are_recognised(name, which):
@@ -152,6 +156,204 @@ def test_loose_files_of_platforms(tmp_path):
     assert sorted(p.name for p in one) == ["Bo", "Jane Doe"]
     (two,) = packages([written(tmp_path / "c", canvas)])
     assert (two.name, len(two.files)) == ("doejane", 8)
+
+
+TWO = {"mflib/svd.py": "1", "notebooks/01_svd.ipynb": "1"}
+WHO = ("ann", "bo", "cy")
+
+
+def class_of(form, **more):
+    """The files of three students, each in a folder of this form."""
+    return {f"{form.format(who)}/{name}": c for who in WHO for name, c in (TWO | more).items()}
+
+
+def made(folder, files, packed):
+    return zipped(files, folder / "c.zip") if packed else written(folder / "c", files)
+
+
+NESTED = {
+    "a folder of students": class_of("class/{}"),
+    "a folder in a folder": class_of("a/b/{}"),
+    "only class.zip": {"class.zip": zipped(class_of("{}"))},
+    "only class.zip, with a folder": {"class.zip": zipped(class_of("hw/{}"))},
+    "clones": class_of("hw-submissions/{}", **{".git/config": "", "README.md": ""}),
+    "zips one level down": {f"class/{who}.zip": zipped(TWO) for who in WHO},
+    "folders of zips": {f"class/{who}/work.zip": zipped(TWO) for who in WHO},
+    "old copies": class_of("class/{}", **{"Old/mflib/svd.py": "0", "backup/svd.py": "0"}),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("layout", NESTED)
+def test_a_class_is_found_however_deep(tmp_path, layout, packed):
+    found = packages([made(tmp_path, NESTED[layout], packed)])
+    assert [package.name for package in found] == list(WHO)
+    for package in found:
+        taken = choose_files(package.files, [])
+        assert [package.files[taken[f"svd.{kind}"]].read() for kind in ("py", "ipynb")] == [
+            b"1"
+        ] * 2
+        assert package.notes == []
+
+
+HEAD = "Essay_1_{}_attempt_2026-06-{}-14-05-09"  # as the title of the assignment may be
+PEOPLE = """---
+submission_7:
+  :submitters:
+  - :name: 'Ann O''Hara'
+    :sid: 's7'
+    :email: ann@x.org
+  - :name: "Bo \\u0141"
+    :email: bo@x.org
+  :created_at: 2026-06-09 14:05:09.000000000 Z
+  :results:
+    :name: mallory
+submission_8:
+  :submitters:
+  - :name: Cy
+    :email: cy@x.org
+  :created_at: 2026-06-10 14:05:09.000000000 Z
+"""
+# By platform: files, and name, number, identifiers and time (of the first) of each submission.
+EXPORTS = {
+    Platform.BLACKBOARD: (
+        {
+            f"{HEAD.format('ann', '02')}.txt": "Name: Ann Lee (ann)\nAssignment: Essay\n",
+            f"{HEAD.format('ann', '02')}_svd.py": "0",
+            f"{HEAD.format('ann', '09')}.txt": "Name: Ann Lee (ann)\nName: Bo (bo)\n",
+            f"{HEAD.format('ann', '09')}_svd.py": "1",
+            f"{HEAD.format('bo', '09')}.txt": "Name: Bo (bo)\n",
+            f"{HEAD.format('bo', '09')}_work.zip": zipped({"mflib/svd.py": "1"}),
+            f"{HEAD.format('mal', '09')}.txt": "Name: Ann Lee (ann)\n",  # not the login
+            f"{HEAD.format('mal', '09')}_svd.py": "1",
+        },
+        [("Ann Lee", "ann"), ("Bo", "bo"), ("mal", "mal")],
+        datetime(2026, 6, 9, 14, 5, 9),
+    ),
+    Platform.BRIGHTSPACE: (
+        {
+            "index.html": "",
+            "12-3 - Ann Lee - Jun 8, 2026 904 AM/svd.py": "0",
+            "12-3 - Ann Lee - Jun 8, 2026 205 PM/svd.py": "1",
+            "12-3 - Ann Lee - Jun 8, 2026 1159 AM/svd.py": "0",
+            "13-3 - Bo - 8 June, 2026 1405/svd.py": "1",
+        },
+        [("Ann Lee", "12"), ("Bo", "13")],
+        datetime(2026, 6, 8, 14, 5),
+    ),
+    Platform.TEAMS: (
+        {
+            "Submitted files/Ann Lee/HW/Version 2/svd.py": "0",
+            "Submitted files/Ann Lee/HW/Version 10/svd.py": "1",
+            "Submitted files/Bo/HW/Version 1/work.zip": zipped({"mflib/svd.py": "1"}),
+            "Working files/Bo/HW/svd.py": "0",
+        },
+        [("Ann Lee", ""), ("Bo", "")],
+        None,
+    ),
+    Platform.GRADESCOPE: (
+        {
+            "export/submission_metadata.yml": PEOPLE,
+            "export/submission_7/mflib/svd.py": "1",
+        },
+        [("Ann O'Hara and Bo Ł", "7"), ("Cy", "8")],
+        datetime(2026, 6, 9, 14, 5, 9, tzinfo=UTC),
+    ),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("platform", EXPORTS)
+def test_exports_have_names_times_and_the_newest_attempt(tmp_path, platform, packed):
+    files, people, time = EXPORTS[platform]
+    found = packages([made(tmp_path, files, packed)])
+    assert [(p.name, p.number) for p in found] == people
+    assert {p.platform for p in found} == {platform}
+    assert found[0].time == time
+    for package in found:
+        contents = [file.read() for name, file in package.files.items() if expected_file(name)]
+        assert contents == ([] if package.name == "Cy" else [b"1"])
+    if platform is Platform.GRADESCOPE:
+        assert [owner.ids for owner in found[0].owners] == [("s7", "ann@x.org"), ("bo@x.org",)]
+        assert found[1].notes == ["nothing was handed in"]
+    else:
+        n = 3 if platform is Platform.BRIGHTSPACE else 2
+        assert found[0].notes == [f"{n} attempts were made: the newest counts"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_may_be_two_layouts_is_asked(tmp_path, packed):
+    sections = made(tmp_path, class_of("one/{}") | class_of("two/{}"), packed)
+    with pytest.raises(ValueError, match=r"in each of one, two; pass --level 1 if .*--level 2 if"):
+        packages([sections])
+    found = packages([sections], level=2)
+    assert [p.name for p in found] == [f"{who} ({n})" for n in (1, 2) for who in WHO]
+    assert [p.name for p in packages([sections], level=1)] == ["one", "two"]
+    teams = {f"Submitted files/ann/{hw}/Version 1/svd.py": "1" for hw in ("HW1", "HW2")}
+    with pytest.raises(ValueError, match="expected one assignment in Teams' folders, got HW1, HW2"):
+        packages([made(tmp_path / "teams", teams, packed=False)])
+
+
+def test_copies_in_one_zip_are_asked_about(tmp_path):
+    path = zipped({"a/svd.py": "1", "b/svd.py": "2", "als.py": "1"}, tmp_path / "x.zip")
+    with pytest.raises(ValueError, match=r"svd.py is there 2 times: a/svd.py, b/svd.py; pass"):
+        packages([path])
+    assert [p.name for p in packages([path], level=0)] == ["x"]
+
+
+def test_of_copies_the_shallowest_counts_then_the_newest():
+    def taken(**times):
+        notes = []
+        files = {name: File(lambda: b"", time) for name, time in times.items()}
+        return choose_files(files, notes)["svd.py"], notes
+
+    old = {"Old/mflib/svd.py": 9, "backup/svd.py": 9, "a/b/svd.py": 9}
+    assert taken(**old, **{"mflib/svd.py": 1})[0] == "mflib/svd.py"
+    assert taken(**old, **{"svd.py": 1})[0] == "svd.py"
+    assert taken(**{"a/svd.py": 1, "b/svd.py": 2})[0] == "b/svd.py"
+    name, (note,) = taken(**{"a/svd.py": 2, "b/svd.py": 1})
+    assert (name, note) == (
+        "a/svd.py",
+        "there are several copies; taken: a/svd.py, not b/svd.py",
+    )
+
+
+def test_of_two_zips_of_one_student_the_newest_counts(tmp_path):
+    inner = {}
+    for name, day in (("a", 3), ("b", 9), ("c", 5)):
+        target = io.BytesIO()
+        with zipfile.ZipFile(target, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("mflib/svd.py", (2026, 6, day, 0, 0, 0)), name)
+        inner[f"Ann_1_assignsubmission_file_/{name}.zip"] = target.getvalue()
+    inner["Bo_2_assignsubmission_file_/a.zip"] = zipped(TWO)
+    ann, bo = packages([written(tmp_path / "c", inner)])
+    notes = []
+    assert ann.files[choose_files(ann.files, notes)["svd.py"]].read() == b"b"
+    assert len(notes) == 1
+    assert (bo.name, bo.notes) == ("Bo", [])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_who_hands_in_an_empty_zip_has_a_row_with_the_reason(tmp_path, packed):
+    for form in ("{}_1_assignsubmission_file_/w.zip", "{}_1_2_w.zip", "{}.zip", "{}/w.zip"):
+        files = {form.format("ann"): zipped(TWO), form.format("bo"): zipped(TWO)}
+        files[form.format("cy")] = zipped({})
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        found = {p.name: p.notes for p in packages([made(folder, files, packed)])}
+        assert list(found) == list(WHO), form
+        name = form.rpartition("/")[2].format("cy")
+        assert found["cy"] == [f"{name} has no files"]
+        assert found["ann"] == found["bo"] == []
+
+
+def test_impostors_are_numbered_and_noted(tmp_path):
+    names = (" honest", "HONEST", "honest", "honest.")
+    found = packages([zipped({f"{who}/svd.py": who for who in names}, tmp_path / "c.zip")])
+    assert sorted(p.name.casefold() for p in found) == [f"honest ({n})" for n in range(1, 5)]
+    for package in found:
+        assert package.notes[0].startswith("4 submissions have one name: ")
+        assert package.files["svd.py"].read().decode() == package.owners[0].name
 
 
 def test_a_class_has_a_row_for_everybody(tmp_path, capsys):

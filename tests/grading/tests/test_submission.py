@@ -1,6 +1,9 @@
 """Cells are found in whatever form a notebook was saved; answers bring along what they need."""
 
+import ast
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -9,7 +12,7 @@ from grading.intake import declarations
 from grading.intake.cells import handed_out, without_magics
 from grading.intake.collect import File
 from grading.intake.declarations import declaration_in
-from grading.intake.submission import read
+from grading.intake.submission import damage, is_newer, read
 from grading.paths import ROOT
 
 KNOWN = handed_out(ROOT / "notebooks")
@@ -219,6 +222,94 @@ def test_a_notebook_that_is_none_is_a_reason(content):
     found = given(content)
     assert found.answers == {}
     assert found.problems["svd"]
+
+
+CONFLICT = "<<<<<<< HEAD\nx = 1\n=======\nx = 2\n>>>>>>> main\n"
+BOOK = json.dumps(notebook(), indent=1).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("svd.py", b"", "is empty"),
+        ("svd.py", b" \n", "is empty"),
+        ("svd.py", b"version https://git-lfs.github.com/spec/v1\noid 1", "is a pointer of Git LFS"),
+        ("svd.py", b"<!DOCTYPE html><html>", "is a web page"),
+        ("svd.py", BOOK, "is a notebook under the name of a module"),
+        ("svd.py", f"y = 0\n{CONFLICT}".encode(), "has merge-conflict markers from line 2 on"),
+        ("svd.py", b"def f(x):\n    return (x +\n", "is cut off"),
+        ("01_svd.ipynb", b"", "is empty"),
+        ("01_svd.ipynb", BOOK[: len(BOOK) // 2], "is cut off: its end is missing"),
+        ("01_svd.ipynb", b"PK\x03\x04 and more", "is a zip"),
+        ("01_svd.ipynb", CONFLICT.encode() + BOOK, "has merge-conflict markers from line 1 on"),
+    ],
+)
+def test_damaged_files_are_called_what_they_are(name, content, said):
+    found = read({name: File(lambda: content, 0.0)}, KNOWN)
+    assert [str(p) for p in found.problems["svd"] if p.message.startswith(f"{name}: {said}")]
+    assert [note for note in found.notes if note.startswith(f"{name}: {said}")]
+    assert "svd" not in found.modules or name != "svd.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("svd.py", b"def f(:\n    pass\n"),  # wrong, not cut off
+        ("svd.py", b'"""\n=======\nTitle\n=======\n"""\n'),
+        ("01_svd.ipynb", BOOK),
+        ("01_svd.ipynb", b"# %%\nx = 1\n"),  # a script under this name
+    ],
+)
+def test_what_is_not_damaged_is_not_called_that(name, content):
+    assert damage(content, name) == ""
+
+
+def test_conflict_markers_in_a_cell_cost_its_answer_alone():
+    book = notebook()
+    source = cell(book, "exercise-2")["source"]
+    cell(book, "exercise-2")["source"] = f"{CONFLICT}{source}"
+    found = given(book)
+    assert "svd/new_user" not in found.answers
+    assert len(found.answers) == 3
+    (problem,) = [p for p in found.problems["svd"] if p.function == "new_user"]
+    assert "has merge-conflict markers" in problem.message
+
+
+def saved_with(version, source):
+    book = notebook()
+    book["metadata"]["language_info"] = {"name": "python", "version": version}
+    cell(book, "exercise-2")["source"] = source
+    return book
+
+
+NEWER = "def new_user[T](x: T) -> T:\n    return x\n"
+
+
+def test_syntax_of_a_newer_python_is_reviewed(monkeypatch):
+    """The parser of Python 3.11 is asked, whichever runs the tests."""
+    monkeypatch.setattr("grading.intake.submission.sys", SimpleNamespace(version_info=(3, 11)))
+    old = partial(ast.parse, feature_version=(3, 11))
+    monkeypatch.setattr("grading.intake.submission.ast.parse", old)
+    newer = (3, 13)
+    assert "line 1 may be newer than the grader's Python (3.11)" in is_newer(NEWER, newer)
+    assert is_newer(NEWER, ()), "the version may not be known"
+    assert is_newer("type Pair = tuple[int, int]\n", newer)
+    assert is_newer(NEWER, (3, 11)) == "", "then it is a mistake"
+    assert is_newer("def f(:\n    pass\n", newer) == ""
+    assert is_newer("x = 1\n", newer) == ""
+
+
+def test_what_only_a_newer_python_can_read_is_for_an_instructor(monkeypatch):
+    monkeypatch.setattr(
+        "grading.intake.submission.is_newer",
+        lambda source, version: "newer" if "[T]" in source and version == (3, 99) else "",
+    )
+    found = given(saved_with("3.99.1", NEWER), **{"mflib/svd.py": NEWER.encode()})
+    assert "svd" not in found.modules
+    assert "svd/new_user" not in found.answers
+    assert len(found.review) == 2
+    assert len(found.answers) == 3
+    assert given(saved_with("3.11.2", "x = 1")).review == []
 
 
 def test_strange_cells_do_not_end_the_reading():
