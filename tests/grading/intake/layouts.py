@@ -132,7 +132,7 @@ def _folders_of(names: list[str], is_folder: bool) -> Layout | None:
         _refuse_copies(inside, level)
         return None
     if not _in_several(tops.values()):
-        tasks = sum(bool(re.match(METHOD, top.lower())) for top in tops)
+        tasks = sum(bool(re.match(rf"(?:\d\d?_)?{METHOD}", top.lower())) for top in tops)
         if not (is_folder and level == 0 and tasks < len(tops)):
             _refuse_copies(inside, level)
             return None

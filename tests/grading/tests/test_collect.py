@@ -84,6 +84,15 @@ def test_every_packing_is_read(tmp_path, packing):
     assert len(package.files) >= 1
 
 
+@pytest.mark.parametrize("form", ["{}", "0{n}_{}", "{}_final"])
+def test_a_folder_for_each_task_is_one_submission(tmp_path, form):
+    files = {}
+    for n, task in enumerate(RUBRIC, 1):
+        files |= {f"{form.format(task, n=n)}/{task}.{kind}": "1" for kind in ("py", "ipynb")}
+    (found,) = packages([written(tmp_path / "ann", files)])
+    assert (found.name, len(found.files)) == ("ann", 8)
+
+
 def test_what_systems_leave_is_skipped_and_said(tmp_path):
     left = {f"__MACOSX/{n.replace('/', '/._')}": "x" for n in NAMES}
     left |= {".DS_Store": "x", "notebooks/.ipynb_checkpoints/01_svd-checkpoint.ipynb": "x"}

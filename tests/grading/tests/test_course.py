@@ -1,6 +1,7 @@
 """What an instructor decides, and the class as a whole: marks, pages, who is not here any more."""
 
 import argparse
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from zoneinfo import ZoneInfo
@@ -9,10 +10,10 @@ import pytest
 
 from grading.checks.verdict import Verdict
 from grading.course.course import Course, add_options, feedback, read_course
-from grading.course.deadlines import Deadlines, deadline
+from grading.course.deadlines import FILES, Deadlines, deadline
 from grading.execution.inputs import OUTPUTS
 from grading.intake.collect import File, Package, packages
-from grading.intake.layouts import Owner
+from grading.intake.layouts import Owner, Platform
 from grading.outcomes import NOT_ATTEMPTED
 from grading.reporting.csv_tables import read_table
 from grading.reporting.render import (
@@ -21,6 +22,7 @@ from grading.reporting.render import (
     hardest,
     histogram,
     report_page,
+    write_class_tables,
     write_report,
 )
 from grading.reporting.retention import GONE, restore, retire
@@ -279,3 +281,56 @@ def test_without_a_zone_deadlines_are_this_machines():
     course = Course(Deadlines(deadline("2026-01-31")))
     assert course.decide("a", datetime(2026, 1, 31, 12)).missed is None
     assert course.decide("a", datetime(2026, 2, 2, 12, tzinfo=UTC)).missed is Missed.SOFT
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_extension_of_a_member_is_the_groups(tmp_path, order):
+    """An extension is an earlier time; the order of members and rows does not matter."""
+    members = [Owner("Ann", "1"), Owner("Bo", "2")][::order]
+    rows = ["Ann,2026-02-03T12:00", "bo,2026-01-30T12:00"][::-order]
+    (tmp_path / "t.csv").write_text("\n".join(["name,time", *rows]), encoding="utf-8")
+    package = Package("Ann and Bo", owners=members)
+    course = read_course(options(*SOFT, "--times", tmp_path / "t.csv"), [package], tmp_path)
+    assert course.decide("Ann and Bo", None).handed_in == "2026-01-30 12:00 CET"
+    more = [*rows, "Ann and Bo,2026-02-04T12:00"][::order]  # of the whole group
+    (tmp_path / "t.csv").write_text("\n".join(["name,time", *more]), encoding="utf-8")
+    course = read_course(options(*SOFT, "--times", tmp_path / "t.csv"), [package], tmp_path)
+    assert course.decide("Ann and Bo", None).missed == Missed.SOFT
+
+
+def test_times_of_the_platform_count_before_those_of_files(tmp_path):
+    package = package_of(time="2026-03-01T00:00")
+    package.time, package.platform = datetime(2026, 1, 31, 23, 30), Platform.BLACKBOARD
+    decision = decided(tmp_path, package).decision
+    assert (decision.handed_in, decision.time_from) == ("2026-01-31 23:30 CET", "Blackboard")
+    assert decision.missed is None
+
+
+def test_feedback_for_zero_has_the_reason_once():
+    score = Score(
+        {task: dict.fromkeys(POINTS, 0.0) for task in RUBRIC},
+        {task: [f"{task}_step: {task}.py: is empty"] for task in RUBRIC},
+        notes=["svd.py: is empty"],
+    )
+    said = feedback(Report("a", score, Decision()))
+    assert said.endswith("of 100 each; svd.py: is empty; als_step: als.py: is empty")
+    assert "is empty" not in feedback(replace_points(score, 1.0))
+
+
+def replace_points(score, points):
+    marks = {task: dict.fromkeys(POINTS, points) for task in RUBRIC}
+    return Report("a", replace(score, marks=marks), Decision())
+
+
+def test_the_table_of_the_class_says_when_and_according_to_what(tmp_path):
+    report = decided(tmp_path, package_of(time="2026-02-10T20:00"))
+    write_class_tables([report], tmp_path)
+    (row,) = read_table(tmp_path / "class.csv").rows
+    shown = {name: row.cells[name] for name in ("name", "handed in", "late", "total")}
+    assert shown == {
+        "name": "a",
+        "handed in": "2026-02-10 20:00 CET",
+        "late": "soft",
+        "total": "80.0",
+    }
+    assert row.cells["according to"] == FILES

@@ -116,3 +116,12 @@ def test_times_are_gradescopes():
     time, deadlines = gradescope.handed_in(METADATA, 80)
     assert time == datetime.fromisoformat(METADATA["created_at"])
     assert deadlines.hard is None
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_extension_of_a_member_is_the_groups_in_any_order(order):
+    more = {"assignment": {"due_date": "2026-02-02T00:00:00Z"}}
+    users = [{"name": "A"}, more, {"name": "B", "assignment": {}}][::order]
+    assert shown(20.0, METADATA | {"users": users})["score"] == 100
+    nobody = METADATA | {"users": [{"name": "A"}, {"name": "B"}]}
+    assert shown(20.0, nobody)["score"] == 80

@@ -10,7 +10,8 @@ from grading.course import pseudonyms
 from grading.course.deadlines import Deadlines, deadline, moment, read_times, timezone
 from grading.course.lms import Mark, read_sheet
 from grading.course.overrides import by_name, read_overrides
-from grading.reporting.csv_tables import harmless, read_table, write_table
+from grading.intake.layouts import Owner
+from grading.reporting.csv_tables import harmless, number, read_table, write_table
 from grading.result import Missed
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -144,8 +145,8 @@ def test_moodles_worksheet_comes_back_filled_in(tmp_path):
         ("=Bo", ""): 2,
         ("nobody", ""): None,
     }
-    for (name, number), n in asked.items():
-        found = sheet.find(name, number)
+    for (name, own), n in asked.items():
+        found = sheet.find(name, own)
         assert (found and found.row.line) == (None if n is None else lines[n]), name
     with pytest.raises(ValueError, match="'Jane Doe' may belong to the lines 2 and 3"):
         sheet.find("Jane Doe")
@@ -230,3 +231,65 @@ def test_pseudonyms_stay_and_say_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"key.csv, line 3: expected a name and a pseudonym"):
         pseudonyms.pseudonyms(["A"], tmp_path / "key.csv")
     assert pseudonyms.pseudonyms(["A"], tmp_path / "new.csv") != {"A": "x"}
+
+
+@pytest.mark.parametrize("name", ["", "-", "…", "?? ??", "\ufffd"])
+def test_a_time_that_names_nobody_is_refused(tmp_path, name):
+    """Compared with names, an empty one would be everybody's."""
+    text = f"name,time\nA,2026-01-31T18:00\n{name},2026-03-01T18:00\n"
+    with pytest.raises(ValueError, match=r"given.csv, line 3: expected a name with letters"):
+        read_times(file(tmp_path, text), UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1000", 1000),
+        ("61,5", 61.5),
+        ("0.125", 0.125),
+        ("1,000.00", 1000),
+        ("1.000,5", 1000.5),
+        ("1,000,000", 1_000_000),
+        ("1,5000", 1.5),
+    ],
+)
+def test_numbers_in_every_notation(text, value):
+    assert number(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["1,000", "1.000", "12,500", "1,00,0", "1e3", "nan", "-1", "", "²"]
+)
+def test_numbers_that_may_be_two_are_refused(text):
+    with pytest.raises(ValueError, match=r"^expected "):
+        number(text)
+
+
+def test_a_largest_mark_that_may_be_two_is_refused(tmp_path):
+    what = "the largest mark: expected 1000 or 1, got '1,000', which may be either"
+    canvas = read_sheet(file(tmp_path, CANVAS.replace("10,20,", '10,"1,000",')))
+    with pytest.raises(ValueError, match=f"line 3: {what}"):
+        canvas.filled({}, "Factors")
+    moodle = read_sheet(file(tmp_path, MOODLE.replace("50.00", '"1,000"')))
+    with pytest.raises(ValueError, match=f"line 2: {what}"):
+        moodle.filled({})
+    plain = read_sheet(file(tmp_path, CANVAS.replace("10,20,", '10,"1,000.00",')))
+    line = plain.people[0].row.line
+    assert plain.filled({line: Mark(90)}, "Factors")[3][-1] == "900.00"
+
+
+def test_rows_of_a_worksheet_without_a_submission_are_listed(tmp_path):
+    sheet = read_sheet(file(tmp_path, MOODLE))
+    found, messages = sheet.match({"one": [Owner("Jane Doe", "11")], "two": [Owner("doe@x.org")]})
+    assert [[p.number for p in people] for people in found.values()] == [["11"], ["12"]]
+    assert messages == []
+    said = "given.csv: 1 rows without a submission: =Bo (Submitted for grading)"
+    assert sheet.without(found) == said
+    assert sheet.without({"all": sheet.people}) == ""
+
+
+def test_a_name_does_not_take_the_row_of_a_number(tmp_path):
+    sheet = read_sheet(file(tmp_path, MOODLE))
+    found, messages = sheet.match({" =bo": [Owner(" =bo", "99")], "Bo": [Owner("Bo", "13")]})
+    assert [[p.number for p in people] for people in found.values()] == [[], ["13"]]
+    assert messages == ["given.csv, line 4:  =bo has the name of Bo, but not the number"]
