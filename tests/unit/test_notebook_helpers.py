@@ -28,6 +28,7 @@ from mflib.notebook import (
     similar_movies,
     similarity,
     source,
+    try_check,
 )
 from mflib.sampling import train_test_split
 
@@ -620,3 +621,62 @@ def test_be_the_user_rejects_a_model_that_cannot_fold_in(data):
     model = BPR(2, iterations=1).fit(data.likes(), show_progress=False)
     with pytest.raises(TypeError, match=r"expected an ALS model, got BPR\("):
         be_the_user(model, data)
+
+
+def shift(x, by=1):
+    """Add ``by`` to a list, in place."""
+    x[:] = [value + by for value in x]
+
+
+def shift_of_copy(x, by=1):
+    x = [value + by for value in x]
+
+
+def shift_to_the_left(x, by=1):
+    x[:] = [value - by for value in x]
+
+
+def check_shift(step):
+    """Accept what adds 2: the second argument by name, in another order than the kernel's."""
+    x = [1, 5]
+    step(by=2, x=x)
+    assert x == [3, 7], f"expected [3, 7], got {x}"
+
+
+def test_try_check_prints_which_versions_are_accepted(capsys):
+    wrong = {"a copy moves": shift_of_copy, "the opposite sign": shift_to_the_left}
+    # Versions may have their arguments in another order.
+    right = {"the kernel": shift, "other order": lambda by, x: shift(x, by)}
+    try_check(check_shift, shift, right, wrong)
+    assert capsys.readouterr().out.splitlines() == [
+        "accepted: the kernel",
+        "accepted: other order",
+        "refused: a copy moves",
+        "refused: the opposite sign",
+    ]
+
+
+def test_try_check_passes_positions_as_names():
+    seen = []
+    try_check(lambda step: step([1], 2), shift, {"": lambda *, by, x: seen.append((x, by))}, {})
+    assert seen == [([1], 2)]
+
+
+def test_try_check_raises_what_the_check_says_about_a_right_version():
+    with pytest.raises(AssertionError, match=r"expected \[3, 7\], got \[1, 5\]"):
+        try_check(check_shift, shift, {"in fact wrong": shift_of_copy}, {})
+
+
+def test_try_check_names_the_wrong_version_that_is_accepted(capsys):
+    wrong = {"a copy moves": shift_of_copy, "in fact right": shift}
+    with pytest.raises(AssertionError, match=r"expected the check to refuse .*: in fact right"):
+        try_check(check_shift, shift, {}, wrong)
+    assert capsys.readouterr().out.splitlines()[-1] == "accepted: in fact right"
+
+
+def test_try_check_does_not_take_other_errors_for_a_refusal():
+    def check(step):
+        raise ValueError("a mistake in the check")
+
+    with pytest.raises(ValueError, match="a mistake in the check"):
+        try_check(check, shift, {}, {"any": shift_of_copy})
