@@ -513,6 +513,9 @@ class _Reading:
         budget.files -= 1
         if litter:
             self.skip(litter[0])
+            above = [archive, *parts[: parts.index(litter[0])]]
+            for n in range(2, len(above) + 1):  # they may have no entries of their own
+                self.add_folder("/".join(above[:n]) + "/")
         elif budget.files < 0 or member.problem == TOO_MANY:
             if budget.files >= -1:  # only once
                 self.note(name, f"{self.shown(name)} {TOO_MANY}")

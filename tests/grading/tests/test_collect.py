@@ -356,6 +356,15 @@ def test_who_hands_in_an_empty_zip_has_a_row_with_the_reason(tmp_path, packed):
         assert found["ann"] == found["bo"] == []
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", [".DS_Store", "mflib/.DS_Store", ".git/config"])
+def test_who_hands_in_only_what_systems_leave_has_a_row(tmp_path, name, packed):
+    files = {"ann/svd.py": "1", f"bo/{name}": "", "cy/svd.py": "1", "__MACOSX/di/._x": ""}
+    found = {p.name: p.notes for p in packages([made(tmp_path, files, packed)])}
+    assert sorted(found) == list(WHO)
+    assert found["bo"] == ["bo has no files"]
+
+
 def test_impostors_are_numbered_and_noted(tmp_path):
     names = (" honest", "HONEST", "honest", "honest.")
     found = packages([zipped({f"{who}/svd.py": who for who in names}, tmp_path / "c.zip")])
