@@ -92,8 +92,8 @@ REFERENCE = {
     "EASE": "EASE",
     "truncated SVD, scaled": "truncated SVD of the scaled likes",
     "popularity": "popularity",
-    "Bayesian MF": "Bayesian factorization (RMSE)",
-    "SVD, mean of five seeds": "SVD averaged over five seeds (RMSE)",
+    "Bayesian MF": "Bayesian factorization",
+    "SVD, mean of five seeds": "SVD averaged over five seeds",
 }
 
 
@@ -114,15 +114,22 @@ def comparison(results: dict) -> str:
         return [title, ours, theirs, times, differs]
 
     heading = ["", "ours", "peers", "time, peer / ours", "what differs besides the code"]
-    run = [row for row in ROWS if row[1] in results["quality"]]
+    run = [row for row in ROWS if {row[1]} < {row[1], *row[2]} & {*results["quality"]}]
     rows = [heading, ["---"] * len(heading), *(cells(*row) for row in run)]
+    if not results.get("speed"):
+        rows = [[*row[:3], *row[4:]] for row in rows]
     known = {name: title for name, title in REFERENCE.items() if name in results["quality"]}
-    reference = ", ".join(f"{title} {value(name)}" for name, title in known.items())
+    reference: dict[str, list[str]] = {metric: [] for metric in ("ndcg", "rmse")}
+    for name, title in known.items():
+        metric = "rmse" if "rmse" in results["quality"][name] else "ndcg"
+        reference[metric].append(f"{title} {value(name)}")
     notes = [f"Each search ended after {TRIALS} trials or about {SECONDS} s of CPU time."]
     if machine := results.get("machine"):
         on = f"{machine['threads']} threads of an {machine['processor']}"
         notes.append(f"Times are to a quality that both reach, on {on}.")
-    notes.append(f"For reference: {reference}.")
+    for metric, title in {"ndcg": "NDCG@10", "rmse": "RMSE"}.items():
+        if reference[metric]:
+            notes.append(f"For reference, {title}: {', '.join(reference[metric])}.")
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", " ".join(notes)])
 
 
