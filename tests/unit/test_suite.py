@@ -257,9 +257,11 @@ def test_a_step_is_asked_to_end_before_the_command_ends(tmp_path):
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
         "file = pathlib.Path(sys.argv[1])\n"
         "file.touch()\n"
-        "print('begun', flush=True)\n"
-        "try: time.sleep(60)\n"
-        "finally: file.unlink()\n"
+        "try:\n"
+        "    print('begun', flush=True)\n"  # in here, so that the signal cannot come before
+        "    time.sleep(60)\n"
+        "finally:\n"
+        "    file.unlink()\n"
     )
     code = f"import os, sys, suite; sys.exit(suite.call({[sys.executable, '-c', step, str(file)]}"
     command = [sys.executable, "-c", f"{code}, dict(os.environ)))"]
