@@ -68,6 +68,10 @@ def no_verdict() -> Verdict:
     return Verdict("svd/svd_step", failure=NOT_ATTEMPTED)
 
 
+# Checks of kernels are measured by grading.selfcheck.step_checks.
+JUDGED = [key for key, outputs in OUTPUTS.items() if not outputs.kernel]
+
+
 @dataclass
 class Case:
     """A function written in some way, and the verdicts on it."""
@@ -131,14 +135,14 @@ def exercise_cases() -> Iterable[Case]:
 
 def all_cases() -> list[Case]:
     found = [Case(key, name, True, with_function(key, code)) for (key, name), code in RIGHT.items()]
-    for key in OUTPUTS:  # the reference itself
+    for key in JUDGED:  # the reference itself
         task, _, name = key.partition("/")
         kernel = name in RUBRIC[task]["functions"]
         found.append(
             Case(key, "the reference", True, module_of(task) if kernel else answers()[key])
         )
     found += [Case(key, name, False, edited(key, a, b)) for key, name, a, b in WRONG]
-    return [*found, *exercise_cases()]
+    return [*found, *(case for case in exercise_cases() if case.key in JUDGED)]
 
 
 def eight_files(case: Case | None = None) -> dict[str, bytes]:
@@ -233,7 +237,7 @@ def judge_all(cases: list[Case]) -> str:
     secret = 1000 + secrets.randbelow(10**9)
     hidden = tuple(secret + n for n in range(N_SEEDS))
     fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]]
-    for key in (*OUTPUTS, *fits):  # once, before the threads ask for them
+    for key in (*JUDGED, *fits):  # once, before the threads ask for them
         expected(key, hidden), expected(key, SEEDS)
     jobs = [
         ("graded", hidden, sandboxed if safe else run_directly),
@@ -310,7 +314,7 @@ def report(cases: list[Case], forms: list, how: str, seconds: float) -> tuple[st
         lines.append(f"| {what} answers | {n} | {len(side) - n} |")
     lines += ["", "## By function", "", "| function | right | full marks | wrong | full marks |"]
     lines.append("| --- | --- | --- | --- | --- |")
-    for key in OUTPUTS:
+    for key in JUDGED:
         sides = [[c for c in side if c.key == key] for side in (right, wrong)]
         counts = (f"{len(s)} | {sum(c.graded.is_right for c in s)}" for s in sides)
         lines.append(f"| {key} | {' | '.join(counts)} |")
