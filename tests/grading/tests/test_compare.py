@@ -263,7 +263,7 @@ def test_outputs_that_are_no_numbers_are_wrong_and_no_more(other):
 
 
 def test_answers_of_the_self_check_follow_the_kernels_and_loops():
-    """Each wrong answer replaces text that the reference contains; otherwise this raises."""
+    """Each wrong answer replaces text of the reference; otherwise this raises. Without checks."""
     cases = all_cases()
-    assert sum(case.right for case in cases) > 100
+    assert sum(case.right for case in cases) > 90
     assert sum(not case.right for case in cases) > 300
