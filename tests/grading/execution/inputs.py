@@ -118,11 +118,11 @@ class Kernels(Drawn):
         dense[0, 0] = 1
         return sp.csr_matrix(dense.numpy())
 
-    def _blocks(self, width: int | None = None) -> tuple:
-        """Return all entries, in blocks of ``width`` columns, and the penalty of each row."""
+    def _blocks(self) -> tuple:
+        """Return all entries, in blocks of five columns, and the penalty of each row."""
         from mflib.als import weighted_entries
 
-        rows, width, blocks = self._likes(), width or self.n_items, []
+        rows, width, blocks = self._likes(), 5, []
         rows[0, 0] = -1  # a dislike
         for start in range(0, self.n_items, width):
             columns = slice(start, start + width)
@@ -133,11 +133,11 @@ class Kernels(Drawn):
 
     def als_over_entries(self) -> list:
         X, Y, *_ = self.model()
-        return [self._blocks(5)[0], X, Y, lambda xy, excess, cp: cp - excess * xy**2]
+        return [self._blocks()[0], X, Y, lambda xy, excess, cp: cp - excess * xy**2]
 
     def als_conjugate_gradient(self) -> list:
         X, Y, *_ = self.model()
-        return [X, Y, *self._blocks(5), 1 + self.seed % 3]
+        return [X, Y, *self._blocks(), 1 + self.seed % 3]
 
     def als_cholesky(self) -> list:
         X, Y, *_ = self.model()

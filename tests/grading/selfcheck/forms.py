@@ -264,7 +264,7 @@ SAID: dict[str, tuple[Form, str]] = {
     ),
     "notebooks that are none": (
         notebooks(lambda book: "<html>"),
-        "the notebook cannot be read",
+        "is a web page about the file",
     ),
 }
 PROGRAMS = {  # in which every right answer is tried
