@@ -87,9 +87,9 @@ def conjugate_gradient(
 ) -> None:
     """Move all rows of X towards their least-squares solution given Y, in place.
 
-    Row u solves A x_u = b with A = Y'Y + lambda_u E + Y'(C_u - E)Y and b = Y'C_u p_u (Hu, Koren,
-    Volinsky 2008, eq. 4). It takes a few steps from the current x_u (Takács, Pilászy, Tikk 2011),
-    each of nnz F + rows F^2 operations.
+    Row u solves A_u x_u = h_u with A_u = Y'Y + lambda_u E + Y'(C_u - E)Y and h_u = Y'C_u p_u (Hu,
+    Koren, Volinsky 2008, eq. 4). It takes a few steps from the current x_u (Takács, Pilászy, Tikk
+    2011), each of nnz F + rows F^2 operations.
 
     Parameters
     ----------
@@ -102,14 +102,14 @@ def conjugate_gradient(
     steps : int
     """
     gram, tiny = Y.T @ Y, torch.finfo(X.dtype).tiny  # F x F
-    # b and A x_u need the same products: one pass computes the residual b - A x_u.
+    # h_u and A_u x_u need the same products: one pass computes the residual h_u - A_u x_u.
     residual = over_entries(blocks, X, Y, lambda xy, excess, cp: cp - excess * xy)
     residual = residual - X @ gram - penalty * X  # rows x F
     direction = residual
     rr = (residual * residual).sum(1, keepdim=True)  # rows x 1
     for step in range(steps):
         curved = over_entries(blocks, direction, Y, lambda xy, excess, _: excess * xy)
-        curved = direction @ gram + penalty * direction + curved  # A times the direction
+        curved = direction @ gram + penalty * direction + curved  # A_u times the direction
         # The direction of a solved row is zero, and 0 / 0 would be NaN.
         length = rr / (direction * curved).sum(1, keepdim=True).clamp_min(tiny)
         X += length * direction

@@ -27,7 +27,8 @@ from mflib.model import FactorModel
 from mflib.ranking import Metric
 
 # These movies are in MovieLens-1M and in MovieLens-100K.
-EXAMPLE_TITLES = ("Toy Story", "Blade Runner", "Aliens", "Cinema Paradiso", "Hoop Dreams")
+LINE = 100  # letters in a line of displayed code
+EXAMPLE_TITLES = ("Blade Runner", "Aliens", "Cinema Paradiso", "Hoop Dreams")
 HEADINGS = {
     "ndcg": "NDCG@10",
     "precision": "precision@10",
@@ -47,7 +48,9 @@ def set_up() -> None:
 
 
 def source(*functions: Callable) -> Markdown:
-    """Return the source code of functions for display, each docstring cut to its first line.
+    """Return the source code of functions for display.
+
+    Type annotations are left out, and each docstring is cut to its first line.
 
     Parameters
     ----------
@@ -62,14 +65,22 @@ def source(*functions: Callable) -> Markdown:
 
 
 def _short_source(function: Callable) -> str:
-    """Return the source code of a function with the first line of its docstring."""
+    """Return the source code of a function with a short signature and docstring."""
     code = textwrap.dedent(inspect.getsource(function))
-    first, *body = ast.parse(code).body[0].body  # type: ignore[attr-defined]
-    if not body or not isinstance(first, ast.Expr) or not isinstance(first.value, ast.Constant):
+    definition = ast.parse(code).body[0]
+    if not isinstance(definition, ast.FunctionDef):
         return code
-    lines, start, end = code.splitlines(keepends=True), first.lineno, first.end_lineno or 0
-    if end > start:
-        lines[start - 1 : end] = [lines[start - 1].rstrip() + '"""\n']
+    lines, first = code.splitlines(keepends=True), definition.body[0]
+    if ast.get_docstring(definition, clean=False) and first.lineno != first.end_lineno:
+        lines[first.lineno - 1 : first.end_lineno] = [lines[first.lineno - 1].rstrip() + '"""\n']
+    for argument in ast.walk(definition.args):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    names = ast.unparse(definition.args)
+    signature = f"def {definition.name}({names}):\n"
+    if len(signature) > LINE:
+        signature = f"def {definition.name}(\n    {names}\n):\n"
+    lines[definition.lineno - 1 : first.lineno - 1] = [signature]
     return "".join(lines)
 
 
@@ -479,7 +490,7 @@ def explorer(
         display(similar, history, recommended_movies(model, data, likes, userid))
 
     titles = data.movies["title"].tolist()
-    movie = widgets.Combobox(value=EXAMPLE_TITLES[0], options=titles, description="movie")
+    movie = widgets.Combobox(value="Toy Story", options=titles, description="movie")
     user = widgets.IntText(value=data.user_ids[data.example_user()], description="user")
     return widgets.interactive(show, movie=movie, user=user)
 
@@ -533,7 +544,7 @@ def be_the_user(model: ALS, data: MovieLens) -> widgets.interactive:
     titles = data.movies["title"].tolist()
     boxes = {
         f"movie_{n}": widgets.Combobox(value=title, options=titles, description=f"movie {n}")
-        for n, title in enumerate([*EXAMPLE_TITLES[1:3], "", ""], start=1)
+        for n, title in enumerate([*EXAMPLE_TITLES[:2], "", ""], start=1)
     }
     return widgets.interactive(show, **boxes, **_sliders(model))
 

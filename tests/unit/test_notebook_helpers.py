@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from known_answers import random_ratings
 
-from mflib import ALS, BPR, bpr, notebook, svd
+from mflib import ALS, BPR, bpr, notebook, svd, warp
 from mflib.data import MovieLens
 from mflib.metrics import bootstrap_interval, ranking_metrics, similarity_quality
 from mflib.notebook import (
@@ -118,6 +118,25 @@ def test_source_cuts_docstrings_to_their_first_line():
     assert f"def short(x):\n{code}\n" in shown
     assert f"def long(x):\n{code}  # unchanged\n" in shown
     assert "def none(x):\n    return x\n" in shown
+
+
+def test_source_leaves_out_type_annotations():
+    def typed(
+        x: int,
+        *more: float,
+        name: str = "a",  # a comment
+    ) -> int:
+        y: int = x
+        return y
+
+    expected = "def typed(x, *more, name='a'):\n    y: int = x\n    return y\n"
+    assert source(typed).data == f"```python\n{expected}```"
+
+
+def test_source_breaks_a_long_signature():
+    shown = source(warp.warp_step).data
+    assert max(map(len, shown.splitlines())) <= 100
+    assert shown.startswith("```python\ndef warp_step(\n    P, Q, users, known, rows,")
 
 
 # --- tables -------------------------------------------------------------------------------------
