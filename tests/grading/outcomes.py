@@ -28,6 +28,11 @@ class FailureKind(StrEnum):
         """Whether a process that runs the same code again would end, too, or never end."""
         return self in (self.CPU_TIME, self.WALL_TIME, self.WAITED, self.SPACE, self.CRASHED)
 
+    @property
+    def ends_check(self) -> bool:
+        """Whether a check that ends like this on any version of a kernel earns nothing."""
+        return self not in (self.REFUSED, self.RAISED)
+
 
 @dataclass(frozen=True)
 class Failure:

@@ -79,9 +79,9 @@ from grading.talk.quotes import quotes_of
 from mflib.data import data_dir
 
 N_SEEDS = 4  # for each function
-# CPU seconds of a run: to start, for each unit, for a batch of checks, for each fitted model, for a
-# notebook.
-SECONDS = {"start": 30, "unit": 25, "checks": 500, "lists": 180, "notebook": 900}
+# CPU seconds of a run: to start, for each unit, for each version on which a check is tried (which
+# calls a kernel in another process), for each fitted model, for a notebook.
+SECONDS = {"start": 30, "unit": 25, "version": 40, "lists": 180, "notebook": 900}
 NOTEBOOK = 2**22  # bytes of an executed notebook
 WALL_FACTOR, WALL_FACTOR_ALONE = 6, 2  # the limit of wall time, relative to that of CPU time
 WALL_SECONDS, WALL_SECONDS_ALONE = 2400.0, 1200.0  # of all runs of a submission together
@@ -327,9 +327,10 @@ def try_checks(given: Submission, folder: Path, options: Options) -> list[tuple[
     The order of the kernels depends on the secret, which is not in these sandboxes.
     """
     units = check_units(given, imports(), lambda key: batches(key, options.secret))
+    seconds = SECONDS["start"] + SECONDS["version"] * max(map(len, units), default=0)
 
     def launch(command: list[str], place: Path) -> Failure | None:
-        return options.launch(command, place, SECONDS["checks"])
+        return options.launch(command, place, seconds)
 
     return run_checks(given, folder, units, options.suite, launch)
 

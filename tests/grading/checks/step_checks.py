@@ -22,7 +22,7 @@ class Try(NamedTuple):
         """
         if self.failure is None or self.version.is_right:
             return self.failure is not None
-        return self.failure.kind not in (FailureKind.REFUSED, FailureKind.RAISED)
+        return self.failure.kind.ends_check
 
 
 def judge_check(key: str, tries: list[Try]) -> Verdict:

@@ -13,6 +13,7 @@ import __future__
 import ast
 import dis
 import functools
+import gc
 import importlib
 import importlib.util
 import inspect
@@ -24,6 +25,7 @@ import sys
 import time
 import traceback
 import types
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -52,6 +54,7 @@ FIT = {  # not longer than the defaults, on a small data set
     "warp": {"iterations": 15},
 }
 SLOW = "an endless loop, or far too slow"
+CHECK_IS_OVER = 3  # an exit code: more versions of the kernel need not be tried
 connections: dict[int, Connection] = {}  # by unit: to the version of a kernel
 
 
@@ -282,12 +285,21 @@ def step_of(n: int, unit: dict) -> Callable:
     empty = getattr(importlib.import_module(f"mflib.{RUBRIC[task]['module']}"), kernel)
     if n in connections:
         return as_step(functools.partial(ask, connections[n]), empty)
-    return as_step(functools.partial(direct, kernel_of(unit)), empty)
+    return as_step(functools.partial(direct, load(unit["kernel"]).function(kernel)), empty)
 
 
-def kernel_of(unit: dict) -> Callable:
-    """Return the version of a kernel in the file of a unit."""
-    return load(unit["kernel"]).function(OUTPUTS[unit["key"]].kernel)
+def start_kernels(units: dict[int, dict]) -> None:
+    """Connect the units of checks with their versions of kernels, a process for each check."""
+    files: dict[str, dict[int, Path]] = defaultdict(dict)
+    for n, unit in units.items():
+        if "kernel" in unit:
+            files[unit["key"]][n] = FOLDER / unit["kernel"]
+    for key, of_check in files.items():
+
+        def kernel(file: Path, name: str = OUTPUTS[key].kernel) -> Callable:
+            return load(str(file)).function(name)
+
+        connections.update(serve(of_check, kernel, CPU_SECONDS * len(of_check)))
 
 
 def definition_of(function: Callable, unit: dict) -> str:
@@ -416,7 +428,7 @@ def run_in_time(n: int, unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndar
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def run_and_store(n: int, unit: dict, seeds: list[int]) -> None:
+def run_and_store(n: int, unit: dict, seeds: list[int]) -> UnitLine:
     arrays, line = run_in_time(n, unit, seeds)
     try:
         np.savez(FOLDER / f"{n}.npz", **arrays)  # type: ignore[arg-type]
@@ -424,6 +436,7 @@ def run_and_store(n: int, unit: dict, seeds: list[int]) -> None:
         message = f"returns what is no array: {type(error).__name__}"
         line = line if line.kind else replace(line, kind=FailureKind.RAISED, message=message)
     store(line)
+    return line
 
 
 def store(line: UnitLine) -> None:
@@ -437,16 +450,22 @@ def is_running(child: int) -> bool:
     return fields[0] == "R"
 
 
-def run_in_child(n: int, unit: dict, seeds: list[int]) -> None:
-    """``run_and_store`` in a forked process; however that ends, a line is stored."""
+def run_in_child(n: int, unit: dict, seeds: list[int]) -> bool:
+    """``run_and_store`` in a forked process; however that ends, a line is stored.
+
+    Returns
+    -------
+    bool
+        Whether the process has ended in a way that decides about a check.
+    """
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
             for other in set(connections) - {n}:  # versions that this one must not see
                 connections[other].close()
-            run_and_store(n, unit, seeds)
-            os._exit(0)
+            line = run_and_store(n, unit, seeds)
+            os._exit(CHECK_IS_OVER if "kernel" in unit and ends_check(line) else 0)
         os._exit(1)
     long = unit["purpose"] == Purpose.LISTS
     deadline = time.monotonic() + (LISTS_WALL_SECONDS if long else WALL_SECONDS)
@@ -458,12 +477,17 @@ def run_in_child(n: int, unit: dict, seeds: list[int]) -> None:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             store(UnitLine(n, FailureKind.WALL_TIME, f"ended by the wall-time limit: {SLOW}"))
-            return
+            return True
         time.sleep(0.002)
-    if status:
-        code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(status)
+    if code:  # of several lines of a unit, the first counts
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         store(UnitLine(n, FailureKind.CRASHED, f"its process ended ({how})"))
+    return code != 0
+
+
+def ends_check(line: UnitLine) -> bool:
+    return line.kind is not None and line.kind.ends_check
 
 
 def main() -> None:
@@ -473,19 +497,30 @@ def main() -> None:
     sys.argv = [str(FOLDER / "notebook.py")]  # a student's file may parse its arguments
     sys.dont_write_bytecode = True
     torch.set_num_threads(1)  # which also makes a fork safe
-    shared = ["mflib"]  # imported once, for all children
-    if any("cells" in unit for unit in job["units"]):  # what the notebooks' first cells import
-        shared += ["matplotlib.pyplot", "pandas", "mflib.notebook"]
-    for name in shared:
-        importlib.import_module(name)
-    find_other_files()
     remaining = {n: unit for n, unit in enumerate(job["units"]) if n not in finished}
-    for n, unit in remaining.items() if FORKS else ():
-        if "kernel" in unit:
-            kernel = functools.partial(kernel_of, unit)
-            connections[n] = serve(FOLDER / unit["kernel"], kernel, CPU_SECONDS)
+    import_shared(remaining)
+    find_other_files()
+    gc.collect()
+    gc.freeze()  # or each child would copy the memory of all objects when it collects
+    if not FORKS:
+        for n, unit in remaining.items():
+            run_and_store(n, unit, job["seeds"])
+        return
+    start_kernels(remaining)
+    over: set[str] = set()
     for n, unit in remaining.items():
-        (run_in_child if FORKS else run_and_store)(n, unit, job["seeds"])
+        if unit["key"] not in over and run_in_child(n, unit, job["seeds"]) and "kernel" in unit:
+            over.add(unit["key"])
+
+
+def import_shared(units: dict[int, dict]) -> None:
+    """Import what units need once, for all children; the first cell is the grader's."""
+    importlib.import_module("mflib")
+    cells = [cell for unit in units.values() for cell in unit.get("cells", [])]
+    if any("matplotlib" in source for _, source in cells):
+        importlib.import_module("matplotlib.pyplot")
+    for first in dict.fromkeys(unit["cells"][0][1] for unit in units.values() if "cells" in unit):
+        run_cells([["imports", first]])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from grading.selfcheck.right import RIGHT
 from grading.selfcheck.wrong import WRONG
 
 N_WRONG = 20  # wrong versions of a kernel, at most
+N_MIXED = 3  # batches with right and wrong versions
 REFERENCE = "the reference"
 # By task: styles, and variants of styles.
 STYLES = {
@@ -77,10 +78,16 @@ def hidden_versions(key: str) -> list[Version]:
 
 
 def batches(key: str, secret: int) -> list[list[Version]]:
-    """Return the versions in batches with one right version each, ordered by the secret.
+    """Return the versions in batches with a sandbox each, ordered by the secret.
 
-    Each batch has a sandbox of its own. Code that keeps a memory of the versions of a batch, which
-    all behave differently, cannot conclude that those that agree are right.
+    ``N_MIXED`` batches have one right version and their part of the wrong ones; the last batch has
+    all other right versions.
+
+    Students' code can keep a memory of the versions of a batch: on disk, or in processes that it
+    leaves behind. In a mixed batch, all versions behave differently, so it cannot conclude that
+    those that agree are right. If it recognises the last batch and accepts a part a of what it
+    cannot judge, it earns a^3 (1 - a) on average, at most 27 / 256. A vote of the versions, output
+    by output, would find right ones more often. That takes more work than an honest check.
     """
     rng = random.Random(f"{secret}/{key}")
     versions = hidden_versions(key)
@@ -88,7 +95,7 @@ def batches(key: str, secret: int) -> list[list[Version]]:
     wrong = [version for version in versions if not version.is_right]
     rng.shuffle(right)
     rng.shuffle(wrong)
-    found = [[version, *wrong[n :: len(right)]] for n, version in enumerate(right)]
+    found = [[right[n], *wrong[n::N_MIXED]] for n in range(N_MIXED)] + [right[N_MIXED:]]
     for batch in found:
         rng.shuffle(batch)
     return found

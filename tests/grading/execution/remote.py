@@ -1,6 +1,6 @@
-"""Kernels in processes of their own: code that calls such a kernel can read nothing of it.
+"""Kernels in another process: code that calls such a kernel can read nothing of it.
 
-Each process is started, and has deleted the kernel's file, before any student's code runs. Its
+The process is started, and has deleted the kernels' files, before any student's code runs. Its
 memory cannot be read by others. Arguments and results are sent as what torch loads without
 executing code.
 """
@@ -10,9 +10,9 @@ import inspect
 import io
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +27,51 @@ class KernelError(Exception):
     """A kernel has raised an exception, or its process has ended."""
 
 
-def serve(file: Path, load: Callable[[], Callable], cpu_seconds: int) -> Connection:
-    """Start a process that loads and calls the kernel in ``file``; return the connection to it."""
-    ours, theirs = multiprocessing.Pipe()
+def serve(
+    files: Mapping[int, Path], load: Callable[[Path], Callable], cpu_seconds: int
+) -> dict[int, Connection]:
+    """Start a process that loads and calls the kernels in ``files``.
+
+    Returns
+    -------
+    dict
+        For each file, a connection by which this kernel alone can be called, see ``ask``.
+    """
+    pipes = {n: multiprocessing.Pipe() for n in files}
     if os.fork() == 0:
         with suppress(BaseException):
             import resource  # not on Windows, where this is not called
 
-            ours.close()
+            for ours, _ in pipes.values():
+                ours.close()
             ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)
             resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-            try:
-                kernel = load()
-            finally:
-                file.unlink()
-            theirs.send_bytes(b"ready")
-            while True:
-                theirs.send_bytes(pack(_answer(kernel, theirs.recv_bytes())))
+            kernels = {}
+            for n, file in files.items():
+                try:
+                    kernels[pipes[n][1]] = load(file)
+                finally:
+                    file.unlink()
+            for connection in kernels:
+                connection.send_bytes(b"ready")
+            _answer_all(kernels)
         os._exit(0)
-    theirs.close()
-    with suppress(EOFError):  # it cannot be loaded; then calling it raises KernelError
-        ours.recv_bytes()
-    return ours
+    for ours, theirs in pipes.values():
+        theirs.close()
+        with suppress(EOFError):  # they cannot be loaded; then calling them raises KernelError
+            ours.recv_bytes()
+    return {n: ours for n, (ours, _) in pipes.items()}
+
+
+def _answer_all(kernels: dict[Connection, Callable]) -> None:
+    """Call kernels as their connections ask, until all of these are closed."""
+    while kernels:
+        ready = wait(list(kernels))
+        for connection in [connection for connection in kernels if connection in ready]:
+            try:
+                connection.send_bytes(pack(_answer(kernels[connection], connection.recv_bytes())))
+            except (EOFError, OSError):
+                del kernels[connection]
 
 
 def _answer(kernel: Callable, content: bytes) -> Any:
@@ -106,7 +129,7 @@ def direct(kernel: Callable, values: list) -> Any:
 
 
 def ask(connection: Connection, values: list) -> Any:
-    """Call the kernel in a process that ``serve`` has started."""
+    """Call the kernel of a connection that ``serve`` has returned."""
     try:
         connection.send_bytes(pack(values))
         answer = unpack(connection.recv_bytes())

@@ -3,8 +3,10 @@
 The caller provides a function that runs a command: in the sandbox (grader) or directly (check).
 """
 
+import ast
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -14,6 +16,7 @@ import zipfile
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -160,8 +163,22 @@ def check_units(
 
 def exercise(key: str, cells: Cells, imports: Mapping[str, str]) -> Unit:
     """Return the unit of a function that is written in notebook cells."""
-    first = ("imports", imports[function_of(key)[0]])
+    names = frozenset(name for _, source in cells for name in re.findall(r"\w+", source))
+    first = ("imports", imports_of(imports[function_of(key)[0]], names))
     return Unit(key, cells=(first, *((label, source) for label, source in cells)))
+
+
+@cache
+def imports_of(source: str, names: frozenset[str]) -> str:
+    """Return the imports of a cell that define one of ``names``: the others take a second."""
+    statements = [s for s in ast.parse(source).body if isinstance(s, ast.Import | ast.ImportFrom)]
+    for statement in statements:
+        statement.names = [
+            alias
+            for alias in statement.names
+            if (alias.asname or alias.name.partition(".")[0]) in names
+        ]
+    return "\n".join(ast.unparse(statement) for statement in statements if statement.names)
 
 
 def prepare(folder: Path, suite: Path) -> None:

@@ -1,5 +1,7 @@
 """Checks that students write are judged by the kernels that they refuse."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,15 @@ from grading import gradebook
 from grading.checks.step_checks import Try, judge_check
 from grading.execution.hidden import batches, hidden_versions
 from grading.execution.inputs import OUTPUTS, calls
-from grading.execution.reference import edited, function, module_of
-from grading.execution.remote import pack, unpack
+from grading.execution.reference import answers, edited, function, imports, module_of
+from grading.execution.remote import ask, pack, serve, unpack
+from grading.execution.trial import check_units, exercise, imports_of, run_checks, run_directly
 from grading.execution.versions import RIGHT, VARIANTS, WRONG, Version
+from grading.intake.submission import Submission
 from grading.outcomes import Failure, FailureKind
 from grading.pipeline import Options
 from grading.selfcheck import wrong
+from grading.student.edition import empty_suite
 
 KEYS = [key for key in OUTPUTS if OUTPUTS[key].kernel]
 REFUSED = Failure(FailureKind.REFUSED, "differs")
@@ -51,8 +56,20 @@ def test_hidden_and_public_versions_share_no_wrong_one(key):
     assert sum(version.is_right for version in versions) >= 8
     task = key.partition("/")[0]
     assert not names & set(WRONG[task])
-    for batch in batches(key, 7):
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_batches_with_wrong_kernels_have_one_right_kernel_each(key):
+    """Otherwise a check that remembers versions could accept those that agree."""
+    *mixed, last = batches(key, 7)
+    for batch in mixed:
         assert sum(version.is_right for version in batch) == 1
+    assert all(version.is_right for version in last)
+    sizes = [len(batch) for batch in mixed]
+    assert len(sizes) >= 2
+    assert max(sizes) - min(sizes) <= 1, "the wrong ones are divided evenly"
+    names = [version.name for batch in (*mixed, last) for version in batch]
+    assert sorted(names) == sorted(version.name for version in hidden_versions(key))
     assert batches(key, 7) == batches(key, 7) != batches(key, 8)
 
 
@@ -85,6 +102,59 @@ def test_a_kernel_in_another_process_gets_its_arguments():
         outcome(function("svd/svd_step"), arguments),
     )
     assert all(map(np.array_equal, one, other))
+
+
+def test_kernels_in_one_process_are_called_by_their_own_connections(tmp_path):
+    files = {n: tmp_path / f"{n}.py" for n in (3, 5, 8)}
+    for n, file in files.items():
+        file.write_text(str(n))
+
+    def kernel(file):
+        number = int(file.read_text())
+        return lambda x: x.mul_(number) / 0 if number == 5 else x.mul_(number)
+
+    connections = serve(files, kernel, 20)
+    assert not any(file.exists() for file in files.values())
+    one, other = torch.ones(2), torch.ones(2)
+    connections[5].close()  # what another process does that ends
+    ask(connections[8], [one])
+    ask(connections[3], [other])
+    assert (one[0], other[0]) == (8, 3)
+    for n in (3, 8):
+        connections[n].close()
+
+
+def test_imports_of_a_cell_are_those_that_are_named():
+    first = "import numpy as np\nfrom mflib import als, plots\nimport pandas as pd\nnp.seterr()"
+    needed = "import numpy as np\nfrom mflib import als"
+    assert imports_of(first, frozenset({"np", "als", "plot"})) == needed
+    for key in KEYS:
+        unit = exercise(key, [("exercise", answers()[key])], imports())
+        assert not set(re.findall(r"\w+", unit.cells[0][1])) & {"notebook", "plots", "metrics"}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "tries"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", FailureKind.CRASHED, 1),
+        ("assert False", FailureKind.REFUSED, 3),
+    ],
+)
+def test_a_check_that_has_ended_its_process_is_not_tried_again(body, kind, tries, tmp_path):
+    """A check that never ends would take its limit of CPU time for each version."""
+    key, launched = "svd/check_step", []
+
+    def launch(command, folder):
+        launched.append(folder)
+        return run_directly(command, folder)
+
+    empty_suite(tmp_path / "suite")
+    given = Submission(answers={key: [("exercise", f"def check_step(step): {body}")]})
+    wrong = [version for version in batches(key, 7)[0] if not version.is_right][:3]
+    units = check_units(given, imports(), lambda key: [wrong])
+    pairs = run_checks(given, tmp_path / "run", units, tmp_path / "suite", launch)
+    assert [result.failure.kind for _, result in pairs] == [kind] * tries
+    assert len(launched) == 1
 
 
 def test_what_a_class_shares_needs_no_outputs_of_checks(monkeypatch, tmp_path):
