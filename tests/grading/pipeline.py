@@ -34,7 +34,6 @@ from grading.checks.reproducibility import (
 )
 from grading.checks.verdict import Verdict
 from grading.execution.harness import Purpose
-from grading.execution.hidden import batches
 from grading.execution.inputs import OUTPUTS, Observed
 from grading.execution.reference import expected, imports
 from grading.execution.trial import (
@@ -57,6 +56,7 @@ from grading.intake.submission import Submission, read
 from grading.isolation.bounded_process import Send
 from grading.isolation.monitor import Limits
 from grading.isolation.sandbox import run
+from grading.kernels.hidden import batches
 from grading.outcomes import Failure, FailureKind
 from grading.paths import NOTEBOOK_TOOLS, ROOT, copy_modules
 from grading.plagiarism import public_answers

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from grading.checks.verdict import Verdict
-from grading.execution.versions import Version
+from grading.kernels.versions import Version
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 
 

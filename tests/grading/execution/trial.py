@@ -29,17 +29,17 @@ from grading.checks.step_checks import Try, judge_check
 from grading.checks.verdict import ModelFit, Verdict
 from grading.execution.harness import WALL_SECONDS, Purpose
 from grading.execution.inputs import OUTPUTS, Observed
-from grading.execution.versions import Version
 from grading.intake.cells import Cells
 from grading.intake.submission import FileKind, Problem, Submission
+from grading.kernels.versions import Version
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind, UnitLine
 from grading.paths import copy_modules
 from grading.rubric import RUBRIC, function_of, is_kernel
 
 # The modules that run inside the sandbox.
 HARNESS = (
-    *("rubric.py", "rubric.toml", "outcomes.py"),
-    *(f"execution/{name}.py" for name in ("harness", "inputs", "exercises", "remote", "versions")),
+    *("rubric.py", "rubric.toml", "outcomes.py", "kernels/versions.py"),
+    *(f"execution/{name}.py" for name in ("harness", "inputs", "exercises", "remote")),
 )
 ARRAYS = 2**22  # bytes of the arrays of one unit
 LINES = 2**20  # bytes of the result lines of all units

@@ -2,10 +2,10 @@
 
     python -m grading.selfcheck.accuracy
 
-Right answers in different styles (right.py), saved by four programs (forms.py), must have full
-marks. Wrong ones (wrong.py) must not, and the reason must name the wrong outputs. The student's
-check and the grader must agree. A confusion matrix is printed, and everything is written to
-build/grader-accuracy.md; the exit code is 1 if anything was misjudged.
+Right answers in different styles (kernels/right.py), saved by four programs (forms.py), must have
+full marks. Wrong ones (kernels/wrong.py) must not, and the reason must name the wrong outputs. The
+student's check and the grader must agree. A confusion matrix is printed, and everything is written
+to build/grader-accuracy.md; the exit code is 1 if anything was misjudged.
 """
 
 import ast
@@ -50,13 +50,13 @@ from grading.intake.cells import binds
 from grading.intake.collect import packages
 from grading.intake.submission import Submission, read
 from grading.isolation.sandbox import Limits, missing_protections, run
+from grading.kernels.right import RIGHT
+from grading.kernels.wrong import WRONG
 from grading.outcomes import NOT_ATTEMPTED, Failure
 from grading.paths import ROOT
 from grading.pipeline import N_SEEDS, known
 from grading.rubric import RUBRIC
 from grading.selfcheck.forms import FORMS, PROGRAMS, SAID
-from grading.selfcheck.right import RIGHT
-from grading.selfcheck.wrong import WRONG
 from grading.student.edition import empty_suite
 from mflib.training import available_processors
 

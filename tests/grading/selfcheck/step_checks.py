@@ -14,8 +14,8 @@ from pathlib import Path
 from grading.checks.verdict import Verdict
 from grading.execution.reference import answers, imports, module_of
 from grading.execution.trial import check_units, run_checks, run_directly, verdicts
-from grading.execution.versions import public_versions
 from grading.intake.submission import Submission
+from grading.kernels.versions import public_versions
 from grading.pipeline import Options, try_checks
 from grading.rubric import function_of
 from grading.student.edition import empty_suite

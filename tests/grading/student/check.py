@@ -29,11 +29,11 @@ from grading.execution.trial import (
     try_submission,
     verdicts,
 )
-from grading.execution.versions import Version, public_versions
 from grading.intake.cells import handed_out
 from grading.intake.collect import read_package
 from grading.intake.names import plain
 from grading.intake.submission import Submission, read
+from grading.kernels.versions import Version, public_versions
 from grading.outcomes import Failure, FailureKind
 from grading.rubric import RUBRIC, function_of, is_kernel
 

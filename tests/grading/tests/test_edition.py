@@ -156,6 +156,8 @@ def test_nothing_of_the_answers_is_left(edition):
     expected |= {"AGENTS.md", ".github", "suite.py"}
     assert names == expected | {"requirements.txt", "pyproject.toml", ".gitignore"}
     assert not [path for path in edition.rglob("*") if path.suffix in (".pyc", ".html")]
+    kernels = {path.name for path in (edition / "checks" / "grading" / "kernels").iterdir()}
+    assert kernels == {"__init__.py", "versions.py"}, "variants of the student's own kernels alone"
     with zipfile.ZipFile(edition.with_suffix(".zip")) as archive:
         packed = {name.partition("/")[2] for name in archive.namelist() if not name.endswith("/")}
     assert packed == {

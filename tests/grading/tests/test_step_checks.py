@@ -8,16 +8,16 @@ import torch
 
 from grading import gradebook
 from grading.checks.step_checks import Try, judge_check
-from grading.execution.hidden import batches, hidden_versions
 from grading.execution.inputs import OUTPUTS, calls
 from grading.execution.reference import answers, edited, function, imports, module_of
 from grading.execution.remote import ask, pack, serve, unpack
 from grading.execution.trial import check_units, exercise, imports_of, run_checks, run_directly
-from grading.execution.versions import RIGHT, VARIANTS, WRONG, Version
 from grading.intake.submission import Submission
+from grading.kernels import wrong
+from grading.kernels.hidden import batches, hidden_versions
+from grading.kernels.versions import RIGHT, VARIANTS, WRONG, Version
 from grading.outcomes import Failure, FailureKind
 from grading.pipeline import Options
-from grading.selfcheck import wrong
 from grading.student.edition import empty_suite
 
 KEYS = [key for key in OUTPUTS if OUTPUTS[key].kernel]

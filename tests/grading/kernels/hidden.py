@@ -11,11 +11,11 @@ import numpy as np
 
 from grading.execution.inputs import OUTPUTS
 from grading.execution.reference import edited, module_of, with_function
-from grading.execution.versions import WRONG as PUBLIC
-from grading.execution.versions import Version, varied
+from grading.kernels.right import RIGHT
+from grading.kernels.versions import WRONG as PUBLIC
+from grading.kernels.versions import Version, varied
+from grading.kernels.wrong import WRONG
 from grading.rubric import function_of
-from grading.selfcheck.right import RIGHT
-from grading.selfcheck.wrong import WRONG
 
 N_WRONG = 20  # wrong versions of a kernel, at most
 N_MIXED = 3  # batches with right and wrong versions

@@ -32,7 +32,7 @@ class Version:
 def varied(key: str, source: str, name: str) -> str:
     """Return a module that defines a variant of its kernel; ``key``: of the check."""
     kernel, task = OUTPUTS[key].kernel, function_of(key)[0]
-    imports = "from functools import partial\n\nfrom grading.execution.versions import VARIANTS\n"
+    imports = "from functools import partial\n\nfrom grading.kernels.versions import VARIANTS\n"
     return f"{source}\n\n{imports}\n{kernel} = partial(VARIANTS[{task!r}][{name!r}], {kernel})\n"
 
 
