@@ -134,8 +134,10 @@ def learning_curve(
     marker = style["marker"] if len(history) == 1 else ""  # a line through one point is invisible
     left.plot(iterations, losses, color=style["color"], marker=marker)
     left.set(xlabel="iteration", ylabel="training loss", title=f"{name} on the training data")
-    right.plot(curve.index, curve.iloc[:, 0], **style, label=name)
+    right.plot(curve.index, curve.iloc[:, 0], **style | {"linestyle": "-"}, label=name)
     right.axhline(baseline, **STYLES["Popularity"], label=label)
+    if better == "higher":  # these metrics are shares: 0 is the worst
+        right.set_ylim(bottom=0)
     ylabel = f"{metric} ({better} is better)"
     right.set(xlabel="iteration", ylabel=ylabel, title=f"{name} on held-out data")
     right.legend(frameon=False)

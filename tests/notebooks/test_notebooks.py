@@ -157,7 +157,7 @@ def test_a_lesson_is_short(stem):
 
 
 def words(notebook) -> list[str]:
-    """Return the words of the main line: prose without folded blocks, comments and formulas."""
+    """Return the words of the main line: prose without folds, comments, code and formulas."""
     prose = (
         cell.source
         for cell in notebook.cells
@@ -165,15 +165,16 @@ def words(notebook) -> list[str]:
         and "skip-execution" not in tags(cell)
         and cell.id != "references"
     )
-    hidden = r"<details>.*?</details>|<!--.*?-->"
+    hidden = r"<details>.*?</details>|<!--.*?-->|```.*?```"
     shown = re.sub(hidden, " ", "\n".join(prose), flags=re.DOTALL)
     return re.findall(r"[A-Za-z][\w'’-]*", FORMULA.sub(" ", shown))
 
 
-def test_words_ignores_formulas_and_folded_blocks():
+def test_words_ignores_formulas_code_and_folded_blocks():
     text = (
         "One word $x_u$ more.\n\n<!-- hint: no -->\n\n"
-        "<details><summary>Why</summary>\n\nnot this\n\n</details>\n\nend"
+        "<details><summary>Why</summary>\n\nnot this\n\n</details>\n\n"
+        "```python\nfor u in users:\n```\n\nend"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
     assert words(notebook) == ["One", "word", "more", "end"]
