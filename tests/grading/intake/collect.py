@@ -357,7 +357,7 @@ def contents(path: Path, opener: Opener = directly, level: int | None = None) ->
     files, notes, empty = reading.files, reading.notes, reading.empty_folders()
     for name in files:
         if name.lower().endswith(UNSUPPORTED_ARCHIVES):
-            what = f"{safe_name(name)} cannot be opened here: pack a .zip instead"
+            what = f"{reading.shown(name)} cannot be opened here: pack a .zip instead"
             notes.append(Note(name, what))
     if not path.is_dir():
         prefix = f"{path.name}/"

@@ -21,7 +21,7 @@ from grading.intake.names import plain
 from grading.plagiarism.identical import as_files, groups
 from grading.reporting.complaint import complaints
 from grading.reporting.csv_tables import temporary_name, write_table, write_whole
-from grading.result import TALK, TALK_POINTS, Report
+from grading.result import TALK, TALK_POINTS, Report, cut
 from grading.rubric import POINTS, RUBRIC
 from grading.talk.sheet import TalkSheet, sheet_of
 
@@ -35,6 +35,7 @@ PURPOSES = {
 }
 TALKS = "talks"  # a folder next to the pages, for the instructor only
 INSTRUCTOR = "instructor"  # the same, with hidden inputs
+NOTES = 100  # characters of a row in class.csv; the page has all
 BINS = 10  # of the histogram; 100 points are in the last
 
 
@@ -112,8 +113,13 @@ def deadline_sentences(report: Report) -> list[str]:
     if decision.missed:
         missed = f"{decision.missed} deadline"
         passed = f"{decision.limit}, the {missed}" if decision.limit else f"the {missed}"
-        counts = f"at most {decision.most:g} points count" if decision.most else "nothing counts"
-        sentences.append(f"That is after {passed}: of {report.points:.1f} points {counts}.")
+        if not decision.most:
+            counts = "nothing counts"
+        elif report.points > decision.most:
+            counts = f"{decision.most:g} of {report.points:.1f} points count"
+        else:
+            counts = f"at most {decision.most:g} points count"
+        sentences.append(f"That is after {passed}: {counts}.")
     elif decision.limit:
         sentences.append(f"The soft deadline is {decision.limit}.")
     if decision.earlier:
@@ -165,15 +171,16 @@ def write_class_tables(reports: Sequence[Report], target: Path) -> None:
         for r in reports
     ]
     write_whole(target / "report.json", json.dumps([r.as_json() for r in public], indent=1))
-    head = ["name", *RUBRIC, "handed in", "according to", "late", "total", "talk"]
+    head = ["name", "total", *RUBRIC, "talk", "late", "handed in", "according to"]
     rows: list[list[object]] = [[*head, "to be looked at"]]
     for r in reports:
         points = [round(sum(parts.values()), 1) for parts in r.counted.values()]
-        notes = "; ".join(map(plain, r.score.notes))[:300]
+        notes = cut("; ".join(map(plain, r.score.notes)), NOTES)
         decision = r.decision
-        time = [decision.handed_in, decision.time_from, decision.missed or ""]
+        source = decision.time_from.partition(",")[0]
         talk = "" if r.talk is None else r.talk
-        rows.append([r.name, *points, *time, r.total, talk, notes])
+        time = [decision.missed or "", decision.handed_in, source]
+        rows.append([r.name, r.total, *points, talk, *time, notes])
     write_table(target / "class.csv", rows)
 
 

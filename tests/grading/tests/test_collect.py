@@ -378,10 +378,13 @@ def test_a_class_has_a_row_for_everybody(tmp_path, capsys):
     files = {f"ann/{n}": "1" for n in NAMES} | {"bo/report.docx": "", "cy.rar": "", "di.7z": ""}
     found = {p.name: p for p in packages([written(tmp_path / "class", files | {"grades.csv": ""})])}
     assert sorted(found) == ["ann", "bo", "cy", "di"]
-    assert "cannot be opened here" in found["cy"].notes[0]
+    assert found["cy"].notes == ["cy.rar cannot be opened here: pack a .zip instead"]
     assert "not taken for submissions: grades.csv" in capsys.readouterr().out
     (alone,) = packages([tmp_path / "class" / "di.7z"])
     assert "pack a .zip instead" in alone.notes[0]
+    form = {f"{who} {who}_10{n}_assignsubmission_file/work.rar": "" for n, who in enumerate(WHO)}
+    for package in packages([written(tmp_path / "moodle", form)]):
+        assert package.notes == ["work.rar cannot be opened here: pack a .zip instead"]
 
 
 def test_too_many_files_cost_nobody_else_a_row(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 from grading.checks.verdict import Verdict
 from grading.course.course import Course, add_options, feedback, read_course
-from grading.course.deadlines import FILES, Deadlines, deadline
+from grading.course.deadlines import Deadlines, deadline
 from grading.execution.inputs import OUTPUTS
 from grading.intake.collect import File, Package, packages
 from grading.intake.layouts import Owner, Platform
@@ -68,11 +68,10 @@ def test_what_is_late_has_at_most_the_cap(tmp_path):
         assert ("That is after" in text) == bool(report.decision.missed)
         assert "the dates of files, which can be forged" in text
     assert list(found.values()) == [100, 70, 70, 0]
-    report = decided(tmp_path, package_of(time="2026-02-10T20:00"))
-    assert (
-        "after 2026-01-31 23:59 CET, the soft deadline: of 100.0 points at most 80"
-        in report_page(report)
-    )
+    for points, says in ((20.0, "80 of 100.0 points count"), (0.0, "at most 80 points count")):
+        report = decided(tmp_path, package_of(time="2026-02-10T20:00"), points=points)
+        page = report_page(report)
+        assert f"after 2026-01-31 23:59 CET, the soft deadline: {says}." in page
 
 
 def test_times_come_from_data_and_what_has_none_is_said(tmp_path, capsys):
@@ -333,4 +332,8 @@ def test_the_table_of_the_class_says_when_and_according_to_what(tmp_path):
         "late": "soft",
         "total": "80.0",
     }
-    assert row.cells["according to"] == FILES
+    assert row.cells["according to"] == "the dates of files", "the page has the whole sentence"
+    report.score.notes = ["x" * 300]
+    write_class_tables([report], tmp_path)
+    (row,) = read_table(tmp_path / "class.csv").rows
+    assert row.cells["to be looked at"] == f"{'x' * 99}…", "the page has the whole note"

@@ -259,7 +259,7 @@ def test_an_incomplete_score_counts_until_it_is_graded_again(tmp_path, monkeypat
         monkeypatch.setattr(sys, "argv", ["grading", *given])
         cli.main()
         found.append((tmp_path / "x" / "class.csv").read_text(encoding="utf-8-sig"))
-    assert "crash,40.0,0.0" in found[0]
+    assert "crash,10.0,40.0,0.0" in found[0]
     assert "killed by signal 15" in found[0]
     assert found[0] == found[1] == found[2]
     assert (tmp_path / "log").read_text(encoding="utf-8").split() == ["crash"] * 2

@@ -532,4 +532,4 @@ def test_the_page_shows_reasons_lines_and_changes_and_runs_nothing(tmp_path):
     write_class_tables([report], tmp_path)
     assert "\\ud800" in (tmp_path / "a.html").read_text(encoding="utf-8")
     row = (tmp_path / "class.csv").read_text(encoding="utf-8-sig").splitlines()[1]
-    assert row == "a,25.0,25.0,25.0,25.0,,,,25.0,,"
+    assert row == "a,25.0,25.0,25.0,25.0,25.0,,,,,"

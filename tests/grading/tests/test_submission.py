@@ -10,10 +10,11 @@ import pytest
 
 from grading.intake import declarations
 from grading.intake.cells import handed_out, without_magics
-from grading.intake.collect import File
+from grading.intake.collect import File, Package
 from grading.intake.declarations import declaration_in
 from grading.intake.submission import damage, is_newer, read
 from grading.paths import ROOT
+from grading.pipeline import Options, grade
 
 KNOWN = handed_out(ROOT / "notebooks")
 EXERCISES = ["loop", "exercise-1", "exercise-2", "exercise-3"]
@@ -212,6 +213,16 @@ def test_what_is_missing_is_said():
     nothing = read({"essay.docx": File(lambda: b"", 0.0)}, KNOWN)
     assert "none of the expected files" in nothing.notes[0]
     assert "essay.docx" in nothing.notes[0]
+
+
+def test_why_there_are_no_files_is_said_once(tmp_path):
+    options = Options("ml-100k", 7, tmp_path / "suite")
+    empty = Package("ann", {}, ["work.zip has no files"])
+    assert grade(empty, options, tmp_path).notes == ["work.zip has no files"]
+    essay = Package("bo", {"essay.docx": File(lambda: b"", 0.0)}, ["late"])
+    late, unknown = grade(essay, options, tmp_path).notes
+    assert late == "late"
+    assert "there is: essay.docx" in unknown
 
 
 @pytest.mark.parametrize(
