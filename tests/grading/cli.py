@@ -168,10 +168,12 @@ def open_gradebook(given: argparse.Namespace, folder: Path) -> Gradebook:
     try:
         require_protection(given.trust)
         found = packages(given.submissions, spooled(folder / "spool"), given.level)
-        names = {package.name for package in found}
-        if unknown := sorted(set(given.again or ()) - names):
+        by_name = {package.name: package for package in found}
+        if unknown := sorted(set(given.again or ()) - set(by_name)):
             raise ValueError(f"expected --again with names of the class, got {', '.join(unknown)}")
         course = read_course(given, found, given.into)
+        if given.again:  # packages may have pseudonyms now
+            given.again = [by_name[name].name for name in given.again]
         seed = secret_of(given.into, given.secret)
     except (UnprotectedError, ValueError) as error:
         sys.exit(plain(f"error: {error}"))

@@ -246,6 +246,20 @@ def test_merged_shards_equal_the_result_of_one_grader(tmp_path, monkeypatch):
     assert {"class.csv", "index.html", "s6.html", "submissions/broken.json"} <= set(one)
 
 
+@pytest.mark.parametrize("pseudonyms", [False, True])
+def test_one_of_a_class_is_graded_again_by_name(pseudonyms, tmp_path, monkeypatch, capsys):
+    (tmp_path / "class").mkdir()
+    for name in ("ann", "bo"):
+        zipped({"mflib/svd.py": "1"}, tmp_path / "class" / f"{name}.zip")
+    monkeypatch.setattr(scheduler, "grade_in_child", judged)
+    monkeypatch.setattr(cli, "warm_up", lambda options, *_: options)
+    given = [str(tmp_path / "class"), "--into", str(tmp_path / "x"), "--trust", "--jobs", "1"]
+    given += ["--anonymous", str(tmp_path / "key.csv")] if pseudonyms else []
+    for more, said in (([], "2 graded"), (["--again", "ann"], "1 graded"), ([], "Nothing")):
+        cli.main([*given, *more])
+        assert said in capsys.readouterr().out
+
+
 def test_an_incomplete_score_counts_until_it_is_graded_again(tmp_path, monkeypatch):
     """Whoever joins the shares sees what one grader would have seen."""
     zipped({"mflib/svd.py": "1"}, tmp_path / "crash.zip")
