@@ -1,1 +1,1 @@
-"""Grade submissions: a package whose subpackages are the rooms that a submission passes."""
+"""Grade submissions: each subpackage is one stage of the process."""

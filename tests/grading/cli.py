@@ -1,18 +1,18 @@
-"""Grade submissions: zips or folders, or a class of them as a learning platform packs it.
+"""Grade submissions: zips, folders, or the export of a whole class from a learning platform.
 
     python -m grading SUBMISSION [SUBMISSION …] [--dataset ml-100k]
         [--jobs N] [--secret N] [--again [NAME …]] [--trust] [--into FOLDER] [--level N]
         [--shard I/N | --merge] [--soft TIME] [--hard TIME] … (--help lists all)
 
 Students' functions are called in the sandbox with hidden inputs. The resulting arrays and notebooks
-are judged outside. rubric.toml and rubric.py define what earns points.
+are checked outside the sandbox. rubric.toml and rubric.py define the points.
 Written to build/grades/: a page and a JSON file for each submission, class.csv, report.json,
 seconds.csv and index.html; in talks/, for the instructor only, a sheet of questions for each.
 A submission that has been graded and has not changed is not graded again.
 
 Several graders can share a class: --shard 2/5 grades the second of five shards, --merge writes the
 tables of all. The seed of the hidden inputs is drawn once for the folder and stored in its file
-"secret"; if shards have folders of their own, pass the same --secret to all.
+"secret"; if the shards write to different folders, pass the same --secret to all.
 
 Deadlines, times, overrides, pseudonyms and files of learning platforms: see course/course.py.
 """
@@ -67,12 +67,12 @@ def in_shard(name: str, part: tuple[int, int]) -> bool:
 
 def positive(text: str) -> int:
     if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text}")
     return int(text)
 
 
 def default_jobs() -> int:
-    """Return the number of available cores, or fewer if memory would not suffice for all limits."""
+    """Return the number of available cores, or fewer if memory is too small for that many."""
     by_memory = int(free_gigabytes() * 1e9 / Limits().memory)
     return max(1, min(available_processors(), by_memory))
 
@@ -90,22 +90,22 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("submissions", nargs="+", type=Path)
     parser.add_argument("--dataset", default="ml-100k", choices=sorted(SOURCES))
-    jobs = "submissions at once (default: one for each available core, if memory allows)"
+    jobs = "submissions graded in parallel (default: one per available core, if memory allows)"
     parser.add_argument("--jobs", type=positive, default=default_jobs(), help=jobs)
-    seed = "the seed of the hidden inputs (default: that of the folder, once drawn)"
+    seed = "the seed of the hidden inputs (default: drawn in the folder's first run)"
     parser.add_argument("--secret", type=secret, help=seed)
-    again = "grade these again, or all, although they have not changed"
+    again = "grade these submissions (default: all) again even if they have not changed"
     parser.add_argument("--again", nargs="*", metavar="NAME", help=again)
-    trust = "run without the sandbox: only for code that you know"
+    trust = "run without the sandbox: only for code that you trust"
     parser.add_argument("--trust", action="store_true", help=trust)
-    into = "where marks are written (default: build/grades)"
+    into = "the folder that the marks are written to (default: build/grades)"
     parser.add_argument("--into", type=Path, default=ROOT / "build" / "grades", help=into)
-    level = "how many folders or archives contain those of the students, if that is not clear; 0: "
-    level += "each SUBMISSION is one student's"
+    level = "number of folders or archives around the students' own, if the grader cannot tell; "
+    level += "0: each SUBMISSION is one student's"
     parser.add_argument("--level", type=int, choices=range(10), metavar="N", help=level)
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--shard", type=shard, metavar="I/N", help="grade one of N shards")
-    merge = "grade nothing: join the results of the shards"
+    merge = "do not grade: merge the results of the shards"
     part.add_argument("--merge", action="store_true", help=merge)
     add_options(parser)
     return parser.parse_args(arguments)
@@ -124,7 +124,7 @@ def to_grade(given: argparse.Namespace, gradebook: Gradebook) -> list[Package]:
 
 def summary(graded: list[Graded], seconds: float) -> str:
     if not graded:
-        return "Nothing was to be graded."
+        return "There was nothing to grade."
     steps = dict.fromkeys(step for one in graded for step in one.cpu_seconds)
     totals = {step: sum(one.cpu_seconds.get(step, 0.0) for one in graded) for step in steps}
     each = ", ".join(f"{step} {total / len(graded):.1f}" for step, total in totals.items())
@@ -135,12 +135,12 @@ def summary(graded: list[Graded], seconds: float) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     given = parse_arguments(arguments)
-    handle = signal.default_int_handler  # as Ctrl-C: clean up, then end
+    handle = signal.default_int_handler  # same as Ctrl-C: clean up, then exit
     earlier = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         grade(given)
     except KeyboardInterrupt:
-        sys.exit("stopped: what is graded is kept; the same command continues")
+        sys.exit("stopped: finished submissions are kept; run the same command to continue")
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
@@ -150,8 +150,8 @@ def grade(given: argparse.Namespace) -> None:
     missing = ", ".join(missing_protections())
     print("protections:", f"missing {missing}" if missing else str(strength()))
     memory = Limits().memory // 2**30
-    print(f"at once: {given.jobs} (each may use 1 core and {memory} GiB of memory; --jobs)")
-    tqdm.monitor_interval = 0  # no thread: this process is forked
+    print(f"in parallel: {given.jobs} (each may use 1 core and {memory} GiB of memory; --jobs)")
+    tqdm.monitor_interval = 0  # no monitor thread: this process is forked
     target = given.into
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -164,13 +164,14 @@ def grade(given: argparse.Namespace) -> None:
 
 
 def open_gradebook(given: argparse.Namespace, folder: Path) -> Gradebook:
-    """Read the submissions and what the instructor gives; exit with a message if that fails."""
+    """Read the submissions and the instructor's files; exit with a message if that fails."""
     try:
         require_protection(given.trust)
         found = packages(given.submissions, spooled(folder / "spool"), given.level)
         by_name = {package.name: package for package in found}
         if unknown := sorted(set(given.again or ()) - set(by_name)):
-            raise ValueError(f"expected --again with names of the class, got {', '.join(unknown)}")
+            expected = "expected names of submissions after --again"
+            raise ValueError(f"{expected}, got {', '.join(unknown)}")
         course = read_course(given, found, given.into)
         if given.again:  # packages may have pseudonyms now
             given.again = [by_name[name].name for name in given.again]
@@ -202,7 +203,7 @@ def run(given: argparse.Namespace, gradebook: Gradebook, folder: Path) -> None:
     finish(gradebook)
     if given.merge and todo:
         names = ", ".join(plain(package.name) for package in todo[:10])
-        sys.exit(f"error: {len(todo)} are not graded yet, or changed since: {names}")
+        sys.exit(f"error: {len(todo)} submissions are not graded or have changed: {names}")
     print(summary(graded, time.monotonic() - start))
 
 
@@ -215,9 +216,9 @@ def graded_with_progress(
 
         def report(work: float, state: str) -> None:
             bar.set_postfix_str(state, refresh=False)
-            bar.update(min(work, bar.total - bar.n))  # a sum of parts may exceed the total a little
+            bar.update(min(work, bar.total - bar.n))  # rounding may exceed the total
             if sys.stderr.isatty():
-                bar.refresh()  # the time and the steps go on while no work is finished
+                bar.refresh()  # updates the elapsed time between two results
 
         options = warm_up(gradebook.options, gradebook.target, lambda what: report(0.0, what))
         lock = gradebook.target / "lock"
@@ -225,7 +226,7 @@ def graded_with_progress(
 
 
 def finish(gradebook: Gradebook) -> None:
-    """Write everything about the class as a whole."""
+    """Write the tables and pages of the whole class."""
     gradebook.add_earlier()
     reports = gradebook.in_order()
     write_similarity(reports, gradebook.target)
@@ -233,6 +234,6 @@ def finish(gradebook: Gradebook) -> None:
     write_talk_sheets(reports, gradebook.target)
     for name in retire(gradebook.target, gradebook.reports):
         (gradebook.target / TALKS / f"{name}.html").unlink(missing_ok=True)
-        print(plain(f"{name} is not in the class any more: its page is in {GONE}/"))
+        print(plain(f"{name} is no longer in the class: its page was moved to {GONE}/"))
     print(plain((gradebook.target / "class.csv").read_text(encoding="utf-8-sig")))
     print("\n".join(map(plain, gradebook.course.export(reports))))

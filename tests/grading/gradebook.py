@@ -1,4 +1,4 @@
-"""The reports of a class, kept in a folder as they are made, and reused while they are valid."""
+"""Store the reports of a class in a folder and reuse them while they are valid."""
 
 import hashlib
 import json
@@ -32,12 +32,12 @@ from grading.scheduler import Graded
 from mflib.data import data_dir
 
 TABLE_INTERVAL = 10  # seconds between two updates of the tables while grading
-MAX_SECRET = 2**62  # torch's and numpy's generators take this seed, and the following ones
+MAX_SECRET = 2**62  # torch's and numpy's generators accept this seed and the next ones
 
 
 @cache
 def _grader_digest(dataset: str) -> bytes:
-    """Return a hash of what scores depend on besides the submission."""
+    """Return a hash of everything but the submission that scores depend on."""
     digest = hashlib.sha256()
     folders = (GRADING, ROOT / "mflib", ROOT / "notebooks", NOTEBOOK_TOOLS)
     files = [file for folder in folders for file in folder.rglob("*.*")]
@@ -59,15 +59,15 @@ def fingerprint(package: Package, options: Options) -> str:
         if name in looked_at:
             try:
                 digest.update(hashlib.sha256(package.files[name].read()).digest())
-            except (OSError, ValueError) as error:  # is part of what was handed in
+            except (OSError, ValueError) as error:  # unreadable files are part of the submission
                 digest.update(str(error).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 
 def parse_secret(text: str) -> int:
-    """Return the seed in a text; ValueError if it is none."""
+    """Return the seed in a text; raise ValueError if the text is not a valid seed."""
     if not (text.isdecimal() and int(text) < MAX_SECRET):
-        raise ValueError(f"expected a number from 0 to 2**62, got {text[:80]!r}")
+        raise ValueError(f"expected a whole number from 0 to 2**62, got {text[:80]!r}")
     return int(text)
 
 
@@ -79,7 +79,7 @@ def secret_of(target: Path, given: int | None) -> int:
     elif not file.exists():
         new = temporary_name(file)
         new.write_text(f"{1000 + secrets.randbelow(10**9)}\n", encoding="utf-8")
-        with suppress(FileExistsError):  # another grader has just drawn one, which counts
+        with suppress(FileExistsError):  # another grader has just written one: use that
             os.link(new, file)
         new.unlink()
     try:
@@ -92,14 +92,14 @@ def secret_of(target: Path, given: int | None) -> int:
 class StoredQuality:
     """The file reference.json."""
 
-    content: str  # a hash of what the figures depend on
+    content: str  # a hash of everything that the ranges depend on
     quality: dict[str, QualityRange]  # by task
 
 
 def quality_of_reference(
     options: Options, file: Path, report: Callable[[str], object]
 ) -> dict[str, QualityRange]:
-    """Return the range of qualities by task, computed once for all graders of a class."""
+    """Return the quality range of each task, computed once for all graders of a class."""
     digest = _grader_digest(options.dataset) + f"{options.secret}".encode()
     content = hashlib.sha256(digest).hexdigest()
     try:
@@ -107,7 +107,7 @@ def quality_of_reference(
         if stored.content == content and set(stored.quality) == set(RUBRIC):
             return stored.quality
     except (OSError, ValueError):
-        pass  # missing, or of an earlier version
+        pass  # missing, or written by an earlier version
     quality = {}
     for task in RUBRIC:
         report(f"the reference's lists: {task}")
@@ -119,23 +119,23 @@ def quality_of_reference(
 def warm_up(
     options: Options, target: Path, report: Callable[[str], object] = lambda what: None
 ) -> Options:
-    """Compute once what all processes share; they are forked from this one.
+    """Compute what all grading processes share, before they are forked from this process.
 
     ``report`` is called with what is about to be computed.
     """
     report("the reference")
-    torch.set_num_threads(1)  # which makes a fork safe
+    torch.set_num_threads(1)  # so that forking is safe
     known(), imports(), public_answers.warm_up()
     hidden_split(options.dataset, options.secret)
     for key, outputs in OUTPUTS.items():
-        if not outputs.kernel:  # checks of kernels have none
+        if not outputs.kernel:  # step checks are not kernels
             expected(key, options.seeds)
     quality = quality_of_reference(options, target / "reference.json", report)
     return replace(options, quality=quality)
 
 
 class Gradebook:
-    """The reports of a class by name, written to ``target`` as they are made."""
+    """The reports of a class by name; each is written to ``target`` as soon as it is complete."""
 
     def __init__(self, packages: list[Package], options: Options, course: Course, target: Path):
         for folder in (target, target / "submissions"):
@@ -147,9 +147,9 @@ class Gradebook:
         self.tables_written = 0.0
 
     def reuse(self, name: str, incomplete: bool = False) -> bool:
-        """Take the stored report of a submission, if it is valid; return whether it is.
+        """Load the stored report of a submission if it is valid; return whether it is.
 
-        ``incomplete``: whether the score of a submission that was not graded to its end is valid.
+        ``incomplete``: accept the score of a submission whose grading was interrupted.
         """
         restore(self.target, name)
         report = load(self.target / "submissions" / f"{name}.json")
@@ -164,12 +164,12 @@ class Gradebook:
         return True
 
     def add(self, graded: Graded) -> None:
-        """Take the score of a submission that was graded now."""
+        """Add the score of a submission that has just been graded."""
         name, score = graded.package.name, graded.score
         if fingerprint(graded.package, self.options) == self.fingerprints[name]:
             score.content = self.fingerprints[name]
         else:
-            note = "changed, or could not be read, while it was graded: grade again"
+            note = "the files changed or became unreadable during grading: grade again"
             score.notes.append(note)
         report = Report(name, score)
         self._decide(report)
@@ -180,13 +180,13 @@ class Gradebook:
             file.write(",".join(line) + "\n")
 
     def add_missing(self, name: str) -> None:
-        """Add a report on a submission that no shard has graded."""
+        """Add an empty report for a submission that no shard has graded."""
         score: Score = new_score(self.options)
-        score.notes = ["not graded yet, or changed since"]
+        score.notes = ["not graded yet, or changed since it was graded"]
         self._decide(Report(name, score))
 
     def add_earlier(self) -> None:
-        """Add the earlier reports of students who have not handed in anything since."""
+        """Add the earlier reports of students without a new submission."""
         for report in self.course.only_earlier(self.packages):
             self.reports[report.name] = report
             write_report(report, self.target)
@@ -198,7 +198,7 @@ class Gradebook:
         self.reports[report.name] = report
 
     def write_tables(self, now: bool = True) -> None:
-        """Write tables and the page of the class; unless ``now``, only from time to time."""
+        """Write the tables and the class page; if not ``now``, at most every few seconds."""
         if now or time.monotonic() > self.tables_written + TABLE_INTERVAL:
             write_class_tables(self.in_order(), self.target)
             write_class_page(self.in_order(), self.target)

@@ -1,7 +1,7 @@
-"""How running a student's function, or a whole notebook, can fail: values, not sentences.
+"""The ways in which running a student's function or notebook can fail.
 
-Code decides by ``FailureKind``. Messages are for people: they quote what students wrote, so nothing
-may be concluded from their text.
+Code decides by ``FailureKind``, never by the text of a message: messages are for people, and they
+quote students' code.
 """
 
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ class FailureKind(StrEnum):
 
     NOT_ATTEMPTED = "not attempted"
     NOT_SUBMITTED = "not submitted"  # its file or cell is missing or unreadable
-    UNTRIED = "untried"  # a check whose kernel is not right yet
+    UNTRIED = "untried"  # a step check whose kernel is not correct yet
     RAISED = "raised"  # an exception, a syntax error, no function of this name
-    REFUSED = "refused"  # by a check: it has refused a version of a kernel
+    REFUSED = "refused"  # a step check has rejected a version of a kernel
     CPU_TIME = "CPU time"  # more than its limit
-    WALL_TIME = "wall time"  # a limit that load on the machine may cause, too
-    WAITED = "waited"  # hardly used the CPU although it could have: load is not the cause
+    WALL_TIME = "wall time"  # over the limit, possibly because of load on the machine
+    WAITED = "waited"  # idle although a CPU was available: load is not the cause
     SPACE = "space"  # too much memory, too many bytes or files on disk
     CRASHED = "crashed"  # its process ended before there was a result
-    UNREADABLE = "unreadable"  # what it left in place of results
+    UNREADABLE = "unreadable"  # invalid results
 
     @property
     def ends_process(self) -> bool:
-        """Whether a process that runs the same code again would end, too, or never end."""
+        """Whether running the same code again would end the process, or hang it, again."""
         return self in (self.CPU_TIME, self.WALL_TIME, self.WAITED, self.SPACE, self.CRASHED)
 
     @property
@@ -52,11 +52,11 @@ NOT_ATTEMPTED = Failure(FailureKind.NOT_ATTEMPTED, "not attempted")
 class UnitLine:
     """One line of results.jsonl, which the harness writes inside the sandbox.
 
-    Students' code can write such lines, too. They are decoded with their types and bounds.
+    Students' code can write to this file, too, so decoding checks types and bounds.
     """
 
     unit: int
     kind: FailureKind | None = None
     message: str = ""
-    where: str = ""  # the student's line, as "svd.py, line 26"
-    remark: str = ""  # what failed without preventing a result
+    where: str = ""  # the student's line, such as "svd.py, line 26"
+    remark: str = ""  # a problem that did not prevent a result

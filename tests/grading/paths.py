@@ -1,4 +1,4 @@
-"""Where the project, the grader and the tools of the notebooks are."""
+"""Paths of the project, the grader and the notebook tools."""
 
 import shutil
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ NOTEBOOK_TOOLS = TESTS / "notebooks"
 
 
 def copy_modules(names: Iterable[str], target: Path) -> None:
-    """Copy modules of this package to ``target``/grading, so that the same imports work there.
+    """Copy modules of this package to ``target``/grading, where the same imports work.
 
     Parameters
     ----------
     names : iterable of str
         Paths in the package, such as "execution/harness.py".
     target : Path
-        A folder from which Python imports.
+        A folder on Python's import path.
     """
     for name in names:
         place = target / GRADING.name / name

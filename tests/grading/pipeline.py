@@ -79,15 +79,15 @@ from grading.talk.quotes import quotes_of
 from mflib.data import data_dir
 
 N_SEEDS = 4  # for each function
-# CPU seconds of a run: to start, for each unit, for each version on which a check is tried (which
-# calls a kernel in another process), for each fitted model, for a notebook.
+# CPU seconds of a run: for its start, each unit, each version of a kernel on which a check runs (in
+# another process), each fitted model, each notebook.
 SECONDS = {"start": 30, "unit": 25, "version": 40, "lists": 180, "notebook": 900}
 NOTEBOOK = 2**22  # bytes of an executed notebook
-WALL_FACTOR, WALL_FACTOR_ALONE = 6, 2  # the limit of wall time, relative to that of CPU time
+WALL_FACTOR, WALL_FACTOR_ALONE = 6, 2  # wall-time limit / CPU-time limit
 WALL_SECONDS, WALL_SECONDS_ALONE = 2400.0, 1200.0  # of all runs of a submission together
-# Of all runs together, in which nothing could have used a CPU; then LAST for each further run.
+# Seconds of waiting that all runs together may use; after that, LAST for each further run.
 WAITING, LAST = 180.0, 5.0
-# The steps of grading, and the part of the work that each is.
+# The steps of grading and the fraction of the work in each.
 STEPS = {"functions": 0.2, "lists": 0.4, **dict.fromkeys(RUBRIC, 0.4 / len(RUBRIC))}
 
 
@@ -100,11 +100,11 @@ class Options:
     suite: Path  # the package with empty kernels, see ``empty_suite``
     trust: bool = False  # run without the sandbox
     container: bool = False  # the machine is the sandbox
-    alone: bool = False  # nothing else is graded meanwhile
-    # added to the secret for the inputs of functions; lists of all submissions share one split
+    alone: bool = False  # no other submission is graded at the same time
+    # added to the secret for functions' inputs; the lists of all submissions use the same split
     submission_seed: int = 0
-    quality: dict[str, QualityRange] = field(default_factory=dict)  # by task, computed in advance
-    # Of each run in the sandbox of one submission.
+    quality: dict[str, QualityRange] = field(default_factory=dict)  # by task, from ``warm_up``
+    # The times of each run of one submission in the sandbox.
     cpu_seconds: list[float] = field(default_factory=list)
     wall_seconds: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
@@ -116,12 +116,12 @@ class Options:
     def launch(self, command: list[str], folder: Path, seconds: int) -> Failure | None:
         """Run a command in the sandbox; return the reason if it failed.
 
-        The time that a submission waits, and its wall time, are limited for all its runs together.
+        Waiting time and wall time are limited over all runs of a submission.
         """
         factor = WALL_FACTOR_ALONE if self.alone else WALL_FACTOR
         total = WALL_SECONDS_ALONE if self.alone else WALL_SECONDS
         if (left := total - sum(self.wall_seconds)) <= 0:
-            text = f"ended by the wall-time limit: all together took more than {total:.0f} s"
+            text = f"ended by the wall-time limit: all runs together took more than {total:.0f} s"
             return Failure(FailureKind.WALL_TIME, text)
         waiting = max(LAST, WAITING - sum(self.waited))
         limits = Limits(cpu_seconds=seconds, seconds=min(left, seconds * factor), waiting=waiting)
@@ -132,7 +132,7 @@ class Options:
         self.waited.append(finished.waited)
         failure = finished.failure
         if failure and failure.kind is FailureKind.WALL_TIME and not self.alone:
-            self.wall_seconds.append(total)  # all is graded again alone, so nothing more is run now
+            self.wall_seconds.append(total)  # graded again alone: skip the other runs
         return failure
 
 
@@ -142,7 +142,7 @@ class Grading:
 
     given: Submission
     options: Options
-    folder: Path  # each step runs students' code in a folder of its own in it
+    folder: Path  # each step runs students' code in a subfolder
     score: Score  # so far
     verdicts: dict[str, Verdict] = field(default_factory=dict)  # by function
 
@@ -157,19 +157,19 @@ class Progress:
 
     @property
     def work(self) -> float:
-        """The part of the whole work that the step was."""
+        """The fraction of the whole work in this step."""
         return STEPS[self.step]
 
 
 @cache
 def known() -> dict[str, list[HandedOut]]:
-    """Return the cells of the notebooks that were handed out."""
+    """Return the cells of the student edition's notebooks."""
     return handed_out(ROOT / "notebooks")
 
 
 @cache
 def versions() -> str:
-    """Return the versions of everything that numbers depend on."""
+    """Return the versions of everything that numerical results depend on."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy"))
     return f"Python {platform.python_version()}, {packages}"
 
@@ -196,7 +196,7 @@ def grade(
     options : Options
         Options of the run.
     folder : Path
-        Where students' code is run, each step in a folder of its own.
+        Students' code runs here, each step in a separate subfolder.
     report_step : callable
         Called after each step with its name and the score so far.
     """
@@ -227,7 +227,7 @@ def grade(
 
 
 def grade_in_child(send: Send, package: Package, options: Options, folder: Path) -> None:
-    """``grade``, sending its progress as JSON."""
+    """Run ``grade`` and send its progress as JSON."""
     before = 0.0
 
     def report_step(step: str, score: Score) -> None:
@@ -240,10 +240,10 @@ def grade_in_child(send: Send, package: Package, options: Options, folder: Path)
 
 
 def seed_of(given: Submission) -> int:
-    """Return a number that depends on what was written.
+    """Return a number that depends on the student's code.
 
-    The hidden inputs change with it, so a student who has seen them on a page cannot submit a table
-    of the answers.
+    The hidden inputs change with it, so a student who has seen inputs cannot submit a table of
+    their outputs.
     """
     parts = (given.modules, given.answers, given.others)
     code = repr([sorted(part.items()) for part in parts])
@@ -251,9 +251,9 @@ def seed_of(given: Submission) -> int:
 
 
 def sources(given: Submission) -> dict[str, str]:
-    """Return what the student wrote, by key: "svd/svd.py" for a module, "svd/new_user" for cells.
+    """Return the student's code by key: "svd/svd.py" for a module, "svd/new_user" for cells.
 
-    Statements of a module that were handed out are left out.
+    Statements of a module that the student edition contains are left out.
     """
     texts = {
         f"{task}/{RUBRIC[task]['module']}.py": content.decode("utf-8", "replace")
@@ -306,10 +306,10 @@ def try_functions(grading: Grading) -> None:
 
 
 def units_to_try_again(given: Submission, found: Verdicts) -> list[Unit]:
-    """Return units for kernels that are wrong and call a function that is wrong, too.
+    """Return units for wrong kernels that call another wrong function.
 
-    The reference's function takes the place of that one. The folder in which they run shows its
-    source, so nothing but these units is tried there.
+    The reference replaces that function. Its source is readable in the folder of this run, so only
+    these units run there.
     """
     units = []
     for task in given.modules:
@@ -324,9 +324,9 @@ def units_to_try_again(given: Submission, found: Verdicts) -> list[Unit]:
 
 
 def try_checks(given: Submission, folder: Path, options: Options) -> list[tuple[Unit, UnitResult]]:
-    """Try the checks of a submission on the hidden kernels; return the results.
+    """Run the step checks of a submission on the hidden kernels; return the results.
 
-    The order of the kernels depends on the secret, which is not in these sandboxes.
+    The order of the kernels depends on the secret, which these sandboxes do not contain.
     """
     units = check_units(given, imports(), lambda key: batches(key, options.secret))
     seconds = SECONDS["start"] + SECONDS["version"] * max(map(len, units), default=0)
@@ -338,7 +338,7 @@ def try_checks(given: Submission, folder: Path, options: Options) -> list[tuple[
 
 
 def write_helpers(units: list[Unit], folder: Path) -> None:
-    """Write, for each helper of the units, the package's module with only this function in it."""
+    """For each helper of the units, write the package's module with only this function."""
     for unit in units:
         task, _ = function_of(unit.key)
         module = ROOT / "mflib" / f"{RUBRIC[task]['module']}.py"
@@ -350,17 +350,17 @@ def write_helpers(units: list[Unit], folder: Path) -> None:
 
 
 def unit_of_lists(kernel: Verdict) -> Unit:
-    """Return the unit that fits the whole model with a kernel."""
+    """Return the unit that fits a model with a kernel."""
     task, _ = function_of(kernel.key)
     helpers = tuple((name, f"helpers/{name}.py") for name in kernel.helpers)
     return Unit(kernel.key, file=module_path(task), purpose=Purpose.LISTS, helpers=helpers)
 
 
 def fit_models(grading: Grading, kernels: dict[str, Verdict]) -> dict[str, UnitResult]:
-    """Fit each task's class with the student's kernel; return the lists.
+    """Fit each task's model with the student's kernel; return the lists.
 
-    SVD runs in another folder than the others: it predicts held-out ratings, so that folder shows
-    which pairs are held out.
+    SVD runs in a separate folder: it predicts held-out ratings, so its folder contains the held-out
+    pairs, which the other tasks must not see.
     """
     results: dict[str, UnitResult] = {}
     options, folder = grading.options, grading.folder / "lists"
@@ -397,24 +397,25 @@ def score_models(grading: Grading) -> None:
 
 
 def reproduce(task: str, grading: Grading) -> None:
-    """Compare the outputs of a notebook with those that it has here, and score that.
+    """Compare the stored outputs of a notebook with its outputs here, and score the comparison.
 
-    A notebook is not run if all that it needs is right and its outputs are the known ones.
+    The notebook is not executed if all functions that it needs are correct and its outputs are the
+    known ones.
     """
     score, found = grading.score, grading.verdicts
     stored = grading.given.stored.get(task, {})
-    if not kernel_fraction(task, found):  # the student has nothing to reproduce
+    if not kernel_fraction(task, found):  # the student has no results to reproduce
         return
     if not any(cell.get("execution_count") for cell in stored.values()):
         if stored:
-            what = "the notebook was not run; outputs that came with it do not count"
+            what = "the notebook was not executed: the outputs of the student edition do not count"
             score.reasons[task].append(f"reproducibility: {what}")
         return
     graded_on = grading.options.dataset
     dataset = dataset_of(task, stored, graded_on)
     comparison = compare_with_known(task, stored, dataset)
     if dataset != graded_on:
-        what = f"the notebook was run on {dataset}; it is compared with the outputs there"
+        what = f"the notebook was executed on {dataset} and is compared with the outputs on it"
         score.reasons[task].append(what)
         score_reproducibility(task, comparison, found, score)
         return
@@ -433,7 +434,7 @@ def compare_with_known(task: str, stored: dict[str, dict[str, Any]], dataset: st
 
 
 def execute_notebook(task: str, grading: Grading) -> dict[str, nbformat.NotebookNode]:
-    """Run the grader's notebook with the student's answers and kernels; return its code cells."""
+    """Execute the notebook with the student's answers and kernels; return its code cells."""
     folder, options, score = grading.folder / task, grading.options, grading.score
     prepare_notebook(task, grading)
     command = [sys.executable, "-m", "grading.execution.run_notebook", options.dataset]
@@ -442,7 +443,7 @@ def execute_notebook(task: str, grading: Grading) -> dict[str, nbformat.Notebook
         score.reasons[task].append(f"the notebook: {failure}")
     try:
         return executed_cells(folder)
-    except Exception as error:  # no file, or whatever untrusted code has left there
+    except Exception as error:  # untrusted code may have deleted or replaced the file
         what = f"the executed notebook is not available: {type(error).__name__}"
         score.reasons[task].append(what)
         return {}
@@ -451,7 +452,7 @@ def execute_notebook(task: str, grading: Grading) -> dict[str, nbformat.Notebook
 def prepare_notebook(task: str, grading: Grading) -> None:
     """Write a folder with the notebook, the data, and the student's kernels of all tasks.
 
-    A notebook uses several models. Kernels of other tasks that end their process are left empty.
+    A notebook uses several models. Kernels of other tasks that crash are left empty.
     """
     folder, options, given = grading.folder / task, grading.options, grading.given
     prepare(folder, options.suite)
@@ -471,7 +472,7 @@ def prepare_notebook(task: str, grading: Grading) -> None:
 
 
 def executed_cells(folder: Path) -> dict[str, nbformat.NotebookNode]:
-    """Return the code cells of the executed notebook by id; any exception if it is malformed."""
+    """Return the code cells of the executed notebook by id; fail if it is malformed."""
     file = plain_file(folder / "executed.ipynb", NOTEBOOK)
     cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     code = [nbformat.from_dict(cell) for cell in cells if cell["cell_type"] == "code"]

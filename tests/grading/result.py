@@ -1,10 +1,10 @@
-"""The result of one submission: its score, the course's decision on it, and the report of both.
+"""The result of one submission: its score, the decision on it, and the report of both.
 
-A score follows from the submission alone, so it is kept until the submission or the grader changes.
-A decision follows from deadlines, overrides and earlier marks, and is made again in every run.
+A score depends only on the submission, so it is kept until the submission or the grader changes.
+A decision depends on deadlines, overrides and earlier marks, and is recomputed in every run.
 
-Scores are sent by a process that has read untrusted files, so they are decoded with the types and
-bounds declared here.
+Scores come from a process that has read untrusted files, so decoding checks the types and bounds
+declared here.
 """
 
 import json
@@ -31,7 +31,7 @@ SOURCE, SOURCES = 20_000, 100_000  # characters of one answer, of all
 SIZE = 2**23  # bytes of a report as a file
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")  # differs between runs
 TOTAL = "total"  # the part of an override of the whole
-TALK, TALK_POINTS = "talk", 6  # the part of a talk's mark, which is not in the total; the most
+TALK, TALK_POINTS = "talk", 6  # the part of a talk's mark, not in the total; its maximum
 
 Text = Annotated[str, Bounds(REASON)]
 Texts = Annotated[list[Text], Bounds(100)]
@@ -52,7 +52,7 @@ class Score:
 
     # by task and part: points
     marks: Annotated[dict[str, dict[str, Points]], Bounds(10)] = field(default_factory=dict)
-    # by task: what to tell the student, the most important first
+    # by task: messages for the student, the most important first
     reasons: Annotated[dict[str, Texts], Bounds(10)] = field(default_factory=dict)
     # by task and cell: how the stored output (-) differs from the one produced here (+)
     changes: Annotated[dict[str, Annotated[dict[str, Text], Bounds(100)]], Bounds(10)] = field(
@@ -64,9 +64,9 @@ class Score:
     normal_forms: Annotated[
         dict[str, Annotated[list[NormalForm], Bounds(MOST_FORMS)]], Bounds(100)
     ] = field(default_factory=dict)
-    # by key: the functions that equal the published ones
+    # by key: the functions that equal the published solution
     published: Annotated[dict[str, Texts], Bounds(100)] = field(default_factory=dict)
-    # by task: what the student declares to have used
+    # by task: the declared tools and sources
     declarations: Annotated[dict[str, Text], Bounds(10)] = field(default_factory=dict)
     # by function and question: the line that a talk may ask about
     quotes: Annotated[dict[str, Annotated[dict[str, Quote], Bounds(100)]], Bounds(100)] = field(
@@ -77,10 +77,10 @@ class Score:
         default_factory=dict
     )
     notes: Texts = field(default_factory=list)  # about reading and grading, for the instructor
-    # why an instructor must decide on the whole before the mark counts
+    # why an instructor must decide on the total before the mark counts
     review: Texts = field(default_factory=list)
-    wall_time: bool = False  # whether something was stopped by a limit of wall time
-    complete: bool = False  # False if grading has stopped early; the notes give the reason
+    wall_time: bool = False  # whether a run was stopped by a wall-time limit
+    complete: bool = False  # False if grading stopped early; the notes give the reason
     dataset: Text = ""
     versions: Text = ""
     secret: int = 0  # the seed of the hidden inputs
@@ -88,7 +88,7 @@ class Score:
     content: Text = ""  # a hash of the submission and of everything else the score depends on
 
     def bounded(self) -> "Score":
-        """Return the score with all texts cut to what a page can hold."""
+        """Return the score with all texts shortened to fit on a page."""
         changes = {
             task: dict(zip(cells, cut_all(cells.values(), more=False), strict=False))
             for task, cells in self.changes.items()
@@ -105,9 +105,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Override:
-    """Points, or only a comment, that an instructor gives instead of the grader's."""
+    """An instructor's points, which replace the grader's, or only a comment."""
 
-    task: str  # empty for the whole, and for a talk
+    task: str  # empty for the total and for a talk
     part: str
     points: Points | None = None  # None: only a comment
     comment: str = ""
@@ -123,13 +123,13 @@ class Earlier:
 
 @dataclass
 class Decision:
-    """What the course makes of a score."""
+    """The effect of deadlines, overrides and earlier marks on a score."""
 
     handed_in: Text = ""
-    time_from: Text = ""  # where the time comes from
-    missed: Missed | None = None  # a deadline
+    time_from: Text = ""  # the source of the time
+    missed: Missed | None = None  # the missed deadline, if any
     limit: Text = ""  # the missed deadline; otherwise the soft one
-    most: Points = 100.0  # points that count
+    most: Points = 100.0  # the maximum of points
     earlier: Earlier | None = None
     overrides: Annotated[list[Override], Bounds(100)] = field(default_factory=list)
 
@@ -144,7 +144,7 @@ class Report:
 
     @property
     def counted(self) -> dict[str, dict[str, float]]:
-        """The marks, with overridden parts."""
+        """The points by task and part, after overrides."""
         marks = {task: dict(parts) for task, parts in self.score.marks.items()}
         for override in self.decision.overrides:
             if override.task in marks and override.points is not None:
@@ -153,12 +153,12 @@ class Report:
 
     @property
     def points(self) -> float:
-        """Points of 100, whenever it was handed in; each task is a quarter."""
+        """Points of 100 before the deadline's cap; each task contributes a quarter."""
         return sum(sum(parts.values()) for parts in self.counted.values()) / len(RUBRIC)
 
     @property
     def own_total(self) -> float:
-        """Points that this submission has after the deadline's cap."""
+        """Points of this submission after the deadline's cap."""
         return round(min(self.points, self.decision.most), 1)
 
     @property
@@ -184,7 +184,7 @@ class Report:
 
     @property
     def must_be_reviewed(self) -> bool:
-        """Whether an instructor has to decide before the mark counts, and has not."""
+        """Whether an instructor still has to decide before the mark counts."""
         decided = any(o.task == "" and o.points is not None for o in self.decision.overrides)
         return bool(self.score.review) and not decided
 
@@ -199,9 +199,9 @@ def cut(text: str, most: int = REASON) -> str:
 
 
 def cut_all(texts: Iterable[str], more: bool = True) -> list[str]:
-    """Return as many texts as fit into a page, each cut.
+    """Return as many texts as fit on a page, each shortened.
 
-    ``more``: whether the last one says how many are left out.
+    ``more``: whether to add a text with the number of omitted ones.
     """
     texts, kept, left = list(texts), [], TEXTS
     for n, text in enumerate(texts):
@@ -225,7 +225,7 @@ def _cut_verdict(verdict: Verdict) -> Verdict:
 
 
 def read_score(raw: object) -> Score:
-    """Decode a score; ValueError if its form, its tasks or its points are not possible ones."""
+    """Decode a score; raise ValueError if its form, tasks or points are invalid."""
     score = schema.decode(Score, raw, "score")
     if set(score.marks) - set(RUBRIC) or set(score.functions) - set(OUTPUTS):
         raise ValueError("score: expected tasks and functions of the rubric, got others")
@@ -236,14 +236,14 @@ def read_score(raw: object) -> Score:
 
 
 def read_report(raw: dict[str, Any]) -> Report:
-    """Decode a report; ValueError if it is not one."""
+    """Decode a report; raise ValueError if it is invalid."""
     report = schema.decode(Report, {k: v for k, v in raw.items() if k != "total"}, "report")
     report.score = read_score(raw.get("score", {}))
     return report
 
 
 def load(file: Path) -> Report | None:
-    """Return the report in a file, or None if there is none that can be read."""
+    """Return the report in a file, or None if the file is missing or invalid."""
     try:
         if file.stat().st_size > SIZE:
             return None

@@ -1,4 +1,4 @@
-"""What students write, by task, and the points that each part of a task earns."""
+"""The functions that students write, by task, and the points for each part of a task."""
 
 import tomllib
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Grade a class, several submissions at once, each in its own process.
+"""Grade several submissions of a class in parallel, each in its own process.
 
-If one process ends, the others continue. A submission that was stopped by a limit of wall time is
+If one process dies, the others continue. A submission that was stopped by a limit of wall time is
 graded again when nothing else is running, so that load costs no marks. If a process was killed from
 outside, its submission is started again.
 """
@@ -23,12 +23,12 @@ from grading.result import Score, read_score
 
 MAX_STARTS = 3  # of a submission whose process is killed from outside
 BOUNDS = Bounds()
-Report = Callable[[float, str], object]  # work done since the last call; what is being done
+Report = Callable[[float, str], object]  # work done since the last call; the current steps
 
 
 @dataclass
 class Graded:
-    """The score of a submission, and how long grading took."""
+    """The score of a submission and the duration of its grading."""
 
     package: Package
     score: Score
@@ -48,7 +48,7 @@ class Job:
         self.process = BoundedProcess(grade_in_child, package, options, folder, bounds=BOUNDS)
 
     def advance(self) -> bool:
-        """Take the next message; return whether there may be more."""
+        """Process the next message; return whether there may be more."""
         if (message := self.process.message()) is None:
             self.finish()
             return False
@@ -69,7 +69,7 @@ class Job:
         self.graded.wall_seconds = time.monotonic() - self.start
         self.graded.score.complete = not self.process.ended
         if self.process.ended:
-            what = f"the grader's process {self.process.ended}; grade again, or the rest by hand"
+            what = f"the grader's process {self.process.ended}; grade again or by hand"
             self.graded.score.notes.append(what)
         self.turn.over()
         remove(self.folder)
@@ -100,9 +100,9 @@ def grade_all(
     options : Options
         Options of the run.
     n_jobs : int
-        How many are graded at once.
+        The number of submissions graded in parallel.
     folder : Path
-        A folder to work in.
+        A temporary folder.
     lock : Path
         A file that all graders of the class share.
     report : callable
@@ -147,7 +147,7 @@ def grade_all(
 
 
 def state_of(running: list[Job]) -> str:
-    """Return which step each submission is in, as "Ann: lists, Bo: svd, alone"."""
+    """Return the current step of each submission, such as "Ann: lists, Bo: svd, alone"."""
     steps = [f"{job.package.name}: {job.step}" for job in running]
     alone = ["alone"] if any(job.options.alone for job in running) else []
     return plain(", ".join([*steps, *alone]))

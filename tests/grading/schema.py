@@ -1,9 +1,9 @@
 """Convert dataclasses to JSON and back, checking types and bounds.
 
-Type annotations are the only description of a form. ``Annotated[str, Bounds(2000)]`` adds bounds.
-Supported are dataclasses, enums, str, int, float, bool, None, unions with None, lists and
-dictionaries with text as keys. pydantic and msgspec do more, but would be pins with compiled code
-on every platform, and the student edition needs this, too.
+Type annotations describe the data. ``Annotated[str, Bounds(2000)]`` adds bounds. The module
+supports dataclasses, enums, str, int, float, bool, None, unions with None, lists, and dictionaries
+with str keys. pydantic and msgspec do more, but they would add compiled dependencies on every
+platform, also to the student edition.
 """
 
 import math
@@ -30,21 +30,21 @@ class Bounds:
 
 
 def encode(value: object) -> Any:
-    """Return a dataclass as what JSON can hold."""
+    """Convert a dataclass to objects that JSON can represent."""
     return asdict(cast(Any, value))
 
 
 def decode(form: type[T], raw: object, place: str = "value") -> T:
-    """Return an instance of ``form`` made from parsed JSON.
+    """Convert parsed JSON to an instance of ``form``.
 
     Parameters
     ----------
     form : type
         A dataclass, or another supported type.
     raw : object
-        What ``json.loads`` has returned.
+        The result of ``json.loads``.
     place : str
-        What to call the value in messages.
+        The name of the value in messages.
 
     Raises
     ------

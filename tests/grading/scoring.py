@@ -1,6 +1,6 @@
 """Turn verdicts, lists and executed notebooks into points and reasons.
 
-Nothing is executed here; pipeline.py does that.
+This module executes no untrusted code; pipeline.py does.
 """
 
 from collections.abc import Mapping
@@ -36,14 +36,14 @@ def empty_score() -> Score:
 def score_functions(
     verdicts: Verdicts, problems: Mapping[str, list[Problem]], score: Score
 ) -> None:
-    """Give points for kernels, loops and exercises; each output of each function counts alike."""
+    """Give points for kernels, loops and exercises; all outputs have the same weight."""
     for task in RUBRIC:
         of_task = [verdict for key, verdict in verdicts.items() if key.startswith(f"{task}/")]
         for part, kernels in (("correctness", True), ("loop and exercises", False)):
             in_part = [v for v in of_task if is_kernel(v.key) == kernels]
             fraction = sum(verdict.fraction for verdict in in_part) / len(in_part)
             score.marks[task][part] = POINTS[part] * fraction
-        # wrong outputs, then failures, then what is not attempted
+        # wrong outputs, then failures, then functions that were not attempted
         failing = [verdict for verdict in of_task if not verdict.is_right]
         failing.sort(key=lambda verdict: (not verdict.is_attempted, verdict.fraction == 0))
         remarks = [v for v in of_task if v.is_right and (v.remark or v.helpers)]
@@ -60,7 +60,7 @@ def score_functions(
 
 
 def best_kernel(task: str, verdicts: Verdicts) -> Verdict:
-    """Return the verdict on the function with which the model is fitted: the best that would do."""
+    """Return the verdict on the best of the functions that can fit the model."""
     mine = [verdicts[f"{task}/{name}"] for name in RUBRIC[task]["lists"]]
     return max(mine, key=lambda verdict: (verdict.makes_right_lists, verdict.factors_fraction))
 
@@ -68,11 +68,11 @@ def best_kernel(task: str, verdicts: Verdicts) -> Verdict:
 def kernels_of_lists(verdicts: Verdicts, score: Score) -> dict[str, Verdict]:
     """Return, by task, the kernel whose lists are to be measured.
 
-    The lists of a kernel that ``makes_right_lists`` are the reference's: they get all points here,
-    and no model is fitted. No work is saved by that: the kernel is right for hidden inputs, and a
-    fault that shows only on a whole model, such as a tensor that is too small, shows in the short
-    fit. Without right factors (P, Q or X), lists that something else has made would count for
-    losses or biases alone, so there are no points.
+    A kernel that ``makes_right_lists`` has the reference's lists: it gets all points without
+    fitting a model. Nothing is lost by this: the kernel is correct on hidden inputs, and a fault
+    that appears only in a whole model, such as a tensor that is too small, appears in the short
+    fit. A kernel without correct factors (P, Q or X) gets no points: they would only reward losses
+    or biases.
     """
     kernels = {}
     for task in RUBRIC:
@@ -99,20 +99,20 @@ def score_lists(
     between: QualityRange,
     score: Score,
 ) -> None:
-    """Give points for recommendations and similar movies, in proportion to the right factors.
+    """Give points for recommendations and similar movies, in proportion to the correct factors.
 
     Parameters
     ----------
     verdict : Verdict
-        On the kernel with which the model was fitted.
+        The verdict on the kernel that fitted the model.
     result : UnitResult
         The lists.
     dataset, secret : str, int
-        They determine the held-out part.
+        They determine the held-out data.
     between : QualityRange
-        The qualities that earn no points and all points.
+        The quality for no points and the quality for all points.
     score : Score
-        What the points and reasons are added to.
+        Points and reasons are added to it.
     """
     task = verdict.key.partition("/")[0]
     if result.failure:
@@ -134,7 +134,7 @@ def score_lists(
     if fraction < 1:
         score.reasons[task].append(
             f"recommendations and similar movies count {fraction:.0%}, "
-            f"as that part of the factors ({factors_of(verdict)}) is right"
+            f"the correct fraction of the factors ({factors_of(verdict)})"
         )
 
 
@@ -145,9 +145,10 @@ def models_used(task: str) -> frozenset[str]:
 
 
 def is_determined(task: str, verdicts: Verdicts, score: Score) -> bool:
-    """Return whether a notebook can only have the known outputs.
+    """Return whether a notebook must have the known outputs.
 
-    That is so where its answers, and the kernels and lists of all models that it uses, are right.
+    That is the case if its answers, and the kernels and lists of all models that it uses, are
+    correct.
     """
     needed = [verdict for key, verdict in verdicts.items() if key.startswith(f"{task}/")]
     for other in models_used(task):
@@ -158,7 +159,7 @@ def is_determined(task: str, verdicts: Verdicts, score: Score) -> bool:
 
 
 def kernel_fraction(task: str, verdicts: Verdicts) -> float:
-    """Return the mean fraction of right outputs of a task's kernels."""
+    """Return the mean fraction of correct outputs of a task's kernels."""
     names = RUBRIC[task]["functions"]
     return sum(verdicts[f"{task}/{name}"].fraction for name in names) / len(names)
 
@@ -166,18 +167,18 @@ def kernel_fraction(task: str, verdicts: Verdicts) -> float:
 def score_reproducibility(
     task: str, comparison: Comparison, verdicts: Verdicts, score: Score
 ) -> None:
-    """Give points for the reproduced cells, in proportion to the outputs of the kernels.
+    """Give points for reproduced cells, limited by the correct fraction of the kernels' outputs.
 
-    Code in an answer can replace later cells, here as in what was handed in. Outputs that show
-    nothing of a model then count no more than the kernels that would have made it.
+    An answer can manipulate later cells, in the submission and here alike. The limit keeps such
+    cells from earning more than the kernels do.
     """
     same, n_cells = comparison.n_reproduced, comparison.n_cells
     part, most = "reproducibility", kernel_fraction(task, verdicts)
     score.changes[task] = comparison.differences
     score.marks[task][part] = POINTS[part] * most * same / max(n_cells, 1)
     if most < 1:
-        what = f"counts {most:.0%}, as that part of the kernels' outputs is right"
+        what = f"counts {most:.0%}, the correct fraction of the kernels' outputs"
         score.reasons[task].append(f"{part} {what}")
     if comparison.differences:
-        what = f"{same} of {n_cells} cells have the outputs that came out here"
+        what = f"{same} of {n_cells} cells have the same outputs as here"
         score.reasons[task].append(f"{part}: {what}")

@@ -1,1 +1,1 @@
-"""Compare what students' code returns with the reference."""
+"""Compare the results of students' code with the reference."""

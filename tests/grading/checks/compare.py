@@ -1,7 +1,7 @@
-"""Compare the arrays of a student's function with those of the reference, and describe the faults.
+"""Compare the arrays of a student's function with the reference's, and describe the faults.
 
-This happens outside the sandbox. Each output counts alike, so a step with wrong losses still earns
-the points of its factors.
+This runs outside the sandbox. All outputs have the same weight, so a step with wrong losses still
+earns the points for its factors.
 """
 
 import itertools
@@ -15,25 +15,25 @@ from grading.checks.verdict import Verdict
 from grading.execution.inputs import OUTPUTS, Observed, as_array, calls
 from grading.rubric import RUBRIC, function_of
 
-EXACT = 1e-8  # relative: what another order of summation may change
-FLOAT32 = 2e-5  # what computing in float32 may change
-TRAINED = 1e-3  # the same, after a short fit
-MISSING = "nothing came; expected it to be returned"
+EXACT = 1e-8  # relative error that another order of summation can cause
+FLOAT32 = 2e-5  # the same for computing in float32
+TRAINED = 1e-3  # the same for a short fit
+MISSING = "nothing was returned"
 NUMBERS = "biuf"  # kinds of dtype: bool, int, unsigned, float
 
 
 class Fault(StrEnum):
-    """What a wrong step in place looks like."""
+    """Recognisable faults of an in-place update."""
 
-    SIGN = "the step goes the opposite way: a sign"
-    PENALTY = "what differs is proportional to it: the penalty"
-    RATE = "each row moves in the right direction, but some by a wrong length: the rate"
+    SIGN = "the step has the opposite direction: check the sign"
+    PENALTY = "the difference is proportional to it: check the penalty"
+    RATE = "each row moves in the right direction, but some by a wrong length: check the rate"
     DUPLICATES = "keeps only one update per repeated row; use index_add_ or a sparse product"
     REPEATED = "rows that occur once in the batch are right, repeated ones wrong: sum their updates"
 
 
 class Step(NamedTuple):
-    """An array that is updated in place: the student's, before the step, the reference's."""
+    """An array updated in place: the student's result, the array before, the reference's result."""
 
     received: np.ndarray
     before: np.ndarray
@@ -48,11 +48,11 @@ def judge(
     Parameters
     ----------
     key : str
-        The function, as "svd/svd_step".
+        The function, such as "svd/svd_step".
     received, expected : mapping
         The student's arrays and the reference's outputs, by "seed/call/output".
     where : str
-        The student's line in which the function begins.
+        The student's line where the function begins.
     """
     verdict, outputs = Verdict(key, where=where), OUTPUTS[key]
     worst = 0.0
@@ -74,7 +74,7 @@ def judge(
 
 
 def describe(array: np.ndarray, reference: Observed, choices: tuple[str, ...]) -> str:
-    """Return what is wrong with an array, in words that follow "in P"; empty if it is right."""
+    """Return a message that continues "in P …", or an empty text if the array is correct."""
     expected, before = reference.after, reference.before
     if choices:
         answer = str(array).strip().lower()
@@ -90,7 +90,7 @@ def describe(array: np.ndarray, reference: Observed, choices: tuple[str, ...]) -
         return f"expected the shape {expected.shape}, got {array.shape}"
     unchanged = before is not None and np.array_equal(array, before)
     if unchanged and relative_error(array, expected) > 0:
-        return "nothing changed: it is to be updated in place"
+        return "nothing changed: it must be updated in place"
     if not np.isfinite(array).all():
         place = _first(~np.isfinite(array))
         return f"expected {expected[place]:.6g} at {place}, got {array[place]}"
@@ -108,7 +108,7 @@ def describe(array: np.ndarray, reference: Observed, choices: tuple[str, ...]) -
 
 
 def is_close(array: np.ndarray, expected: np.ndarray) -> bool:
-    """Return whether what a short fit has learned is what it learns with the reference."""
+    """Return whether a short fit has learned the same array as with the reference."""
     if array.dtype.kind not in NUMBERS or array.shape != expected.shape:
         return False
     scale = np.abs(expected).max(initial=0)
@@ -123,7 +123,7 @@ def _first(condition: np.ndarray) -> tuple[int, ...]:
 
 
 def _is_half(numbers: np.ndarray) -> bool:
-    """Return whether all numbers are representable in float16 or bfloat16, and not all whole."""
+    """Return whether all numbers fit float16 or bfloat16 and some are not integers."""
     if numbers.dtype.kind != "f" or numbers.size < 8 or (numbers == numbers.round()).all():
         return False
     with np.errstate(over="ignore"):
@@ -134,7 +134,7 @@ def _is_half(numbers: np.ndarray) -> bool:
 
 
 def _differs(array: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return where two arrays of finite numbers differ by more than float32 explains."""
+    """Return where two arrays of finite numbers differ by more than float32 rounding."""
     if expected.dtype.kind in "biu":
         return array != expected
     scale = np.abs(expected).max(initial=0)
@@ -151,7 +151,7 @@ def relative_error(array: np.ndarray, expected: np.ndarray) -> float:
 
 
 def distinguishable(a: float, b: float) -> tuple[str, str]:
-    """Return two numbers with as many digits as are needed to see their difference."""
+    """Format two numbers with enough digits to tell them apart."""
     for digits in range(4, 18):
         one, other = f"{a:.{digits}g}", f"{b:.{digits}g}"
         if one != other:
@@ -162,7 +162,7 @@ def distinguishable(a: float, b: float) -> tuple[str, str]:
 def hint_for(
     key: str, name: str, received: Mapping[str, np.ndarray], expected: Mapping[str, Observed]
 ) -> str:
-    """Return what the fault of an output looks like, if it is recognised, and the hint for it.
+    """Return the recognised fault of an output and the hint for it, or an empty text.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def hint_for(
 def _fault(
     key: str, name: str, received: Mapping[str, np.ndarray], expected: Mapping[str, Observed]
 ) -> Fault | None:
-    """Recognise a fault that explains the arrays of all calls."""
+    """Return the fault that explains the arrays of all calls, if there is one."""
     ending = f"/{OUTPUTS[key].names.index(name)}"
     places = [place for place in expected if place.endswith(ending)]
     steps = [
@@ -204,7 +204,7 @@ def _fault(
     if all(_rows_proportional(step.received - step.expected, step.before) for step in steps):
         return Fault.PENALTY
     batches = [updates_of(key, place, expected).get(name, []) for place in places]
-    for lost in ((0,), (1,), (0, 1)):  # of liked and other items, or both; users have the first
+    for lost in ((0,), (1,), (0, 1)):  # updates of liked items, other items, or both; users: 0
         if all(len(batch) > lost[-1] for batch in batches):
             single = [_single_updates(*pair, lost) for pair in zip(steps, batches, strict=True)]
             if all(map(all, single)) and any(single):
@@ -216,16 +216,16 @@ def _fault(
 
 
 class Updates(NamedTuple):
-    """Updates of a batch: the row that each moves and, of factors, the vector that it adds."""
+    """Updates of a batch: for each, the row and, for factors, the vector added to it."""
 
     rows: np.ndarray
     vectors: np.ndarray | None = None
 
 
 def updates_of(key: str, place: str, expected: Mapping[str, Observed]) -> dict[str, list[Updates]]:
-    """Return, by output, the updates of a batch; an empty dict if a function takes none.
+    """Return the updates of a batch by output; an empty dict for functions without a batch.
 
-    Items move as the liked one and as the other one, so these are separate.
+    Updates of items as the liked item and as the other item are separate.
     """
     seed, call, _ = place.split("/")
     arguments = calls(key, int(seed))[int(call)]
@@ -250,7 +250,7 @@ def updates_of(key: str, place: str, expected: Mapping[str, Observed]) -> dict[s
 
 
 def _are_repeated_rows(place: str, step: Step, updates: list[Updates]) -> bool:
-    """Return whether wrong rows occur more than once in a batch; in the first call, all of them.
+    """Return whether all wrong rows are repeated in the batch and, in the first call, vice versa.
 
     In a second call, updates may be 0.
     """
@@ -274,10 +274,10 @@ def _wrong_rows(step: Step) -> np.ndarray:
 
 
 def _single_updates(step: Step, updates: list[Updates], lost: tuple[int, ...]) -> list[bool]:
-    """Return, for each wrong row, whether it moves along the vector of a single update of a kind.
+    """Return, for each wrong row, whether its move is explained by a single update of each kind.
 
-    The penalty moves it along itself. Rows that are too short to tell, or that have several updates
-    of a kind that is not lost, are left out.
+    The penalty also moves a row along itself. Rows that are too short to tell, or that have several
+    updates of a kind that is not in ``lost``, are left out.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ def _single_updates(step: Step, updates: list[Updates], lost: tuple[int, ...]) -
     updates : list of Updates
         The kinds of updates.
     lost : tuple of int
-        The kinds of which repeated updates may be lost.
+        The kinds whose repeated updates may be lost.
     """
     found = []
     counts = [_counts(step, each) for each in updates]
@@ -313,7 +313,7 @@ def _is_comparable(array: np.ndarray, reference: Observed) -> bool:
 
 
 def _rows_proportional(difference: np.ndarray, factors: np.ndarray) -> bool:
-    """Return whether each row of a difference is a multiple of the row of ``factors``."""
+    """Return whether each row of a difference is a multiple of the same row of ``factors``."""
     difference, factors = (np.atleast_2d(W.T).T for W in (difference, factors))
     if difference.shape[1] == 1:  # a single number is a multiple of any other
         return False

@@ -1,4 +1,4 @@
-"""Judge recommendations and similar movies, outside the sandbox, where the held-out part is."""
+"""Evaluate recommendations and similar movies outside the sandbox, with the held-out data."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -17,14 +17,14 @@ from mflib.sampling import train_test_split
 LIST_PARTS = ("recommendations", "similar movies")
 TRAINING_FRACTION = 0.85
 RELEVANT = 4  # stars
-MIN_RATINGS = 20  # of a movie whose similar movies are judged
+MIN_RATINGS = 20  # of a movie whose similar movies are evaluated
 ENOUGH = 0.95  # the fraction of the reference's gain that earns all points
 
 
 class HiddenSplit(NamedTuple):
     """A split of the ratings, with permuted ids."""
 
-    # of the training matrix, and the users and items of the held-out ratings
+    # entries of the training matrix, and users and items of the held-out ratings
     arrays: dict[str, np.ndarray]
     test: sp.csr_matrix
     movies: pd.DataFrame
@@ -33,7 +33,7 @@ class HiddenSplit(NamedTuple):
 
 @dataclass(frozen=True)
 class QualityRange:
-    """The quality of each list part without any learning, and that of the reference."""
+    """The quality of each list part for a baseline and for the reference."""
 
     baseline: dict[str, float]
     reference: dict[str, float]
@@ -41,7 +41,7 @@ class QualityRange:
 
 @cache
 def hidden_split(dataset: str, secret: int) -> HiddenSplit:
-    """Return the split that belongs to the secret of a run; the held-out ratings stay outside."""
+    """Return the split for a run's secret; held-out ratings never enter the sandbox."""
     data, rng = load_movielens(dataset), np.random.default_rng(secret)
     users, items = (rng.permutation(n) for n in data.ratings.shape)
     train, test = train_test_split(
@@ -112,7 +112,7 @@ def measure(
 
 @cache
 def quality_range(task: str, dataset: str, secret: int) -> QualityRange:
-    """Return the qualities between which a submission's lists are placed."""
+    """Return the qualities that earn no points and all points."""
     split = hidden_split(dataset, secret)
     arrays = split.arrays
     train = sp.csr_matrix(
@@ -138,7 +138,7 @@ def quality_range(task: str, dataset: str, secret: int) -> QualityRange:
 
 
 def relative_quality(value: float, baseline: float, reference: float) -> float:
-    """Return 0 at the baseline, and 1 at nearly the quality of the reference."""
+    """Return 0 at the baseline, 1 close to the reference, and linear values in between."""
     relative = np.clip((value - baseline) / (ENOUGH * (reference - baseline)), 0, 1)
     return float(np.nan_to_num(relative, nan=0.0))
 
@@ -146,13 +146,13 @@ def relative_quality(value: float, baseline: float, reference: float) -> float:
 def judge_lists(
     task: str, split: HiddenSplit, lists: dict[str, np.ndarray], between: QualityRange
 ) -> tuple[dict[str, float], list[str]]:
-    """Return the relative quality of each list part, and reasons for those below 1."""
+    """Return the relative quality of each list part, and a reason for each one below 1."""
     measured = measure(task, split, lists["ids"], lists["similar"], lists["estimates"])
     qualities, reasons = {}, []
     for part, value in measured.items():
         baseline, reference = between.baseline[part], between.reference[part]
         qualities[part] = relative_quality(value, baseline, reference)
         if qualities[part] < 1:
-            known = f"the reference has {reference:.3f} and {baseline:.3f} is for nothing"
+            known = f"the reference has {reference:.3f}, and {baseline:.3f} earns nothing"
             reasons.append(f"{part}: {value:.3f}, where {known}")
     return qualities, reasons

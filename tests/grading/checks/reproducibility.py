@@ -1,7 +1,7 @@
 """Compare the outputs stored in a submitted notebook with those that its code produces here.
 
-What differs between machines and runs (temporary paths, addresses, times, progress bars) is
-removed from both before they are compared.
+Text that differs between machines and runs (temporary paths, addresses, times, progress bars) is
+removed from both before the comparison.
 """
 
 import ast
@@ -32,26 +32,26 @@ VOLATILE = (
     (re.compile(r"ipykernel_\d+"), "ipykernel"),
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
-OUTPUTS, KINDS, FIGURES = 200, 20, 8  # of a cell: outputs, MIME types of one, figures
+OUTPUTS, KINDS, FIGURES = 200, 20, 8  # limits of a cell: outputs, MIME types of one output, figures
 PIXELS = 2**21  # of a figure
 PNG = b"\x89PNG\r\n\x1a\n"
-SHOWS_SOURCE = "kernel"  # the cell that displays the student's own code
+SHOWS_SOURCE = "kernel"  # the cell that displays the student's code
 
 
 def as_cell(raw: Mapping) -> nbformat.NotebookNode:
-    """Return a stored cell with normalised outputs; malformed ones raise ValueError and others."""
+    """Return a stored cell with normalised outputs; any exception if the cell is malformed."""
     count, stored = raw.get("execution_count"), raw.get("outputs") or []
     if not isinstance(
         count, int | None
-    ):  # nbformat's own message would quote it, however deep it is
-        raise ValueError(f"expected a number of the execution, got {type(count).__name__}")
+    ):  # nbformat's message would quote the whole object
+        raise ValueError(f"expected an execution count, got {type(count).__name__}")
     cell = nbformat.v4.new_code_cell("", id="x", execution_count=count)
     if len(stored) > OUTPUTS:
-        raise ValueError(f"expected at most {OUTPUTS}, got {len(stored)}")
+        raise ValueError(f"expected at most {OUTPUTS} outputs, got {len(stored)}")
     for output in stored:
         output = nbformat.from_dict(output)
         if len(output.get("data", {})) > KINDS:
-            raise ValueError(f"expected at most {KINDS} kinds of one output")
+            raise ValueError(f"expected at most {KINDS} MIME types for one output")
         if WIDGET in output.get("data", {}):
             continue
         if "text" in output:
@@ -60,7 +60,7 @@ def as_cell(raw: Mapping) -> nbformat.NotebookNode:
                 continue
         data = output.get("data", {})
         if not _joined(data.get("text/plain", "<")).startswith("<"):
-            data.pop("text/html", None)  # the same table; Colab wraps it in other elements
+            data.pop("text/html", None)  # a copy of the table; Colab adds other elements
         for kind, content in data.items():
             if kind.startswith("text/"):
                 output.data[kind] = without_volatile(_joined(content))
@@ -90,7 +90,7 @@ def _failed(cell: nbformat.NotebookNode) -> bool:
 
 
 def dataset_of(task: str, stored: Mapping[str, Mapping], graded_on: str) -> str:
-    """Return the data set on which a notebook was run, judged by its outputs."""
+    """Return the data set on which a notebook was executed, inferred from its outputs."""
     scores = {}
     for name in STORED:
         pairs = stored_texts(task, name).items()
@@ -101,7 +101,7 @@ def dataset_of(task: str, stored: Mapping[str, Mapping], graded_on: str) -> str:
 
 @cache
 def stored_texts(task: str, dataset: str) -> dict[str, list[tuple[str, str]]]:
-    """Return the text outputs of the repository's notebook by cell."""
+    """Return the text outputs of the repository's notebook, by cell."""
     cells = nbformat.read(STORED[dataset] / f"{RUBRIC[task]['notebook']}.ipynb", as_version=4).cells
     return {c.id: texts(as_cell(c)) for c in cells if c.cell_type == "code" and c.outputs}
 
@@ -115,7 +115,7 @@ def _has(raw: Mapping | None, expected: list[tuple[str, str]]) -> bool:
 
 @cache
 def reference_cells(task: str, dataset: str) -> dict[str, nbformat.NotebookNode]:
-    """Return the repository's cells with outputs that do not show what a student wrote."""
+    """Return the repository's code cells, except answers and the cell that shows the kernel."""
     file = STORED[dataset] / f"{RUBRIC[task]['notebook']}.ipynb"
     cells = nbformat.read(file, as_version=4).cells
     shown = [c for c in cells if c.cell_type == "code" and "solution" not in tags(c)]
@@ -123,7 +123,7 @@ def reference_cells(task: str, dataset: str) -> dict[str, nbformat.NotebookNode]
 
 
 def cell_difference(raw: Mapping | None, executed: nbformat.NotebookNode | None) -> str:
-    """Return how the outputs of a cell differ; an empty text if they do not.
+    """Return the difference of a cell's outputs, or an empty text if they are equal.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def cell_difference(raw: Mapping | None, executed: nbformat.NotebookNode | None)
         The same cell after it was executed here.
     """
     if raw is None or not raw.get("execution_count"):
-        return "the cell was not run before it was handed in"
+        return "the cell was not executed before the submission"
     if executed is None or not executed.get("execution_count"):
         return "not executed here"
     try:
@@ -144,7 +144,7 @@ def cell_difference(raw: Mapping | None, executed: nbformat.NotebookNode | None)
         pair = (nbformat.from_dict({"cells": [cell]}) for cell in cells)
         return differences(*pair)["x"]
     except Exception as error:  # what is stored may be anything
-        return f"the outputs handed in cannot be read: {error or type(error).__name__}"
+        return f"the stored outputs cannot be read: {error or type(error).__name__}"
 
 
 def check_figures(cell: nbformat.NotebookNode) -> None:
@@ -159,9 +159,9 @@ def check_figures(cell: nbformat.NotebookNode) -> None:
 
 
 def size_of(png: bytes) -> tuple[int, int]:
-    """Return width and height of a PNG in pixels; ValueError unless it has exactly one header.
+    """Return width and height of a PNG in pixels; raise ValueError unless it has one header.
 
-    matplotlib believes the last of several headers and allocates memory accordingly.
+    matplotlib trusts the last of several headers and allocates memory for its size.
     """
     sizes, place = [], len(PNG)
     if not png.startswith(PNG):
@@ -188,7 +188,7 @@ def needs(task: str) -> dict[str, set[str]]:
         nodes = list(ast.walk(tree))
         uses = {node.id for node in nodes if isinstance(node, ast.Name)}
         found[cell.id] = set().union(*(made_of.get(name, set()) for name in uses))
-        # objects that the cell defines, changes, or calls methods of
+        # the objects that the cell defines, changes or calls methods of
         parts = [n for n in nodes if isinstance(n, ast.Subscript | ast.Attribute)]
         called = [id(n.func) for n in nodes if isinstance(n, ast.Call)]
         parts = [n for n in parts if isinstance(n.ctx, ast.Store) or id(n) in called]
@@ -199,10 +199,10 @@ def needs(task: str) -> dict[str, set[str]]:
 
 
 class Comparison(NamedTuple):
-    """How the cells of a notebook compare."""
+    """The result of comparing the cells of a notebook."""
 
-    differences: dict[str, str]  # by cell that is not reproduced
-    n_cells: int  # that count
+    differences: dict[str, str]  # by cell; only cells that are not reproduced
+    n_cells: int  # the number of cells that count
 
     @property
     def n_reproduced(self) -> int:
@@ -218,23 +218,23 @@ def compare_cells(
 ) -> Comparison:
     """Compare stored with executed cells.
 
-    A cell that fails here does not count if it needs another task that is ``incomplete``, and has
-    no outputs, or the same failure, in what was handed in. A cell that shows nothing on both sides
-    is not reproduced if it shows something in the repository; otherwise it does not count, since
-    nobody can tell whether it was executed.
+    A cell that fails here does not count if it needs an ``incomplete`` task and was submitted
+    without outputs or with the same failure. A cell without outputs on both sides is not reproduced
+    if the repository's cell has outputs; otherwise it does not count, because nothing shows whether
+    it was executed.
 
     Parameters
     ----------
     task : str
         The task of the notebook.
     stored, executed : mapping
-        Cells by the ids of the hand-out.
+        Cells by their ids in the student edition.
     incomplete : set of str
-        Other tasks whose functions are not all right.
+        Other tasks with functions that are not correct.
     only : set of str, optional
         The cells to compare; all by default.
     """
-    reference = reference_cells(task, "ml-100k")  # on the other data set the same cells have some
+    reference = reference_cells(task, "ml-100k")  # the same cells have outputs on both data sets
     shows = {name for name, cell in reference.items() if cell.outputs}
     cells = [c for c in notebook_of(task).cells if c.cell_type == "code"]
     ids = [c.id for c in cells if "skip-execution" not in tags(c)]
@@ -251,7 +251,7 @@ def compare_cells(
             continue
         n_cells += 1
         if not difference and name in shows and here is not None and not here.get("outputs"):
-            difference = "shows nothing, here and in what was handed in"
+            difference = "has no outputs, neither here nor in the submission"
         if difference:
             differences[name] = difference
     return Comparison(differences, n_cells)

@@ -1,4 +1,4 @@
-"""Judge the checks that students write, by which versions of a kernel they refuse."""
+"""Evaluate students' step checks by the versions of a kernel that they reject."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 
 
 class Try(NamedTuple):
-    """What a check has made of a version of the kernel: no failure if it has accepted it."""
+    """The result of a check on a version of the kernel; no failure means that it accepts it."""
 
     version: Version
     failure: Failure | None
@@ -16,9 +16,9 @@ class Try(NamedTuple):
 
     @property
     def decides(self) -> bool:
-        """Whether nothing else matters: no marks if a right kernel is not accepted.
+        """Whether this result decides the verdict: rejecting a correct kernel earns no marks.
 
-        Of a wrong kernel, only what ends the check's process decides.
+        On a wrong kernel, only a failure that ends the check's process decides.
         """
         if self.failure is None or self.version.is_right:
             return self.failure is not None
@@ -26,7 +26,7 @@ class Try(NamedTuple):
 
 
 def judge_check(key: str, tries: list[Try]) -> Verdict:
-    """Return the verdict on a check: in proportion to the wrong kernels that it refuses."""
+    """Return the verdict on a check, in proportion to the wrong kernels that it rejects."""
     tries = sorted(tries, key=lambda t: (not t.version.is_right, t.version.name))
     where = next((t.where for t in tries if t.where), "")
     for one in tries:
@@ -51,7 +51,7 @@ def _failure(one: Try) -> Failure:
 
 
 def _missed(one: Try) -> str:
-    """Return the name of a wrong kernel that was not refused; empty if it was."""
+    """Return the name of a wrong kernel that was not rejected, otherwise an empty text."""
     if one.failure is None:
         return one.version.name
     if one.failure.kind is FailureKind.REFUSED:

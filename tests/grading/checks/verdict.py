@@ -1,4 +1,4 @@
-"""The verdict on one function: which outputs are right, or why there are none."""
+"""The verdict on one function: its correct outputs, or the reason for having none."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,12 +8,12 @@ from grading.execution.inputs import OUTPUTS
 from grading.outcomes import Failure, FailureKind
 from grading.schema import Bounds
 
-Seed = Annotated[int, Bounds(2**63)]  # which torch's generators take
+Seed = Annotated[int, Bounds(2**63)]  # a valid seed of torch's generators
 FACTORS = ("P", "Q", "X")
 
 
 class ModelFit(StrEnum):
-    """Whether a short fit with a kernel learns what it learns with the reference's."""
+    """Whether a short fit with a kernel gives the same model as with the reference's kernel."""
 
     NOT_TRIED = "not tried"
     AGREES = "agrees"
@@ -23,14 +23,14 @@ class ModelFit(StrEnum):
 
 @dataclass
 class Verdict:
-    """What was found about one function."""
+    """The result for one function."""
 
     key: str
-    # by output: what is wrong with it
+    # by wrong output: the message
     wrong: Annotated[dict[str, Annotated[str, Bounds(2_000)]], Bounds(100)] = field(
         default_factory=dict
     )
-    # by output that is wrong: seed and number of the first call in which it is
+    # by wrong output: seed and number of the first failing call
     failing: Annotated[dict[str, Annotated[list[Seed], Bounds(2)]], Bounds(100)] = field(
         default_factory=dict
     )
@@ -38,10 +38,10 @@ class Verdict:
     remark: str = ""  # a comment that costs no points
     where: str = ""  # "svd.py, line 26" or "cell exercise-1, line 2"
     model: ModelFit = ModelFit.NOT_TRIED
-    model_message: str = ""  # why there is no model
-    # functions of the reference with which it was tried, as the student's are wrong
+    model_message: str = ""  # the reason for having no model
+    # the reference's functions that replaced wrong ones of the student
     helpers: Annotated[list[Annotated[str, Bounds(100)]], Bounds(10)] = field(default_factory=list)
-    n_wrong_kernels: Annotated[int, Bounds(100)] = 0  # on which a check was tried
+    n_wrong_kernels: Annotated[int, Bounds(100)] = 0  # the wrong kernels on which a step check ran
 
     @property
     def name(self) -> str:
@@ -57,30 +57,30 @@ class Verdict:
 
     @property
     def fraction(self) -> float:
-        """The fraction of the outputs that are right."""
+        """The fraction of correct outputs."""
         outputs = self.n_wrong_kernels or len(OUTPUTS[self.key].names) or 1
         return 0.0 if self.failure else 1 - len(self.wrong) / outputs
 
     @property
     def factors_fraction(self) -> float:
-        """The fraction of the factors (P, Q or X) that are right; lists are made of them."""
+        """The fraction of correct factors (P, Q or X), from which lists are computed."""
         factors = [name for name in OUTPUTS[self.key].changed if name in FACTORS]
         right = [name for name in factors if name not in self.wrong]
         return 0.0 if self.failure else len(right) / len(factors)
 
     @property
     def makes_right_lists(self) -> bool:
-        """Whether lists of this kernel are the reference's.
+        """Whether this kernel leads to the reference's lists.
 
-        All that it leaves in a model is right for hidden inputs, and it trains the package's class
-        on generated ratings as the reference's does.
+        That is so if every output that stays in the model is correct on hidden inputs and a fit on
+        generated ratings agrees with the reference's.
         """
         in_model = self.wrong.keys().isdisjoint(OUTPUTS[self.key].changed)
         return self.failure is None and in_model and self.model is ModelFit.AGREES
 
     @property
     def sentences(self) -> list[str]:
-        """What to tell the student, a line for each output that is wrong."""
+        """Messages for the student, one for each wrong output."""
         place = f" ({self.where})" if self.where else ""
         with_helpers = f" with the reference's {', '.join(self.helpers)}" if self.helpers else ""
         if not self.is_attempted:

@@ -1,4 +1,4 @@
-"""Read the files in an archive; nothing is written to where a name in it points."""
+"""Read the files in an archive without ever writing to a path that the archive names."""
 
 import io
 import stat
@@ -14,26 +14,27 @@ from typing import IO, NamedTuple
 
 from grading.intake.names import LITTER, common_folders, owner_of, parts_of
 
-ARCHIVE_BYTES = 2 * 2**30  # taken out of one archive
-STUDENT_BYTES = 2**28  # taken out of all archives of a student
+ARCHIVE_BYTES = 2 * 2**30  # extracted from one archive
+STUDENT_BYTES = 2**28  # extracted from all archives of a student
 STUDENT_FILES = 20_000
 CLASS_FILES = 20 * STUDENT_FILES  # in an archive of many students
 NAME = 500  # characters, folders included
-AS_MANY = -1  # folders above the students': as many as contain all files
-NOT_PLAIN = "is a link, or no file; hand in the file"
-TOO_MANY = f"and what follows is not read: expected at most {STUDENT_FILES} files"
+AS_MANY = -1  # a level: the folders that contain all files
+NOT_PLAIN = "is a link or no regular file; submit the file itself"
+TOO_MANY = f"and all later files are not read: expected at most {STUDENT_FILES} files"
 
 
 class Member(NamedTuple):
-    """A file in an archive: its content, or where that is, or what is wrong with it.
+    """A file in an archive: its content, the place of its content, or a problem.
 
-    A file that is not wanted has neither, nor has a folder, whose name ends in "/".
+    Files that are not wanted have none of these, and neither have folders. The name of a folder
+    ends in "/".
     """
 
     name: str
     content: bytes | Path | None = None
     problem: str = ""
-    date: float | None = None  # None if the archive does not say
+    date: float | None = None  # None if the archive has no date
 
     def read(self) -> bytes:
         if self.problem:
@@ -55,19 +56,19 @@ def unpacked(
     source : Path or bytes
         The archive.
     kind : str
-        A name that ends in the archive's suffix.
+        A name with the archive's suffix.
     wanted : callable
-        Returns how many bytes of the content of a file are wanted.
+        Returns how many bytes of a file to read.
     level : int or None
-        How many folders contain those of the students, for whom limits hold one by one, so nobody
-        uses up another's; ``AS_MANY`` if that is to be found; None for one student's archive.
+        The number of folders above the students' folders. Limits apply to each student, so nobody
+        uses up another's. ``AS_MANY`` counts them; None is for one student's archive.
     most : int
-        Bytes of one owner.
+        The limit of bytes for one student.
 
     Raises
     ------
     ValueError
-        If there is too much in the archive. The readers raise other errors on a corrupt one.
+        If the archive exceeds the limits. Corrupt archives raise other errors.
     """
     n_files: Counter[str] = Counter()
     n_bytes: Counter[str] = Counter()
@@ -86,7 +87,7 @@ def unpacked(
         elif name.endswith("/"):
             yield Member(name[-NAME:])
         elif len(name) > NAME:
-            yield Member(f"{name[:NAME]}…", problem=f"expected a name of at most {NAME} characters")
+            yield Member(f"{name[:NAME]}…", problem=f"expected at most {NAME} characters")
         elif read is None:
             yield Member(name, problem=NOT_PLAIN, date=date)
         elif not (bytes_wanted := wanted(name)):
@@ -107,11 +108,11 @@ class Entry(NamedTuple):
 
     name: str  # ends in "/" if it is a folder
     date: float | None
-    read: Callable[[int], bytes] | None = None  # the reader of a plain file
+    read: Callable[[int], bytes] | None = None  # the reader of a regular file
 
 
 def level_of_students(names: Iterable[str]) -> int:
-    """Return how many folders of an archive contain all of its files, without litter."""
+    """Return how many nested folders contain all files of an archive, ignoring litter."""
     parts = (parts_of(name) for name in names if not name.endswith("/"))
     return common_folders("/".join(p) for p in parts if p and not any(map(LITTER.fullmatch, p)))
 
@@ -123,7 +124,7 @@ def _zip(source: Path | bytes) -> Iterator[Entry]:
             yield Entry(f"{entry.filename[:-1]}/", None)
             continue
         date = None
-        if entry.date_time[0] > 1980:  # what is written where there is no date
+        if entry.date_time[0] > 1980:  # zip's placeholder for a missing date
             with suppress(ValueError, OverflowError):
                 date = datetime(*entry.date_time).timestamp()
         link = stat.S_ISLNK(entry.external_attr >> 16)
@@ -156,7 +157,7 @@ def _of_tar(archive: tarfile.TarFile, entry: tarfile.TarInfo, most: int) -> byte
 
 
 def read_at_most(stream: IO[bytes], most: int) -> bytes:
-    """Return all of a stream; ValueError if that is more than ``most`` bytes."""
+    """Return the content of a stream; raise ValueError if it exceeds ``most`` bytes."""
     with stream:  # the size in a header may be wrong
         content = stream.read(most + 1)
     if len(content) > most:

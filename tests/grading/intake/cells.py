@@ -1,7 +1,7 @@
 """Read the cells of a notebook saved by any program, and find the answers in them.
 
 Cells are recognised by their id, the id that Colab keeps, the functions they define, or their
-source. An answer brings along what it needs of other cells: helpers, constants and imports.
+source. An answer includes the helpers, constants and imports that it needs from other cells.
 """
 
 import ast
@@ -23,10 +23,10 @@ UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
 # Characters of a cell, and of a notebook; a syntax tree takes hundreds of times as many bytes.
 CELL, CODE = 50_000, 150_000
 MANY = 500  # code cells
-TRANSFORMS = 100  # of IPython's syntax in a cell; each reads the whole cell again
+TRANSFORMS = 100  # of IPython syntax in a cell; each one parses the whole cell again
 Statements = dict[str, list[ast.stmt]]  # by the name that they define or change
 DEFINES = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Try, ast.If)
-SHOWS = ("print", "display", "help", "len")  # calls that change nothing
+SHOWS = ("print", "display", "help", "len")  # calls without side effects on variables
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 Cells = list[tuple[str, str]]  # label and source, in order
 
@@ -38,10 +38,10 @@ class Cell:
     label: str
     source: str
     raw: dict = field(default_factory=dict)  # as stored, with its outputs
-    ids: tuple[str, ...] = ()  # its own and the one that Colab keeps
-    known_as: str = ""  # the id that the cell had when it was handed out
+    ids: tuple[str, ...] = ()  # the cell's id and the one that Colab keeps
+    known_as: str = ""  # the id of this cell in the student edition
     tree: ast.Module | None = None
-    # by name, the statements that define or change it; those of them that compute nothing
+    # by name: the statements that define or change it; those that only define it
     changing: Statements = field(default_factory=dict)
     defining: Statements = field(default_factory=dict)
 
@@ -57,10 +57,10 @@ class Cell:
                     self.defining.setdefault(name, []).append(statement)
 
     def statements(self, name: str, handed_out: Set[str]) -> list[ast.stmt]:
-        """Return the statements that an answer needs where it needs a name.
+        """Return the statements of this cell that define or change a name for an answer.
 
-        Of a cell that was handed out, those that compute nothing and those that the student has
-        added; ``handed_out`` has the statements that were there before, see ``_dumped``.
+        From a cell of the student edition, these are the definitions and the student's additions.
+        ``handed_out`` contains the original statements, see ``_dumped``.
         """
         if not self.known_as:
             return self.changing.get(name, [])
@@ -70,11 +70,11 @@ class Cell:
 
 @dataclass
 class HandedOut:
-    """A cell of a notebook that was handed out."""
+    """A code cell of the student edition."""
 
     id: str
     source: str
-    functions: tuple[str, ...]  # that the student writes here
+    functions: tuple[str, ...]  # the functions that the student writes in this cell
 
 
 def handed_out(folder: Path) -> dict[str, list[HandedOut]]:
@@ -94,9 +94,9 @@ def handed_out(folder: Path) -> dict[str, list[HandedOut]]:
 
 
 def cells_of(content: bytes, name: str) -> tuple[list[Cell], list[str]]:
-    """Return the code cells of a notebook in any version, or of a script with cell marks.
+    """Return the code cells of a notebook of any version, or of a script with cell markers.
 
-    The messages name what could not be read.
+    The second result has messages on everything that could not be read.
     """
     messages: list[str] = []
     base = safe_name(name.rpartition("/")[2])
@@ -109,7 +109,7 @@ def cells_of(content: bytes, name: str) -> tuple[list[Cell], list[str]]:
         return cells, messages
     try:
         notebook = json.loads(content.decode(json.detect_encoding(content)))
-        pages = notebook.get("worksheets") or [notebook]  # as it was before version 4
+        pages = notebook.get("worksheets") or [notebook]  # the form before version 4
         raw = [cell for page in pages for cell in page["cells"] if isinstance(cell, dict)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = str(error) if isinstance(error, ValueError) else "it has no list of cells"
@@ -138,10 +138,10 @@ def _joined(source: object) -> str:
 
 
 def without_magics(source: str) -> str:
-    """Return source without IPython's own syntax; lines keep their numbers.
+    """Return source without IPython syntax, with unchanged line numbers.
 
-    Magics and commands are taken out, or become calls where their result is assigned. A cell in
-    another language (%%bash, %%html) is empty.
+    Magics and commands are removed, or become calls if their result is assigned. A cell in another
+    language (%%bash, %%html) becomes empty.
     """
     source = source.replace("\r\n", "\n")
     try:
@@ -149,7 +149,7 @@ def without_magics(source: str) -> str:
         return source
     except UNPARSED:
         pass
-    from IPython.core.inputtransformer2 import TransformerManager  # which takes long to import
+    from IPython.core.inputtransformer2 import TransformerManager  # slow to import
 
     first = re.match(r"\s*%%(\w+).*", source)
     if first and first[1] not in ("time", "timeit", "capture", "prun", "python", "python3"):
@@ -160,7 +160,7 @@ def without_magics(source: str) -> str:
     for _ in range(TRANSFORMS):
         try:
             changed, new = manager.do_one_token_transform(lines)
-        except (*UNPARSED, IndexError):  # what it cannot read stays
+        except (*UNPARSED, IndexError):  # keep what IPython cannot parse
             break
         if not changed:
             break
@@ -172,9 +172,9 @@ def without_magics(source: str) -> str:
 
 
 def _without_call(line: str) -> str:
-    """Return a line that IPython's transformer has made, without what has no use here.
+    """Return a line of IPython's transformed code without the calls of magics.
 
-    %time, %timeit and %prun leave the statement that they run.
+    The statement that %time, %timeit or %prun runs stays.
     """
     text = line.lstrip()
     indent = line.removesuffix(text)
@@ -188,7 +188,7 @@ def _without_call(line: str) -> str:
 
 
 def recognise(cells: list[Cell], known: list[HandedOut]) -> None:
-    """Set ``known_as`` of each cell that corresponds to one that was handed out."""
+    """Set ``known_as`` of each cell that corresponds to a cell of the student edition."""
     left = {cell.id: cell for cell in known}
 
     def settle(cell: Cell, name: str) -> None:
@@ -218,10 +218,10 @@ def answer_of(
     have: set[str],
     known: Iterable[HandedOut] = (),
 ) -> Cells:
-    """Return the cells that define a function as the student's notebook does.
+    """Return the student's answer: the cells that define a function.
 
-    These are the last cell that defines it and is not the empty one, and the statements of other
-    cells that it needs. The list is empty if there is no such cell.
+    These are the last cell that defines it and is not empty, and the statements of other cells that
+    it needs. The list is empty if there is no such cell.
 
     Parameters
     ----------
@@ -230,11 +230,11 @@ def answer_of(
     function : str
         The name of the function.
     handed_out_as : str
-        The id of the cell in which it was to be written.
+        The id of the cell intended for it.
     have : set of str
-        Names that are defined already.
+        Names that are already defined.
     known : iterable of HandedOut
-        The notebook that was handed out.
+        The cells of the student edition's notebook.
     """
     defining = [cell for cell in cells if function in binds(cell.tree)]
     written = [cell for cell in defining if not _is_empty(cell.tree, function)]
@@ -246,7 +246,7 @@ def answer_of(
     filled = binds(main[0].tree) & _uses(main[0].tree, in_functions=True)
     have, open_names = have | binds(main[0].tree), _uses(main[0].tree)
     handed_out = _dumped(tuple(cell.source for cell in known))
-    for name in filled:  # by cells that come later
+    for name in filled:  # by later cells
         for n, statement in _needed(cells, name, main[0], handed_out):
             if n > cells.index(main[0]) and not _is_definition(statement, name):
                 taken.setdefault(n, set()).add(statement)
@@ -270,7 +270,7 @@ def answer_of(
 
 @cache
 def _dumped(sources: tuple[str, ...]) -> frozenset[str]:
-    """Return the statements of cells in a form that can be compared."""
+    """Return the statements of cells in a comparable form."""
     trees = (ast.parse(without_magics(source)) for source in sources)
     return frozenset(ast.dump(statement) for tree in trees for statement in tree.body)
 
@@ -280,8 +280,7 @@ def _needed(
 ) -> list[tuple[int, ast.stmt]]:
     """Return the statements of other cells that define or change ``name``, with their cells.
 
-    What comes before the last statement that only defines it, such as an older version of a helper,
-    is left out.
+    Statements before its last definition, such as older versions of a helper, are left out.
     """
     found: list[tuple[int, ast.stmt]] = []
     for n, cell in enumerate(cells):
@@ -303,7 +302,7 @@ def _is_definition(statement: ast.stmt, name: str) -> bool:
 
 
 def _is_constant(statement: ast.stmt) -> bool:
-    """Return whether a statement assigns a value that is written out."""
+    """Return whether a statement assigns a literal."""
     if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
         return False
     try:
@@ -317,7 +316,7 @@ def changes(tree: ast.AST) -> set[str]:
     """Return the names that a statement defines, or whose objects it may change.
 
     An object may be changed by an assignment to a part of it (``x[0] = 1``), by a method whose
-    result is not used (``x.append(1)``), and by a function that gets it (``shuffle(x)``).
+    result is not used (``x.append(1)``), and by a function that receives it (``shuffle(x)``).
     """
     found = binds(tree)
     todo: list[ast.AST] = [tree]
@@ -338,14 +337,14 @@ def changes(tree: ast.AST) -> set[str]:
 
 
 def _owner(node: ast.AST) -> set[str]:
-    """Return the name in front of a subscript or an attribute, if it is one."""
+    """Return the variable to which a subscript or an attribute belongs, if there is one."""
     while isinstance(node, ast.Subscript | ast.Attribute):
         node = node.value
     return {node.id} if isinstance(node, ast.Name) else set()
 
 
 def _only(source: str, statements: set[ast.stmt]) -> str:
-    """Return the source of some statements; lines keep their numbers."""
+    """Return the source of some statements with unchanged line numbers."""
     keep: set[int] = set()
     for node in statements:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
@@ -372,9 +371,9 @@ def binds(tree: ast.AST | None) -> set[str]:
 
 
 def _uses(tree: ast.AST | None, in_functions: bool = False) -> set[str]:
-    """Return the names that code uses without defining them in a function of its own.
+    """Return the names that code uses, except local variables of its functions.
 
-    ``in_functions``: only those that its functions use.
+    ``in_functions``: only names that its functions use.
     """
     found: set[str] = set()
     try:

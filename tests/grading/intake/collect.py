@@ -1,8 +1,8 @@
-"""Collect submissions: files by name, from folders, archives, and whole classes of them.
+"""Collect the files of submissions from folders, archives and exports of whole classes.
 
 An archive is treated as a folder whose name ends in its suffix, so a class of folders and a class
-of archives have the same layout. The caller chooses how an archive is opened: directly (check), or
-in a process with limits (grader).
+of archives have the same layout. The caller chooses how to open an archive: in this process
+(student's check) or in a resource-limited subprocess (grader).
 """
 
 import os
@@ -55,25 +55,25 @@ from grading.intake.names import (
 )
 
 FILE_SIZE = 2 * 2**20
-ARCHIVE_SIZE = 100 * 2**20  # of an archive in an archive
-PEOPLE_SIZE = 32 * 2**20  # of Gradescope's list, which has the results of all submissions
+ARCHIVE_SIZE = 100 * 2**20  # bytes of an archive in an archive
+PEOPLE_SIZE = 32 * 2**20  # bytes of Gradescope's list, which has the results of all submissions
 LATEST = 250_000_000_000  # seconds: in the year 9892, within the range of datetime
-DEPTH = 4  # archives in archives: around a class, a class, a submission, the student's own
+DEPTH = 4  # nested archives: around a class, of a class, of a submission, in a submission
 MAX_FOLDERS = 9  # above the submissions of a class
 MAX_SKIPPED = 6  # names in the note on skipped files
-PAGES = ("index", "similarity")  # of the class, which no submission's page may replace
+PAGES = ("index", "similarity")  # pages of the class, which no submission's page may replace
 GENERIC = re.compile(r"(submission|assignment|abgabe|homework|hw\d*|archiv\w*)\b.*", re.IGNORECASE)
-LATE_NOTE = "Canvas says that it is late"
+LATE_NOTE = "marked as late by Canvas"
 
 
 class File(NamedTuple):
     read: Callable[[], bytes]
-    time: float  # of the last change, of it or of its archive
+    time: float  # of the last change of the file or its archive
     dates: tuple[float, ...] = ()  # its dates in archives, the outermost first
 
     @property
     def changed(self) -> float:
-        """When it was changed, as far as its name or archives say."""
+        """Dates of the last change, according to the file's name and its archives."""
         return self.dates[-1] if self.dates else self.time
 
 
@@ -81,7 +81,7 @@ Files = dict[str, File]
 
 
 class Note(NamedTuple):
-    """A note, and the place in a submission or a class that it is about."""
+    """A note and the path that it concerns."""
 
     place: str
     text: str
@@ -89,17 +89,17 @@ class Note(NamedTuple):
 
 @dataclass
 class Budget:
-    """What one student's files may still cost."""
+    """The remaining limits for one student's files."""
 
-    bytes: int = STUDENT_BYTES  # taken out of archives
+    bytes: int = STUDENT_BYTES  # extracted from archives
     seconds: float = 40.0  # CPU time to open them
     archives: int = 20
     files: int = field(default_factory=lambda: STUDENT_FILES)
     notes: int = 50
 
 
-# An archive, its name, how many folders in it contain those of the students (see ``unpacked``),
-# what may be spent.
+# Arguments: an archive, its name, the number of folders above the students' (see ``unpacked``), and
+# the remaining budget.
 Opener = Callable[[Path | bytes, str, int | None, Budget], Iterable[Member]]
 
 
@@ -111,7 +111,7 @@ class Package:
     files: Files = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     owners: list[Owner] = field(default_factory=list)  # several for a group
-    time: datetime | None = None  # according to the platform, perhaps without a zone
+    time: datetime | None = None  # according to the platform, possibly without a time zone
     platform: Platform = Platform.FOLDERS
 
     def __post_init__(self) -> None:
@@ -123,13 +123,13 @@ class Package:
 
     @property
     def handed_in(self) -> datetime:
-        """When the newest file was changed."""
+        """The date of the newest file."""
         newest = max((f.time for f in self.files.values()), default=0)
         return datetime.fromtimestamp(min(max(newest, 0), LATEST))  # a file may have any date
 
 
 def wanted(name: str) -> int:
-    """Return how many bytes of a file in an archive are to be read."""
+    """Return how many bytes of a file in an archive to read."""
     parts = parts_of(name)
     if any(map(LITTER.fullmatch, parts)):
         return 0
@@ -152,8 +152,8 @@ def packages(
 ) -> list[Package]:
     """Return all submissions in ``paths``: archives, folders, or classes in any layout.
 
-    Each has a unique, safe name. ValueError if there is none, or nothing at a path, or if the
-    layout is not clear. ``level``: see ``layout_of``.
+    Each has a unique, safe name. Raise ValueError if there are none, if a path does not exist, or
+    if the layout is ambiguous. ``level``: see ``layout_of``.
     """
     found: list[Package] = []
     for path in paths:
@@ -173,9 +173,9 @@ def packages(
 
 
 def _make_unique(found: list[Package]) -> None:
-    """Number all submissions of the same name, apart from capitals.
+    """Number all submissions whose names differ only in capitals.
 
-    None of them keeps the name, since it is not known whose it is.
+    None of them keeps the name, because it is not known whose it is.
     """
     groups: dict[str, list[Package]] = {}
     for package in found:
@@ -190,11 +190,11 @@ def _make_unique(found: list[Package]) -> None:
             taken.add(package.name.casefold())
         names = ", ".join(f"{p.name} was {plain(p.owners[0].name)!r}" for p in group[:5])
         for package in group:
-            package.notes.append(f"{len(group)} submissions have one name: {names}")
+            package.notes.append(f"{len(group)} submissions have the same name: {names}")
 
 
 def read_package(path: Path, opener: Opener = directly) -> Package:
-    """Return one submission, whatever its folders are called."""
+    """Return one submission with any names of folders."""
     files, notes, _ = contents(path, opener)
     name = path.name if path.is_dir() else without_suffix(path.name)
     return Package(name, files, [note.text for note in notes])
@@ -233,10 +233,10 @@ class _Class:
         # by owner, number and, without a number, the folders above; by attempt
         self.attempts: dict[tuple[str, ...], dict[int, Package]] = {}
         self.late: set[tuple[str, ...]] = set()
-        self.about: dict[int, File] = {}  # by the identity of a package
+        self.about: dict[int, File] = {}  # by id() of a package
 
     def package_of(self, name: str, file: File | None = None) -> tuple[Package | None, str]:
-        """Return whose a file is, and its name there."""
+        """Return the submission of a file, and the file's path in it."""
         if (place := self.layout(name)) is None:
             return None, name
         # without a number, people of one name in two groups are different people
@@ -261,7 +261,7 @@ class _Class:
             if key in self.late:
                 package.notes.insert(0, LATE_NOTE)
             if len(attempts) > 1:
-                package.notes.append(f"{len(attempts)} attempts were made: the newest counts")
+                package.notes.append(f"{len(attempts)} attempts: the newest counts")
             found.append(package)
         return found
 
@@ -286,7 +286,7 @@ def _split(path: Path, layout: Layout, files: Files, notes: list[Note]) -> list[
         else:
             package.notes.append(note.text)
     if strays:
-        print(plain(f"{path.name}: not taken for submissions: {_first(strays)}"))
+        print(plain(f"{path.name}: not treated as submissions: {_first(strays)}"))
     found = members.newest()
     if layout.platform is Platform.BLACKBOARD:
         for package in found:
@@ -314,7 +314,7 @@ def _name_by_blackboard(package: Package, content: bytes) -> None:
         package.name = name
         package.owners = [Owner(name, login, (login,), Platform.BLACKBOARD)]
     if not package.files:
-        package.notes.append("the attempt has no files, only a text")
+        package.notes.append("the attempt contains only a text, no files")
 
 
 def _named_by_gradescope(found: list[Package], content: bytes) -> list[Package]:
@@ -323,7 +323,7 @@ def _named_by_gradescope(found: list[Package], content: bytes) -> list[Package]:
     for folder, (owners, time) in gradescope_people(content).items():
         if (package := by_folder.get(folder)) is None:
             package = by_folder[folder] = Package(folder, platform=Platform.GRADESCOPE)
-            package.notes.append("nothing was handed in")
+            package.notes.append("nothing was submitted")
         number = folder.rpartition("_")[2]
         if named := [owner._replace(number=number) for owner in owners if owner.name]:
             package.owners = named
@@ -333,7 +333,7 @@ def _named_by_gradescope(found: list[Package], content: bytes) -> list[Package]:
 
 
 class Contents(NamedTuple):
-    """What is in a folder or an archive, and notes about reading it."""
+    """The content of a folder or an archive, and notes about reading it."""
 
     files: Files
     notes: list[Note]
@@ -343,16 +343,16 @@ class Contents(NamedTuple):
 def contents(path: Path, opener: Opener = directly, level: int | None = None) -> Contents:
     """Read a folder or an archive.
 
-    ``level``: how many folders or archives contain those of the students, if it is known.
+    ``level``: the number of folders or archives above the students', if known.
     """
     if path.is_symlink():
-        return Contents({}, [Note("", "a link was handed in; hand in the files")], [])
+        return Contents({}, [Note("", "the submission is a link; submit the files themselves")], [])
     reading = _Reading(opener, is_level_known=level is not None)
     if path.is_dir():
         reading.level = _level(path) if level is None else max(level - 1, 0)
         reading.read_folder(path)
     else:
-        reading.level = level or 1  # the archive itself is a folder above
+        reading.level = level or 1  # the archive itself counts as a folder
         reading.add(path.name, path, path.stat().st_mtime)
     files, notes, empty = reading.files, reading.notes, reading.empty_folders()
     for name in files:
@@ -367,12 +367,12 @@ def contents(path: Path, opener: Opener = directly, level: int | None = None) ->
         empty = [folder.removeprefix(prefix) for folder in empty]
     if reading.skipped:
         names = ", ".join(sorted(map(plain, reading.skipped)))
-        notes.append(Note("", f"skipped, as operating systems and editors leave it: {names}"))
+        notes.append(Note("", f"skipped files of operating systems and editors: {names}"))
     return Contents(files, notes, empty)
 
 
 def _level(folder: Path) -> int:
-    """Return how many folders (the last may be an archive) contain those of the students."""
+    """Return the number of folders above the students'; the last one may be an archive."""
     level = 0
     while level < MAX_FOLDERS:
         with os.scandir(folder) as entries:
@@ -388,15 +388,15 @@ def _level(folder: Path) -> int:
 
 
 class _Reading:
-    """Reads a folder or an archive, perhaps of a class; each student has a budget."""
+    """Reads a folder or an archive, possibly of a class; each student has a budget."""
 
     def __init__(self, opener: Opener, is_level_known: bool = False):
         self.opener = opener
-        self.level = 0  # the index of the part of a path that names the student
+        self.level = 0  # the index of the student's folder in a path
         self.is_level_known = is_level_known
         self.files: Files = {}
         self.notes: list[Note] = []
-        self.folders: dict[str, None] = {}  # that may be submissions
+        self.folders: dict[str, None] = {}  # possible submissions
         self.skipped: set[str] = set()
         self.budgets: dict[str, Budget] = {}
 
@@ -435,7 +435,7 @@ class _Reading:
             try:
                 with os.scandir(parent) as listing:
                     all_entries = sorted(islice(listing, STUDENT_FILES + 1), key=lambda e: e.name)
-            except OSError as error:  # no permission, or nested too deeply for a path
+            except OSError as error:  # no permission, or a path that is too long
                 self.note(prefix, f"{safe_name(place)} cannot be opened: {error.strerror}")
                 continue
             entries = []
@@ -487,10 +487,10 @@ class _Reading:
         try:
             for member in self.opened(name, source):
                 self.add_member(name, member, time, dates)
-        except Exception as error:  # the readers of archives raise many kinds on a corrupt one
+        except Exception as error:  # corrupt archives raise many kinds of exceptions
             why = f"cannot be opened: {plain(str(error))[:200]}"
             self.note(name, f"{self.shown(name)} {why}")
-            if len(self.files) == before[0]:  # its owner must have a submission nevertheless
+            if len(self.files) == before[0]:  # its owner still needs a submission
                 self.files[name] = File(Member(name, problem=why).read, time, dates)
         if (len(self.files), len(self.notes)) == before:
             self.note(name, f"{self.shown(name)} has no files")
@@ -514,7 +514,7 @@ class _Reading:
         if litter:
             self.skip(litter[0])
             above = [archive, *parts[: parts.index(litter[0])]]
-            for n in range(2, len(above) + 1):  # they may have no entries of their own
+            for n in range(2, len(above) + 1):  # folders may be missing in the archive's list
                 self.add_folder("/".join(above[:n]) + "/")
         elif budget.files < 0 or member.problem == TOO_MANY:
             if budget.files >= -1:  # only once
@@ -528,7 +528,7 @@ class _Reading:
             self.files[name] = File(member.read, time, dates)
 
     def opened(self, name: str, source: Path | bytes) -> list[Member]:
-        """Return what is in an archive; ValueError if its owner's budget is used up."""
+        """Return the files in an archive; raise ValueError if its owner's budget is used up."""
         budget, is_class = self.budget(name), name.count("/") < self.level
         budget.archives -= 1
         if budget.archives < 0 or budget.seconds <= 0 or budget.bytes <= 0:

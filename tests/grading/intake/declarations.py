@@ -1,7 +1,7 @@
-"""The declaration in a notebook: what a student has used, and for what.
+"""The declaration of tools and sources in a notebook.
 
-The student edition adds this markdown cell to each notebook. What students write there is shown on
-their page and changes no points.
+The student edition adds this markdown cell to each notebook. The student's page shows the text,
+which does not change any points.
 """
 
 import json
@@ -16,14 +16,14 @@ your points. Write below this line.
 
 *Nothing is declared yet.*"""
 HANDED_OUT = frozenset(line.strip() for line in TEXT.splitlines())
-MOST = 1_500  # characters that are kept
+MOST = 1_500  # characters; the rest is cut off
 
 
 def declaration_in(notebook: bytes) -> str:
-    """Return what a student has written into the declaration of a notebook; "" if nothing.
+    """Return the student's text in the declaration of a notebook, or "".
 
-    The cell is recognised by its id, by the id that Colab keeps, or by its heading. Lines that were
-    handed out are left out.
+    The cell is recognised by its id, by the id that Colab keeps, or by its heading. Lines of the
+    student edition are left out.
     """
     try:
         cells = json.loads(notebook.decode(json.detect_encoding(notebook)))["cells"]

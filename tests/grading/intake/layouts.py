@@ -1,7 +1,7 @@
-"""Recognise how the submissions of a class are laid out: by a learning platform, or in folders.
+"""Recognise the layout of a class: the export of a learning platform, or folders.
 
-A layout is recognised by names alone. Names that are students' own begin after the part that names
-the student, so nobody can change whose a file is.
+A layout is recognised by paths alone. The part of a path that names the student comes before the
+names that students choose, so nobody can put files into another submission.
 """
 
 import json
@@ -27,8 +27,8 @@ from grading.intake.names import (
 )
 
 # How learning platforms name a student's folder (Moodle, Brightspace) or file (Canvas, Blackboard).
-# The number is the person's, in Moodle for this assignment; if names are hidden, there is nothing
-# else.
+# The number identifies the person, in Moodle for this assignment only. If names are hidden, there
+# is only a number.
 MOODLE = re.compile(
     r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)"
 )
@@ -48,12 +48,12 @@ BRIGHTSPACE = re.compile(
 GRADESCOPE = re.compile(r"submission_(?P<number>\d+)")
 GRADESCOPE_PEOPLE = "submission_metadata.yml"
 TEAMS_VERSION = re.compile(r"versi[oó]n (?P<version>\d+)", re.IGNORECASE)
-HIDDEN = ("Participant", "anon")  # instead of names
+HIDDEN = ("Participant", "anon")  # placeholders for hidden names
 MAX_LEVEL = 4  # folders above the submissions
 
 
 class Platform(StrEnum):
-    """Where the files of a class come from."""
+    """The source of the files of a class."""
 
     FOLDERS = "a folder or archive for each student"
     NBGRADER = "nbgrader"
@@ -66,33 +66,33 @@ class Platform(StrEnum):
 
 
 class Owner(NamedTuple):
-    """A student: the name, the platform's number, and other identifiers, as a login or an email."""
+    """A student: name, the platform's number, and other identifiers such as login and email."""
 
     name: str
     number: str = ""
     ids: tuple[str, ...] = ()
-    platform: Platform | None = None  # whose number it is
+    platform: Platform | None = None  # the platform that assigned the number
 
 
 class Place(NamedTuple):
-    """Whose file it is, by name and by the platform's number, and its name there."""
+    """The owner of a file (name and platform's number), and its path in the submission."""
 
     owner: str
     number: str
     file: str
     late: bool = False
-    attempt: int = 0  # the largest one counts
+    attempt: int = 0  # the attempt with the largest number counts
     time: datetime | None = None  # of the attempt, without a zone
-    about: bool = False  # a file of the platform about the attempt, not the student's
+    about: bool = False  # a file of the platform, not of the student
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the submissions of a class are laid out."""
+    """The layout of the submissions of a class."""
 
     platform: Platform
     level: int  # folders above those of the students
-    place_of: Callable[[list[str]], Place | None]  # parts of a path below them; None: nobody's
+    place_of: Callable[[list[str]], Place | None]  # parts of a path below them; None: no student's
 
     def __call__(self, name: str) -> Place | None:
         return self.place_of(name.split("/")[self.level :] or [""])
@@ -104,12 +104,12 @@ def layout_of(names: list[str], is_folder: bool, level: int | None = None) -> La
     Parameters
     ----------
     names : list of str
-        Paths of all files; an archive is a folder whose name ends in its suffix.
+        Paths of all files; archives count as folders whose names end in their suffixes.
     is_folder : bool
         Whether they are in a folder, not in an archive.
     level : int, optional
-        How many folders or archives contain those of the students, as the instructor says; 0 for
-        one submission.
+        The number of folders or archives above the students', given by the instructor; 0 for one
+        submission.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def layout_of(names: list[str], is_folder: bool, level: int | None = None) -> La
 
 
 def _folders_of(names: list[str], is_folder: bool) -> Layout | None:
-    """Return the layout in which each folder or archive of one level is a submission."""
+    """Return the layout in which each folder or archive at one level is a submission."""
     level = common_folders(names)
     inside = [path for name in names if (path := name.split("/")[level:])]
     tops = _by_top(inside)
@@ -141,10 +141,10 @@ def _folders_of(names: list[str], is_folder: bool) -> Layout | None:
     if 2 * len(sections) > len(tops):
         which = _in_several(_by_top(tops[sections[0]]).values())
         raise _ambiguous(
-            f"{min(which)} is several times in each of {_listed(sections)}",
+            f"there are several copies of {min(which)} in each of {_listed(sections)}",
             {
                 level + 1: f"these are {len(tops)} students with several copies each",
-                level + 2: "these are groups, whose folders are the students'",
+                level + 2: "these are groups that contain the students' folders",
             },
         )
     return Layout(Platform.FOLDERS, level, _of_folder)
@@ -159,7 +159,7 @@ def _by_top(paths: Iterable[list[str]]) -> dict[str, list[list[str]]]:
 
 
 def _is_class(paths: list[list[str]]) -> bool:
-    """Return whether the folders in a folder may be students'."""
+    """Return whether the subfolders of a folder may be submissions."""
     tops = _by_top(paths)
     flat = any(len(path) == 1 and expected_file(path[0]) for path in paths)
     return (
@@ -168,7 +168,7 @@ def _is_class(paths: list[list[str]]) -> bool:
 
 
 def _in_several(groups: Iterable[list[list[str]]]) -> set[str]:
-    """Return the expected files that are in several groups of paths."""
+    """Return the expected files that occur in several groups of paths."""
     counts: Counter[str] = Counter()
     for paths in groups:
         counts.update({which for path in paths if path and (which := expected_file(path[-1]))})
@@ -176,7 +176,7 @@ def _in_several(groups: Iterable[list[list[str]]]) -> set[str]:
 
 
 def _refuse_copies(paths: list[list[str]], level: int) -> None:
-    """Raise ValueError if one submission has copies of which none is the obvious one."""
+    """Raise ValueError if a submission has copies and none of them is the obvious choice."""
     copies: dict[tuple[str, int, bool], list[str]] = {}
     for path in paths:
         if which := expected_file(path[-1]):
@@ -192,7 +192,7 @@ def _refuse_copies(paths: list[list[str]], level: int) -> None:
         if len(copies[key]) > 1 and len(exact) != 1:
             several = len({name.rpartition("/")[0] for name in copies[key]}) > 1
             raise _ambiguous(
-                f"{which} is there {len(copies[key])} times: {_listed(copies[key])}",
+                f"there are {len(copies[key])} copies of {which}: {_listed(copies[key])}",
                 {0: "this is one submission with copies, of which the newest counts"}
                 | ({level + 1: "each folder is a student's"} if several else {}),
             )
@@ -215,7 +215,7 @@ def _of_folder(path: list[str]) -> Place | None:
 
 
 def _platform_of(names: list[str]) -> Layout | None:
-    """Return the layout of a learning platform, if it is one of theirs.
+    """Return the learning platform's layout, or None if the names fit none.
 
     Most names in every folder of a level must have the platform's form, so that one student's files
     cannot make a class look like another platform's.
@@ -224,7 +224,7 @@ def _platform_of(names: list[str]) -> Layout | None:
         paths = [name.split("/") for name in names if level == 0 or is_container(name)]
         paths = [path for path in paths if len(path) > level]
         for platform, place_of, enough in _forms([path[level:] for path in paths]):
-            # by folder of this level, and by entry in it: whether that has the platform's form
+            # by folder at this level and by entry in it: whether the entry has the platform's form
             folders: dict[tuple[str, ...], dict[str, bool]] = {tuple(p[:level]): {} for p in paths}
             for path in paths:
                 folder, entry = folders[tuple(path[:level])], path[level]
@@ -239,7 +239,7 @@ def _platform_of(names: list[str]) -> Layout | None:
 def _forms(
     paths: list[list[str]],
 ) -> Iterable[tuple[Platform, Callable[[list[str]], Place | None], float]]:
-    """Yield platforms, and which part of the entries of a folder must have their form."""
+    """Yield platforms and the fraction of a folder's entries that must have their form."""
     yield Platform.NBGRADER, _of_nbgrader, 0.0
     yield Platform.TEAMS, _of_submitted_files, 0.0
     yield Platform.TEAMS, _of_teams, 0.5
@@ -256,13 +256,13 @@ def _forms(
 
 
 def _check(platform: Platform, paths: list[list[str]]) -> None:
-    """Raise ValueError if it cannot be known what counts."""
+    """Raise ValueError if it is unclear which assignment or attempt counts."""
     if platform is Platform.TEAMS:
         below = [path[1:] if path[0] in SUBMITTED else path for path in paths if len(path) > 3]
         if len(titles := sorted({path[1] for path in below if _of_teams(path)})) > 1:
             raise ValueError(
                 f"expected one assignment in Teams' folders, got {_listed(titles)}; "
-                "keep the folders of one"
+                "keep the folders of only one"
             )
     if platform is Platform.BRIGHTSPACE:
         tops = sorted({path[0] for path in paths})
@@ -271,20 +271,20 @@ def _check(platform: Platform, paths: list[list[str]]) -> None:
         for top, place in places:
             if place.time is None and several[place.owner, place.number] > 1:
                 raise ValueError(
-                    f"expected a time as 'Jan 31, 2026 600 PM' in the name of {top!r}, since "
+                    f"expected a time such as 'Jan 31, 2026 600 PM' in the name of {top!r}, since "
                     f"{place.owner} has several attempts; keep one of them"
                 )
 
 
 def _of_nbgrader(path: list[str]) -> Place | None:
-    # other entries next to "submitted" are nobody's
+    # other entries next to "submitted" are not students' files
     if path[:1] == ["submitted"] and len(path) > 3:
         return Place(path[1], "", "/".join(path[3:]))
     return None
 
 
 def _of_submitted_files(path: list[str]) -> Place | None:
-    """Teams' library: next to what was submitted are drafts, which are nobody's."""
+    """Ignore Teams' drafts, which lie next to the submitted files."""
     return _of_teams(path[1:]) if path[0] == "Submitted files" else None
 
 
@@ -318,7 +318,7 @@ def _of_brightspace(path: list[str]) -> Place | None:
 
 
 def _assignment_of(heads: list[str]) -> str:
-    """Return the beginning that Blackboard's names share: the title of the assignment."""
+    """Return the common prefix of Blackboard's names: the title of the assignment."""
     same = takewhile(lambda pair: pair[0] == pair[1], zip(min(heads), max(heads), strict=False))
     front, mark, _ = "".join(one for one, _ in same).rpartition("_")
     return front + mark
@@ -339,7 +339,7 @@ def _of_blackboard(assignment: str, path: list[str]) -> Place | None:
 
 
 def is_about(name: str) -> bool:
-    """Return whether a file may be Blackboard's about an attempt."""
+    """Return whether a file may be Blackboard's description of an attempt."""
     match = BLACKBOARD.fullmatch(name.rpartition("/")[2])
     return match is not None and match["about"] is not None
 
@@ -359,17 +359,17 @@ def _of_pattern(patterns: tuple[re.Pattern[str], ...], path: list[str]) -> Place
 
 
 class Submitters(NamedTuple):
-    """Who has handed in a submission on Gradescope, and when."""
+    """The students and the time of a submission on Gradescope."""
 
     owners: tuple[Owner, ...]
     time: datetime | None
 
 
 def gradescope_people(content: bytes) -> dict[str, Submitters]:
-    """Return the submitters by the folder's name, from submission_metadata.yml.
+    """Return the submitters by folder name, from submission_metadata.yml.
 
-    The file is read line by line: of YAML, Gradescope uses few forms there, and a file of a few
-    kilobytes can take a YAML reader hours.
+    The file is parsed line by line: Gradescope uses only a few forms of YAML in it, and a hostile
+    file of a few kilobytes can keep a YAML parser busy for hours.
     """
     found: dict[str, Submitters] = {}
     folder, in_submitters = "", False
@@ -402,7 +402,7 @@ def gradescope_people(content: bytes) -> dict[str, Submitters]:
 
 
 def _scalar(text: str) -> str:
-    """Return a text that YAML has written in one line."""
+    """Return the text of a YAML scalar on one line."""
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] == "'":
         return text[1:-1].replace("''", "'")
@@ -414,16 +414,16 @@ def _scalar(text: str) -> str:
 
 
 def blackboard_person(content: bytes, login: str) -> tuple[str, str]:
-    """Return name and login in the file that Blackboard adds to an attempt, or empty texts.
+    """Return name and login from the file that Blackboard adds to an attempt, or empty texts.
 
-    Only its first line counts, as what follows quotes the student.
+    Only its first line counts, because later lines quote the student.
 
     Parameters
     ----------
     content : bytes
         The file.
     login : str
-        The login in the file's name, or its end.
+        The login in the file's name, or the end of the login.
     """
     first = content.decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
     match = re.fullmatch(r"[^:]+: *(?P<name>.+?) *\((?P<login>[^()]*)\)\s*", first)

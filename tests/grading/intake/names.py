@@ -1,4 +1,4 @@
-"""Names of files and submissions: which file is meant, and what is safe to show."""
+"""Names of files and submissions: recognise expected files, and make names safe to show."""
 
 import os
 import re
@@ -7,23 +7,23 @@ from collections.abc import Iterable
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
 UNSUPPORTED_ARCHIVES = (".rar", ".7z")
-# What operating systems, editors and tools leave behind.
+# Files of operating systems, editors and tools.
 LITTER = re.compile(
     r"__MACOSX|\.DS_Store|Thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__pycache__|\._.*|\.git"
     r"|\.venv.*|venv|site-packages|node_modules|\.idea|\.vscode|\.pytest_cache|\.ruff_cache"
     r"|.*\.egg-info|\.Trash.*|~\$.*",
     re.IGNORECASE,
 )
-SUBMITTED = ("submitted", "Submitted files", "Working files")  # above students (nbgrader, Teams)
-WORK = {"mflib", "notebooks"}  # folders of one student's work
-LONGEST = 160  # bytes of a name, to which the grader adds some
+SUBMITTED = ("submitted", "Submitted files", "Working files")  # top folders of nbgrader and Teams
+WORK = {"mflib", "notebooks"}  # folders of a submission
+LONGEST = 160  # bytes of a name; the grader appends suffixes
 METHOD = r"(svd|als|bpr|warp)(?:[^a-z]|$)"
 # The number of a notebook decides, since students' names may contain a method.
 NUMBERED, ANYWHERE = (
     re.compile(rf"(?:^|[^0-9])\d\d?_{METHOD}"),
     re.compile(rf"(?:^|[^a-z]){METHOD}"),
 )
-OWN_TEST = re.compile(r"(?:test|check)s?[^a-z]")  # at the beginning; Testa is a surname
+OWN_TEST = re.compile(r"(?:test|check)s?[^a-z]")  # as a prefix; Testa is a surname
 
 
 def safe_name(text: str, most: int = 80) -> str:
@@ -41,16 +41,16 @@ def safe_path(name: str) -> str:
 
 
 def squeezed(name: str) -> str:
-    """Return a name without what platforms and systems change in it; it may be empty.
+    """Return a name without the characters that platforms and systems change.
 
-    An empty text names nobody, so the caller must not compare it.
+    The result may be empty. An empty name identifies nobody, so callers must not compare it.
     """
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return "".join(filter(_is_of_name, folded))
 
 
 def _is_of_name(character: str) -> bool:
-    """Return whether it is a letter, a digit, or a mark, without which many names are others."""
+    """Return whether a character is a letter, a digit or a mark (many scripts need marks)."""
     return character.isalnum() or unicodedata.category(character).startswith("M")
 
 
@@ -61,10 +61,10 @@ def plain(text: str) -> str:
 
 
 def expected_file(name: str) -> str | None:
-    """Return which of the eight files a name means, as "svd.py" or "svd.ipynb"; None for others.
+    """Return the expected file that a name stands for, "svd.py" or "svd.ipynb", or None.
 
     Capitals, copies ("01_svd (1).ipynb"), a student's name, and suffixes that browsers add
-    (".ipynb.txt") do not matter. "01_svd.py" is the notebook as a script.
+    (".ipynb.txt") are ignored. "01_svd.py" is the notebook as a script.
     """
     base = re.sub(r"\.(txt|json)$", "", name.rpartition("/")[2].lower())
     stem, _, suffix = base.rpartition(".")
@@ -76,7 +76,7 @@ def expected_file(name: str) -> str | None:
 
 
 def parts_of(name: str) -> list[str]:
-    """Return the parts of a path in an archive, whatever separates them."""
+    """Return the parts of a path in an archive, with any separator."""
     return [p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..")]
 
 
@@ -89,9 +89,9 @@ def without_suffix(name: str) -> str:
 
 
 def owner_of(name: str, level: int) -> str:
-    """Return the path of the folder or file of the student whose a file is.
+    """Return the path of the student's folder or file to which a file belongs.
 
-    ``level``: how many folders contain those of the students.
+    ``level``: the number of folders above the students'.
     """
     parts = parts_of(name)
     if parts[level : level + 1] and parts[level] in SUBMITTED:
@@ -100,9 +100,9 @@ def owner_of(name: str, level: int) -> str:
 
 
 def common_folders(names: Iterable[str]) -> int:
-    """Return how many folders, one in the other, contain all of some files.
+    """Return how many nested folders contain all of some files.
 
-    A single archive counts as a folder. Files that lie next to the only folder do not count.
+    A single archive counts as a folder. Files next to the only folder do not count.
     """
     paths = [name.split("/") for name in names]
     level = 0
@@ -119,5 +119,5 @@ def common_folders(names: Iterable[str]) -> int:
 
 
 def is_container(name: str) -> bool:
-    """Return whether a path leads into a folder, or is an archive."""
+    """Return whether a path leads into a folder or names an archive."""
     return "/" in name or name.lower().endswith(ARCHIVES + UNSUPPORTED_ARCHIVES)

@@ -1,4 +1,4 @@
-"""Open untrusted archives, each in a process of its own with limits."""
+"""Open untrusted archives, each in a resource-limited subprocess."""
 
 import os
 from collections.abc import Iterator
@@ -40,10 +40,10 @@ def spooled(spool: Path) -> Opener:
 
 
 def _unpack(source: Path | bytes, name: str, place: Path, level: int | None, most: int) -> dict:
-    """Write the wanted files to ``place``, numbered.
+    """Write the wanted files to ``place`` with numbers as names.
 
     The result has the members as (name, whether it was written, problem, date), the problem that
-    stopped reading early, and what it took in bytes and CPU seconds.
+    ended the reading, and the cost in bytes and CPU seconds.
     """
     members: list[tuple[str, bool, str, float | None]] = []
     taken, problem = 0, ""
@@ -56,7 +56,7 @@ def _unpack(source: Path | bytes, name: str, place: Path, level: int | None, mos
             members.append((member.name, content is not None, member.problem, member.date))
     except MemoryError:
         raise
-    except Exception as error:  # the readers of archives raise many kinds on a corrupt one
+    except Exception as error:  # corrupt archives raise many kinds of exceptions
         problem = str(error)[:300] or type(error).__name__
     seconds = sum(os.times()[:2])
     return {"members": members, "problem": problem, "bytes": taken, "seconds": seconds}

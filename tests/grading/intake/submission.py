@@ -1,4 +1,4 @@
-"""Read a submission: which file is which, and what each contains."""
+"""Read a submission: recognise its files and the answers in them."""
 
 import ast
 import codeop
@@ -19,26 +19,26 @@ from grading.intake.declarations import declaration_in
 from grading.intake.names import WORK, expected_file, safe_name, safe_path
 from grading.rubric import RUBRIC
 
-OTHERS = 50  # Python files besides the expected ones
+OTHERS = 50  # Python files other than the expected ones
 
-# What a file is that begins so, instead of a module or a notebook.
+# Beginnings of files that are neither modules nor notebooks.
 BEGINNINGS = {
     b"version https://git-lfs.github.com/spec/": (
-        "a pointer of Git LFS, not the file; run `git lfs pull`, and hand in the file"
+        "a pointer of Git LFS, not the file; run `git lfs pull` and submit the file"
     ),
     b"<!doctype html": "a web page about the file; download the file itself (on GitHub: Raw)",
     b"<html": "a web page about the file; download the file itself (on GitHub: Raw)",
-    b"%pdf": "a PDF; hand in the file that it was made of",
+    b"%pdf": "a PDF; submit the file that it was made from",
     b"pk\x03\x04": "a zip or an office document under another name",
 }
 CONFLICT = re.compile(r"^<{7}(?: .*)?$[^\0]*?^={7}$[^\0]*?^>{7}(?: .*)?$", re.MULTILINE)
-# Lines that newer versions of Python can read: type aliases, generics and nested quotes in
-# f-strings (3.12), t-strings and except without parentheses (3.14).
+# Lines with syntax of newer Python versions: type aliases, generics and nested quotes in f-strings
+# (3.12), t-strings and except without parentheses (3.14).
 NEWER = re.compile(
     r"^\s*(?:type\s+\w+\s*(?:\[.*\]\s*)?=|(?:async\s+def|def|class)\s+\w+\s*\[)"
     r"|^\s*except\s+\w+\s*,|\b(?:[ftFT][rR]?|[rR][ftFT])['\"]"
 )
-Version = tuple[int, ...]  # of Python, as (3, 12)
+Version = tuple[int, ...]  # of Python, such as (3, 12)
 
 
 class FileKind(StrEnum):
@@ -50,11 +50,11 @@ class FileKind(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """Why something cannot be read, and which functions are concerned."""
+    """A reason why a file or cell cannot be read, and the functions that it affects."""
 
     message: str
     file: FileKind
-    function: str = ""  # if it concerns one function, not the whole file
+    function: str = ""  # if it affects one function, not the whole file
 
     def __str__(self) -> str:
         return f"{self.function}: {self.message}" if self.function else self.message
@@ -62,30 +62,30 @@ class Problem:
 
 @dataclass
 class Submission:
-    """What a student has written, by task."""
+    """The student's work, by task."""
 
     modules: dict[str, bytes] = field(default_factory=dict)
-    answers: dict[str, Cells] = field(default_factory=dict)  # by key, as "svd/new_user"
-    # by task and by the cell's id in the hand-out: cells as stored
+    answers: dict[str, Cells] = field(default_factory=dict)  # by key, such as "svd/new_user"
+    # by task and by the cell's id in the student edition: cells as stored
     stored: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    declarations: dict[str, str] = field(default_factory=dict)  # by task, what was used
-    # other Python files, by the name that imports find: "mflib/helpers.py", "plots.py"
+    declarations: dict[str, str] = field(default_factory=dict)  # by task
+    # other Python files, by the path that imports use: "mflib/helpers.py", "plots.py"
     others: dict[str, bytes] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)  # how it was read
+    notes: list[str] = field(default_factory=list)  # about reading the files
     problems: dict[str, list[Problem]] = field(default_factory=dict)  # by task
-    # why an instructor must decide: the grader cannot run what may be right
+    # why an instructor must decide: the grader cannot run code that may be correct
     review: list[str] = field(default_factory=list)
 
 
 def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
-    """Find the work of a student among files of any names.
+    """Find a student's work among files with any names.
 
     Parameters
     ----------
     files : Files
         The files of a submission by name.
     known : dict
-        The cells of the notebooks that were handed out, by task.
+        The cells of the student edition, by task.
     """
     submission = Submission()
     chosen = choose_files(files, submission.notes)
@@ -96,7 +96,7 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
             f"there is: {names}"
         )
     submission.others = other_modules(files, set(chosen.values()))
-    contents: dict[str, bytes] = {}  # by expected file, as "svd.py"
+    contents: dict[str, bytes] = {}  # by expected file, such as "svd.py"
     for task, entry in RUBRIC.items():
         problems = submission.problems[task] = []
         for kind in FileKind:
@@ -110,7 +110,7 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
                     submission.notes.append(f"{stem}.{kind}: {what}")
                     raise ValueError(what)
                 contents[which] = content
-            except Exception as error:  # a corrupt archive, a file that is too large
+            except Exception as error:  # a corrupt archive, or a file that is too large
                 problems.append(Problem(f"{stem}.{kind}: {error}", kind))
     written_with = max(map(python_of, contents.values()), default=())
     for task in RUBRIC:
@@ -125,7 +125,7 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
 
 
 def damage(content: bytes, name: str) -> str:
-    """Return what a file is instead of what its name says; empty if nothing is recognised."""
+    """Return what is wrong with a file, or an empty text if nothing is recognised."""
     if not content.strip():
         return "is empty"
     start = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
@@ -140,7 +140,7 @@ def damage(content: bytes, name: str) -> str:
     if name.lower().endswith(".py"):
         return "is a notebook under the name of a module" if is_notebook else _damage_of(text)
     if is_notebook and not text.rstrip("\0 \r\n\t").endswith("}"):
-        return "is cut off: its end is missing; save and hand it in again"
+        return "is cut off: its end is missing; save and submit it again"
     return ""
 
 
@@ -149,13 +149,13 @@ def _decoded(content: bytes) -> str:
 
 
 def _damage_of(source: str) -> str:
-    """Return how a module is cut off; empty if it is not."""
+    """Return a message if a module is cut off, otherwise an empty text."""
     try:
         ast.parse(source)
     except UNPARSED:
         with suppress(*UNPARSED):
             if codeop.compile_command(source, "", "exec") is None:
-                return "is cut off: it ends within a statement; save and hand it in again"
+                return "is cut off: it ends within a statement; save and submit it again"
     return ""
 
 
@@ -169,14 +169,14 @@ def python_of(content: bytes) -> Version:
 
 
 def is_newer(source: str, written_with: Version) -> str:
-    """Return why source may be right in a newer version of Python than the grader's, or "".
+    """Return a message if source may need a newer Python version than the grader's, or "".
 
     Parameters
     ----------
     source : str
-        What this version may not be able to read.
+        Source that this version may not be able to parse.
     written_with : tuple of int
-        The version with which the student's notebooks were saved, if it is known.
+        The version with which the student's notebooks were saved, if known.
     """
     ours = sys.version_info[:2]
     if written_with and written_with <= ours:
@@ -203,7 +203,7 @@ def _add_module(submission: Submission, task: str, content: bytes, written_with:
 
 
 def _check_answers(submission: Submission, task: str, written_with: Version) -> None:
-    """Replace the answers that cannot be read, and whose reason is known, by problems."""
+    """Replace answers that cannot be read for a known reason with problems."""
     for key in [key for key in submission.answers if key.startswith(f"{task}/")]:
         function = key.partition("/")[2]
         for label, source in submission.answers[key]:
@@ -228,7 +228,7 @@ def _read_notebook(
     problems += [Problem(message, FileKind.NOTEBOOK) for message in messages]
     recognise(cells, known)
     submission.stored[task] = {c.known_as: c.raw for c in cells if c.known_as and c.raw}
-    imported = binds(ast.parse(known[0].source))  # by the first cell
+    imported = binds(ast.parse(known[0].source))  # imported by the first cell
     for cell in known:
         for function in cell.functions:
             if answer := answer_of(cells, function, cell.id, imported, known):
@@ -239,10 +239,11 @@ def _read_notebook(
 
 
 def other_modules(files: Files, chosen: Set[str]) -> dict[str, bytes]:
-    """Return Python files that the expected ones may import, by the name under which they do.
+    """Return other Python files that the expected ones may import, by import path.
 
-    A file in mflib/ is a module of the package; others are found as if next to the notebook. The
-    package's own modules and libraries come first, so files of their names change nothing.
+    A file in mflib/ is a module of the package; other files are imported as if next to the
+    notebook. The suite's modules and libraries come first on the path, so a file cannot replace
+    one by using its name.
     """
     found: dict[str, bytes] = {}
     for name in sorted(files):
@@ -256,25 +257,24 @@ def other_modules(files: Files, chosen: Set[str]) -> dict[str, bytes]:
         else:
             folders = ()
         if all(folder.isidentifier() for folder in folders):
-            with suppress(OSError, ValueError):  # an archive that cannot be read, a large file
+            with suppress(OSError, ValueError):  # a corrupt archive, or a file that is too large
                 found.setdefault("/".join((*folders, path.name)), files[name].read())
     return found
 
 
 @dataclass(frozen=True)
 class Copies:
-    """The copies of one expected file: the one that counts, and the others."""
+    """The copies of one expected file: the one that is used, and the others."""
 
     taken: str
     others: list[str]
 
 
 def choose_files(files: Files, notes: list[str]) -> dict[str, str]:
-    """Return the name of the file that is meant by each expected file, as "svd.py".
+    """Return the name of the file to use for each expected file, such as "svd.py".
 
-    Of several copies, the one in the fewest folders counts, then the one with the expected name,
-    then the newest, then the one whose folder has the most of the expected files. A note is added
-    where the choice is not obvious.
+    Among copies, the criteria are in this order: the fewest folders, the expected name, the newest
+    date, the folder with the most expected files. A note reports a choice that is not obvious.
     """
     candidates: dict[str, list[str]] = {}
     for name in files:
@@ -300,7 +300,7 @@ def choose_files(files: Files, notes: list[str]) -> dict[str, str]:
         chosen[which] = min(names, key=order)
         base = chosen[which].rpartition("/")[2]
         if base != exact.rpartition("/")[2]:
-            notes.append(f"{safe_name(base)} was taken for {exact}")
+            notes.append(f"{safe_name(base)} was used as {exact}")
         if len(names) > 1:
             copies.append(Copies(chosen[which], sorted(set(names) - {chosen[which]})))
     if copies:
@@ -309,16 +309,16 @@ def choose_files(files: Files, notes: list[str]) -> dict[str, str]:
 
 
 def _folder(name: str) -> str:
-    """Return the folder of a submission in which a file is, without "mflib" or "notebooks"."""
+    """Return the folder of a file in a submission, without "mflib" or "notebooks"."""
     folder = name.rpartition("/")[0]
     above, _, last = folder.rpartition("/")
     return above if last.lower() in WORK else folder
 
 
 def _note_on(copies: list[Copies]) -> str:
-    """Return one note about all files of which there were copies."""
+    """Return one note on all files with copies."""
     shown = [
         f"{safe_path(c.taken)}, not {', '.join(map(safe_path, c.others[:3]))}" for c in copies[:3]
     ]
-    more = f"; and so for {len(copies) - 3} more" if len(copies) > 3 else ""
-    return f"there are several copies; taken: {'; '.join(shown)}{more}"
+    more = f"; and {len(copies) - 3} more" if len(copies) > 3 else ""
+    return f"there are several copies; used: {'; '.join(shown)}{more}"

@@ -1,7 +1,7 @@
-"""Run a function in a forked process with limits, for reading untrusted files.
+"""Run a function in a resource-limited forked process, for reading untrusted files.
 
-A forked process shares what was imported and computed before. It sends results through a pipe, as
-JSON of limited size. If it dies, its parent continues and gets the reason.
+A forked process inherits the parent's imported modules and computed values. It sends its results
+through a pipe, as JSON of limited size. If it dies, the parent continues and gets the reason.
 """
 
 import ctypes
@@ -24,18 +24,18 @@ Send = Callable[[dict], None]
 
 
 class BoundError(Exception):
-    """The process ended before it was done; the message gives the reason."""
+    """The process ended without a result; the message gives the reason."""
 
 
 class MachineError(RuntimeError):
-    """A fault of the machine, which says nothing about the submission."""
+    """A fault of the machine that is unrelated to the submission."""
 
 
 @dataclass(frozen=True)
 class Bounds:
     """Limits of one process; those of the sandbox that it starts are in monitor.Limits."""
 
-    memory: int = 512 * 2**20  # bytes, besides what it shares with its parent
+    memory: int = 512 * 2**20  # bytes, in addition to memory shared with the parent
     cpu_seconds: int = 60
     seconds: float = 4 * 3600  # wall time
     message: int = 2**21  # bytes
@@ -47,7 +47,7 @@ class BoundedProcess:
     def __init__(self, function: Callable, *arguments: object, bounds: Bounds = Bounds()):
         self.bounds, self.deadline = bounds, time.monotonic() + bounds.seconds
         self.ended = ""  # why the process failed, if it did
-        self.killed = False  # from outside, as by a machine that runs out of memory
+        self.killed = False  # from outside, for example because the machine is out of memory
         self.connection, theirs = FORK.Pipe(duplex=False)
         whole = (function, arguments, bounds, theirs, os.getpid())
         self.process = FORK.Process(target=_inside, args=whole)
@@ -55,7 +55,7 @@ class BoundedProcess:
         theirs.close()
 
     def message(self) -> dict[str, Any] | None:
-        """Wait for the next message; None if there are no more, and ``ended`` gives the reason."""
+        """Return the next message, or None at the end, when ``ended`` gives the reason."""
         found = self._receive()
         if isinstance(found, str):
             self._end(found)
@@ -63,7 +63,7 @@ class BoundedProcess:
         return found
 
     def _receive(self) -> dict[str, Any] | str:
-        """Return a message, or the reason why there are no more, which is empty at the end."""
+        """Return a message, or the reason why there are no more; "" after a regular end."""
         if not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
             return f"took more than {self.bounds.seconds:.0f} s of wall time"
         try:
@@ -73,11 +73,11 @@ class BoundedProcess:
         except OSError as error:
             if str(error) == "got end of file during message":  # it died while it was sending
                 return ""
-            return f"found more than {self.bounds.message} bytes of results"
+            return f"sent more than {self.bounds.message} bytes of results"
         return str(found["end"]) if "end" in found else found
 
     def _end(self, why: str) -> None:
-        """Wait for the process, or kill it if there is a reason to."""
+        """Wait for the process to end; kill it first if ``why`` is not empty."""
         self.ended = why
         if why:
             self.process.kill()
@@ -97,7 +97,7 @@ class BoundedProcess:
 
 
 def call(function: Callable, *arguments: object, bounds: Bounds = Bounds()) -> dict[str, Any]:
-    """Return ``function(*arguments)``, called in its own process; BoundError if it dies."""
+    """Call ``function(*arguments)`` in its own process; raise BoundError if that dies."""
     child = BoundedProcess(_once, function, arguments, bounds=bounds)
     found = child.message()
     if found is not None:
@@ -118,12 +118,12 @@ def _inside(
     connection: multiprocessing.connection.Connection,
     parent: int,
 ) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # not the parent's handlers
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # drop the parent's handlers
         signal.signal(number, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has died already
+    if os.getppid() != parent:  # the parent has already died
         os._exit(1)
-    # The soft limits only: programs in the sandbox set their own.
+    # Set only the soft limits: the programs around the sandbox set their own limits.
     used = psutil.Process().memory_info().vms
     for what, bound in (
         (resource.RLIMIT_AS, used + bounds.memory),

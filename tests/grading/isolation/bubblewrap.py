@@ -1,7 +1,7 @@
-"""Build the command that runs another one in bubblewrap's sandbox.
+"""Build the command line that runs a command in bubblewrap's sandbox.
 
-Root becomes another user, who may not have access to the folders that the sandbox shows. Root
-therefore binds them to places that everybody can read first.
+Root switches to another user, who may lack access to the folders that the sandbox shows. Root
+therefore first binds them to places that every user can read.
 """
 
 import tempfile
@@ -16,12 +16,12 @@ from grading.isolation import syscalls
 from grading.isolation.cgroups import Group, Manager
 from grading.isolation.monitor import Limits
 
-WORK = "/submission"  # the work folder inside the sandbox: the same wherever it is outside
+WORK = "/submission"  # the work folder's fixed path inside the sandbox
 
 
 @dataclass(frozen=True)
 class Strength:
-    """Protections of this machine beyond the tools that are always required."""
+    """The optional protections that this machine offers."""
 
     no_namespaces: bool = False  # within the sandbox
     filter: bool = False  # of system calls
@@ -44,15 +44,15 @@ class Bubblewrap:
 
     work: Path  # the folder that may be written to
     visible: list[Path]
-    user: int | None  # whom root becomes; None for other accounts
+    user: int | None  # the user to which root switches; None for other accounts
     limits: Limits
     group: Group
     strength: Strength
     call_filter: IO | None  # a file with the filter of system calls
-    entered: Path  # a file that is created after everything that could fail outside
+    entered: Path  # a file that is created once everything outside has succeeded
 
     def wrap(self, command: list[str]) -> list[str]:
-        """Return the command that enters the group and the sandbox, and runs ``command`` there."""
+        """Return a command that enters the group and the sandbox and runs ``command`` there."""
         limits, steps = self.limits, [*self.group.entering]
         private: list[str] = []  # a private mount namespace
         become: list[str] = []  # another user
@@ -63,14 +63,14 @@ class Bubblewrap:
             private = ["unshare", "--mount", "--propagation", "private"]
             become = as_user(self.user)
         steps.append(f": > {quote(str(self.entered))}")
-        # inside, the account's other processes do not count
+        # inside, other processes of the account are not counted
         inside = ["prlimit", f"--nproc={limits.processes}", *command]
         whole = [*become, *bounds_of(limits), *self._options(), "--", *inside]
         begin = [*private, "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh"]
         return [*self.group.prefix, *begin, *whole]
 
     def _places(self) -> dict[Path, Path]:
-        """Return the place from which each folder is bound."""
+        """Return the place from which to bind each folder."""
         folders = dict.fromkeys(folder.resolve() for folder in [*self.visible, self.work])
         if self.user is None:
             return {folder: folder for folder in folders}

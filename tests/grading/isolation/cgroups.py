@@ -1,8 +1,8 @@
-"""Control groups, version 2: limits of the kernel on all processes of a sandbox together.
+"""Limit all processes of a sandbox together with control groups, version 2.
 
-Where systemd runs, it owns the groups and makes one for a command (``systemd-run --scope``). In a
-container without systemd, groups are made directly. They count memory that belongs to no process,
-too: files in memory, memfd. Where neither works, the monitor adds up what processes use.
+Where systemd runs, it owns the groups and creates one for a command (``systemd-run --scope``). In a
+container without systemd, groups are created directly. Groups also count memory that belongs to no
+process: files in memory and memfd. Where neither works, the monitor adds up the processes' memory.
 """
 
 import os
@@ -17,15 +17,15 @@ from itertools import count
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
-SYSTEMD = Path("/run/systemd/system")  # is there if systemd runs
+SYSTEMD = Path("/run/systemd/system")  # exists if systemd is running
 NAME = "sandbox-of-grader"
-PERIOD = 100_000  # microseconds; with as large a quota, a sandbox has one core
+PERIOD = 100_000  # microseconds; a quota of the same size allows one core
 RUNS = count()
 OLD = 600  # seconds
 
 
 class Manager(StrEnum):
-    """What makes control groups on this machine."""
+    """The program that creates control groups on this machine."""
 
     NOBODY = ""
     DIRECT = "version 2"
@@ -34,14 +34,14 @@ class Manager(StrEnum):
 
 @dataclass(frozen=True)
 class Group:
-    """A control group: a folder that is entered, or a command that runs another one in a group."""
+    """A control group: a folder to enter, or a prefix for commands that creates the group."""
 
     folder: Path | None = None
     prefix: list[str] = field(default_factory=list)
 
     @property
     def entering(self) -> list[str]:
-        """Shell commands that put the shell, and what it executes, into the group."""
+        """Shell commands that move the shell and its children into the group."""
         return [f"echo $$ > '{self.folder}/cgroup.procs'"] if self.folder else []
 
     @property
@@ -55,16 +55,16 @@ class Group:
         return bool(self.folder or self.prefix)
 
     def cpu_seconds(self) -> float | None:
-        """Return the CPU time of all its processes, including those that have ended."""
+        """Return the CPU time of all processes in the group, including ended ones."""
         usage = _values(self.folder / "cpu.stat").get("usage_usec") if self.folder else None
         return None if usage is None else usage / 1e6
 
     def ran_out(self) -> bool:
-        """Return whether the kernel had to end a process because of the memory limit."""
+        """Return whether the kernel has killed a process because of the memory limit."""
         return bool(self.folder and _values(self.folder / "memory.events").get("oom_kill"))
 
     def close(self) -> None:
-        """Remove the group; its processes have ended, or are about to."""
+        """Remove the group, whose processes have ended or are about to end."""
         if self.folder is None:
             return
         for _ in range(200):
@@ -86,7 +86,7 @@ def _values(file: Path) -> dict[str, int]:
 
 
 def group(manager: Manager, memory: int, processes: int) -> Group:
-    """Make a group that is limited to one core, ``memory`` bytes and a number of processes."""
+    """Create a group with limits of one core, ``memory`` bytes and a number of processes."""
     if manager is Manager.NOBODY:
         return Group()
     if manager is Manager.SYSTEMD:
@@ -108,7 +108,7 @@ def group(manager: Manager, memory: int, processes: int) -> Group:
 
 @cache
 def available() -> Manager:
-    """Return the manager that can make groups on this machine."""
+    """Return the manager that can create groups on this machine."""
     manager = Manager.SYSTEMD if SYSTEMD.exists() else Manager.DIRECT
     try:
         return manager if _works(manager) else Manager.NOBODY
@@ -121,8 +121,8 @@ def _works(manager: Manager) -> bool:
         if not shutil.which("systemd-run"):
             return False
     else:
-        # only the root may hold processes and have groups with controllers; it is there in version
-        # 2 only, and nobody else manages it
+        # only the root group may hold processes and have child groups with controllers; the file
+        # exists only in version 2, and no other manager uses the groups
         (ROOT / "cgroup.controllers").read_text(encoding="utf-8")
         (ROOT / "cgroup.subtree_control").write_text("+memory +pids +cpu", encoding="utf-8")
         _remove_abandoned()
@@ -135,8 +135,8 @@ def _works(manager: Manager) -> bool:
 
 
 def _remove_abandoned() -> None:
-    """Remove empty groups of graders that were killed; new ones may be about to be entered."""
+    """Remove empty groups of killed graders, except recent ones, which may still be entered."""
     for folder in ROOT.glob(f"{NAME}-*"):
-        with suppress(OSError):  # it is in use
+        with suppress(OSError):  # the group is in use
             if time.time() > folder.stat().st_mtime + OLD:
                 folder.rmdir()

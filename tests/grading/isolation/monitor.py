@@ -1,8 +1,8 @@
 """Measure the resources of the processes in a sandbox, and decide when to stop them.
 
-A control group limits memory and CPU by itself, and counts exactly. Without one, this module adds
-up the memory of all processes, with shared pages counted once, and of files in memory. Processes
-that use more than one core get the lowest priority.
+A control group limits memory and CPU itself and counts exactly. Without one, this module adds up
+the memory of all processes and of files in memory, counting shared pages once. Processes that use
+more than one core get the lowest priority.
 """
 
 import os
@@ -20,15 +20,15 @@ from grading.isolation.cgroups import Group
 from grading.outcomes import Failure, FailureKind
 
 INTERVAL = 0.5  # seconds
-WALK_FACTOR = 50  # files are counted again after so many times the duration of the last count
+WALK_FACTOR = 50  # the interval between two counts of files / the duration of a count
 GREEDY = 1.3  # cores
 LOWEST_PRIORITY = 19  # niceness
 ROOM = 2**26  # bytes
-# A run that uses fewer cores than IDLE is waiting, unless in more than READY of the samples one of
-# its processes could run, or read from a disk. If fewer than SEEN of the samples were taken, the
-# monitor itself could not run, and nothing is concluded.
+# A run that uses fewer than IDLE cores is waiting, unless one of its processes was runnable or
+# reading from a disk in more than the fraction READY of the samples. If less than the fraction SEEN
+# of the samples was taken, the monitor itself was not scheduled, and the run is not stopped.
 IDLE, READY, SEEN = 0.05, 0.1, 0.5
-WAITS = "ended for waiting: it sleeps, or waits for what never comes"
+WAITS = "ended for waiting: it sleeps, or waits for an event that never happens"
 RUNNABLE = (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
 
 
@@ -48,18 +48,18 @@ class Limits:
 
 
 class Monitor:
-    """Samples one run; ``check`` returns the reason to stop it."""
+    """Samples the resources of one run; ``check`` returns the reason to stop it."""
 
     def __init__(self, pid: int, work: Path, limits: Limits, group: Group):
         self.pid, self.work, self.limits, self.group = pid, work, limits, group
         self.start = self.sampled = self.period_start = time.monotonic()
         self.cpu_seconds = self.cpu_at_period_start = self.waited = 0.0
-        self.walked = self.walk_seconds = 0.0  # when files were counted, and how long it took
+        self.walked = self.walk_seconds = 0.0  # time and duration of the last count
         self.samples = self.runnable_samples = 0
         self.failure: Failure | None = None
 
     def check(self) -> Failure | None:
-        """Take a sample, if it is time for one; return the reason to stop the run, if any."""
+        """Take a sample if one is due; return the reason to stop the run, if any."""
         now = time.monotonic()
         if now > self.sampled + INTERVAL:
             self.failure = self._sample(now)
@@ -90,7 +90,7 @@ class Monitor:
         return None
 
     def _waits(self, now: float, processes: list[psutil.Process]) -> bool:
-        """Return whether the run has been idle for a period although it could have used a CPU."""
+        """Return whether the run has been idle for a period although a CPU was available."""
         runnable = any(_is_runnable(process) for process in processes)
         self.samples += 1
         self.runnable_samples += runnable
@@ -113,7 +113,7 @@ class Monitor:
         return []
 
     def _too_many_files(self, now: float) -> str:
-        """Return which limit of the disk is exceeded; many files are counted less often."""
+        """Return the exceeded disk limit, if any; the more files, the rarer the counts."""
         if now < self.walked + WALK_FACTOR * self.walk_seconds:
             return ""
         start = time.process_time()
@@ -132,7 +132,7 @@ class Monitor:
 def _sum(processes: list[psutil.Process], of_one: Callable[[psutil.Process], float]) -> float:
     total = 0.0
     for process in processes:
-        with suppress(psutil.Error, OSError):  # it may end meanwhile
+        with suppress(psutil.Error, OSError):  # the process may end meanwhile
             total += of_one(process)
     return total
 
@@ -148,7 +148,7 @@ def _resident(process: psutil.Process) -> int:
 
 
 def _proportional(process: psutil.Process) -> int:
-    """Return bytes of memory; pages shared by n processes count one n-th."""
+    """Return bytes of memory; a page shared by n processes counts 1/n."""
     try:
         lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
@@ -157,16 +157,16 @@ def _proportional(process: psutil.Process) -> int:
 
 
 def _cpu_seconds(processes: list[psutil.Process]) -> float:
-    """Return the CPU time of processes and of their children that have ended."""
+    """Return the CPU time of processes and of their ended children."""
     return _sum(processes, lambda process: sum(process.cpu_times()[:4]))
 
 
 def _in_files(processes: list[psutil.Process]) -> int:
-    """Return bytes of files in memory, in the sandbox's /tmp and /dev/shm."""
+    """Return the bytes of in-memory files, in the sandbox's /tmp and /dev/shm."""
     for process in reversed(processes):  # the first ones are still outside
         with suppress(psutil.Error, OSError):
-            top = Path("/proc", str(process.pid), "root")  # what the process sees as /
-            if top.samefile("/"):  # the machine's, without a sandbox
+            top = Path("/proc", str(process.pid), "root")  # the root folder of the process
+            if top.samefile("/"):  # the machine's root: no sandbox
                 continue
             inside = [os.statvfs(top / place) for place in ("tmp", "dev/shm")]
             return sum((f.f_blocks - f.f_bfree) * f.f_frsize for f in inside)
@@ -181,13 +181,13 @@ def _lower_priority(processes: list[psutil.Process]) -> None:
 
 
 def ensure_room(folder: Path) -> None:
-    """Raise MachineError if the disk is full: results that cannot be written would seem missing."""
+    """Raise MachineError if the disk is full, so that unwritten results do not cost marks."""
     if shutil.disk_usage(folder).free < ROOM:
         raise MachineError(f"expected {ROOM // 2**20} MiB free on the disk of {folder}, got less")
 
 
 def excess_in(folder: Path, disk: int, files: int) -> str:
-    """Return in which way a folder has too many bytes or files, or an empty text."""
+    """Return a message if a folder has too many bytes or files, otherwise an empty text."""
     weight, seen, todo = 0, 0, [str(folder)]
     while todo:
         parent = todo.pop()
@@ -197,12 +197,12 @@ def excess_in(folder: Path, disk: int, files: int) -> str:
                     seen += 1
                     if seen > files:
                         return f"for leaving more than {files} files"
-                    with suppress(FileNotFoundError):  # it may be deleted meanwhile
+                    with suppress(FileNotFoundError):  # the file may be deleted meanwhile
                         weight += entry.stat(follow_symlinks=False).st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(entry.path)
         except PermissionError:
-            with suppress(OSError):  # locked to prevent counting
+            with suppress(OSError):  # untrusted code may lock folders
                 os.chmod(parent, 0o700)
         except FileNotFoundError:
             pass

@@ -1,8 +1,8 @@
 """Run untrusted code in a sandbox, within limits.
 
-In bubblewrap, the code sees a read-only system, a private /tmp and the folders that it is given. It
-has no network and sees no other processes. prlimit limits each process; a control group, or else
-the monitor, limits all processes together. Some limits do not apply to root, so root becomes
+In bubblewrap, the code sees a read-only system, a private /tmp and the listed folders. It has no
+network and sees no other processes. prlimit limits each process. A control group, or otherwise the
+monitor, limits all processes together. Some limits do not apply to root, so root switches to
 another user before it enters the sandbox.
 """
 
@@ -27,12 +27,12 @@ from grading.isolation.monitor import Limits, Monitor, ensure_room
 from grading.outcomes import Failure, FailureKind
 
 TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
-# The user id that root becomes, plus a number, so that two runs are not counted together.
+# Runs of root use user ids from here on, each run its own, so that processes are counted per run.
 FIRST_USER = 61_000
 RUNS = count()
 RESTRICTED = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 DEFAULT_LIMITS = Limits()
-# One thread each: several runs share a machine. Sets have the same order everywhere.
+# One thread each, because several runs share a machine; a fixed order of sets.
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",
@@ -52,14 +52,14 @@ class Finished:
     """The result of a run."""
 
     code: int | None  # the exit code; None if it was stopped
-    output: str  # the end of what it printed
+    output: str  # the end of its output
     cpu_seconds: float
-    waited: float = 0.0  # seconds in which no process could have used a CPU
+    waited: float = 0.0  # seconds in which no process could use a CPU
     stopped: Failure | None = None  # by the monitor
 
     @property
     def failure(self) -> Failure | None:
-        """The reason why the run failed, if it did."""
+        """The failure of the run, if any."""
         if self.stopped or not self.code:
             return self.stopped
         end = self.output.strip()[-300:]
@@ -68,7 +68,7 @@ class Finished:
 
 @cache
 def strength() -> Strength:
-    """Return the strongest protection that works on this machine."""
+    """Return the strongest protections that work on this machine."""
     filters = (True, False) if syscalls.is_available() else (False,)
     for groups in dict.fromkeys((cgroups.available(), cgroups.Manager.NOBODY)):
         for filter_calls in filters:
@@ -80,7 +80,7 @@ def strength() -> Strength:
 
 
 def _refusal(tried: Strength) -> str:
-    """Return the error of a sandbox with this protection, or an empty text if it works."""
+    """Return the error of a sandbox with these protections, or an empty text if it works."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = _run(["/usr/bin/true"], Path(folder), [], Limits(seconds=20), tried)
@@ -91,12 +91,12 @@ def _refusal(tried: Strength) -> str:
 
 @cache
 def missing_protections() -> dict[str, str]:
-    """Return what this machine lacks to run untrusted code, with the error or an empty text."""
+    """Return the missing protections of this machine; the values are errors or empty texts."""
     if missing := {tool: "" for tool in TOOLS if shutil.which(tool) is None}:
         return missing
     if error := _refusal(strength()):
         return {"a sandbox": error}
-    # without it, all students' functions would seem to fail
+    # without these packages, all students' functions would appear to fail
     probe = [sys.executable, "-c", "import torch, nbclient"]
     with tempfile.TemporaryDirectory() as folder:
         done = _with_python(probe, Path(folder), [], DEFAULT_LIMITS)
@@ -104,7 +104,7 @@ def missing_protections() -> dict[str, str]:
 
 
 def require_protection(trust: bool) -> None:
-    """Raise UnprotectedError where a protection is missing and ``trust`` is not given."""
+    """Raise UnprotectedError if a protection is missing and ``trust`` is False."""
     missing = missing_protections()
     if not missing or trust:
         return
@@ -114,26 +114,26 @@ def require_protection(trust: bool) -> None:
     if "a sandbox" in missing:
         lines += cures(missing["a sandbox"])
     elif "this Python in it" in missing:
-        lines.append(f"see that all accounts may read {sys.prefix} and {sys.base_prefix}")
+        lines.append(f"make {sys.prefix} and {sys.base_prefix} readable by all accounts")
     else:
         lines.append("install the packages bubblewrap and util-linux")
-    lines.append("if you know who wrote the code, --trust runs it without a sandbox")
+    lines.append("if you trust the authors of the code, --trust runs it without a sandbox")
     raise UnprotectedError("\n".join(lines))
 
 
 def cures(error: str) -> list[str]:
-    """Return what an administrator can do where bubblewrap may not create user namespaces."""
+    """Return advice for an administrator if bubblewrap cannot create user namespaces."""
     try:
         restricted = RESTRICTED.read_text(encoding="utf-8").strip() == "1"
-    except OSError:  # the kernel has no such setting
+    except OSError:  # this kernel has no such setting
         restricted = False
     if not (restricted or "uid map" in error or "Permission denied" in error):
-        return ["allow programs to create user namespaces, in a container by its options"]
+        return ["allow programs to create user namespaces; in a container, change its options"]
     return [
         "Ubuntu 24.04 and newer allow user namespaces only to programs with an AppArmor profile:",
-        "  write the profile of bubblewrap in tests/grading/README.md to /etc/apparmor.d/bwrap",
+        "  write bubblewrap's profile from tests/grading/README.md to /etc/apparmor.d/bwrap",
         "  and run: sudo apparmor_parser -r /etc/apparmor.d/bwrap",
-        "or allow them to all programs, until the next start:",
+        "or allow them for all programs until the next restart:",
         "  sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
     ]
 
@@ -153,23 +153,23 @@ def run(
     command : list of str
         The program and its arguments.
     work : Path
-        The current folder of the command, and the only one that it may write to.
+        The command's working folder, the only folder that it may write to.
     visible : list of Path
-        What it may read besides the interpreter and its packages.
+        Folders that it may read, in addition to the interpreter and its packages.
     limits : Limits
-        When it is stopped.
+        The limits at which it is stopped.
     trust : bool
-        Run it without a sandbox, with the monitor only.
+        Run it without a sandbox, only with the monitor.
     container : bool
-        The machine is a container that is thrown away. Run the command as another user, with
-        limits and the monitor.
+        The machine is a disposable container: run the command as another user, with limits and
+        the monitor.
 
     Raises
     ------
     UnprotectedError
         If a protection is missing, and neither ``trust`` nor ``container`` is set.
     MachineError
-        If the machine kept the command from running.
+        If the command could not run because of the machine.
     """
     if container:
         return _run_in_container(command, work, limits)
@@ -183,7 +183,7 @@ def _with_python(
     own = Path(sys.prefix).resolve()
     prefixes = {own, Path(sys.base_prefix).resolve()}
     program = Path(command[0])
-    if program.is_relative_to(sys.prefix):  # which may be a link, and is not one inside
+    if program.is_relative_to(sys.prefix):  # it may be a link outside, but not inside
         command = [str(own / program.relative_to(sys.prefix)), *command[1:]]
     return _run(command, work, [*prefixes, *visible], limits, None if trust else strength())
 
@@ -192,7 +192,7 @@ def _run(
     command: list[str], work: Path, visible: list[Path], limits: Limits, how: Strength | None
 ) -> Finished:
     group = cgroups.Group()
-    if how is not None:  # bubblewrap and the commands before it have processes, too
+    if how is not None:  # bubblewrap and the commands before it also have processes
         group = cgroups.group(how.groups, limits.memory, limits.processes + 50)
     try:
         with (
@@ -229,7 +229,7 @@ def _finished(process: subprocess.Popen, monitor: Monitor, path: Path) -> Finish
     try:
         while process.poll() is None and not monitor.check():
             time.sleep(0.05)
-    finally:  # the first process of the sandbox takes all others with it
+    finally:  # killing the sandbox's first process ends all others
         _end(process)
     ensure_room(monitor.work)
     code = None if monitor.failure else process.returncode
@@ -257,14 +257,14 @@ def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finishe
         monitor = Monitor(process.pid, work, limits, cgroups.Group())
         try:
             return _finished(process, monitor, path)
-        finally:  # end its other processes, which are those of its user
+        finally:  # end its other processes: all processes of its user
             end = ["pkill", "--signal", "KILL", "--uid", str(user)]
             subprocess.run(end, capture_output=True)
 
 
 @contextmanager
 def _handed_over(work: Path) -> Iterator[int | None]:
-    """Yield the user that root becomes, who owns ``work`` meanwhile; None for other accounts."""
+    """Yield the user to which root switches, who temporarily owns ``work``; None if not root."""
     if os.geteuid() != 0:
         yield None
         return
@@ -276,7 +276,7 @@ def _handed_over(work: Path) -> Iterator[int | None]:
         _own(work, 0)
 
 
-# chown, chmod and rm work at any depth and length of a path.
+# Unlike Python's functions, chown, chmod and rm handle paths of any depth and length.
 
 
 def _own(folder: Path, user: int) -> None:
@@ -284,8 +284,8 @@ def _own(folder: Path, user: int) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder that untrusted code could write to, whatever is nested or locked in it."""
-    for check in (False, True):  # twice: processes that are being ended may still write
+    """Delete a folder that untrusted code has written to, even if parts are locked or nested."""
+    for check in (False, True):  # twice: processes that are ending may still write
         subprocess.run(["chmod", "-R", "u+rwX", "--", str(folder)], capture_output=True)
         subprocess.run(["rm", "-rf", "--one-file-system", "--", str(folder)], check=check)
         if not folder.exists():
@@ -294,7 +294,7 @@ def remove(folder: Path) -> None:
 
 @contextmanager
 def _output(work: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    # next to the work folder, so that it is removed with it if this process is killed
+    # next to the work folder, so both are removed together if this process is killed
     with tempfile.TemporaryDirectory(prefix="output-", dir=work.parent) as folder:
         path = Path(folder) / "output"
         with path.open("wb") as file:

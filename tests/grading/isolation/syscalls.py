@@ -1,9 +1,9 @@
 """The filter of system calls for bubblewrap's --seccomp, compiled by libseccomp.
 
-The library knows the numbers of the calls on every architecture. It is called through ctypes: six
-functions are needed, and pyseccomp would be a pin that installs on Linux only. Refused calls fail
-with EPERM, as they do if a permission is missing; calls with another architecture's numbers end the
-process.
+The library knows the numbers of the calls on every architecture. This module calls it through
+ctypes, because it needs only six functions and pyseccomp can be installed on Linux only. Refused
+calls fail with EPERM, as if a permission were missing. Calls with another architecture's numbers
+end the process.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ from functools import cache
 from typing import IO
 
 LIBRARY = "libseccomp.so.2"  # Debian's package libseccomp2
-# Calls that no homework needs.
+# System calls that no homework needs.
 REFUSED = (
     # other views of the file system, other namespaces
     *("mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "open_tree", "move_mount"),
@@ -20,12 +20,12 @@ REFUSED = (
     *("open_by_handle_at", "quotactl", "swapon", "swapoff"),
     # other processes
     *("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp"),
-    # large, and rarely needed, parts of the kernel
+    # large and rarely needed parts of the kernel
     *("keyctl", "add_key", "request_key", "bpf", "perf_event_open", "userfaultfd"),
     *("io_uring_setup", "io_uring_enter", "io_uring_register", "fanotify_init", "syslog", "acct"),
     *("reboot", "kexec_load", "init_module", "finit_module", "delete_module"),
 )
-# Memory that belongs to no process: refused if no control group counts it.
+# Calls that allocate memory outside all processes: refused if no control group counts it.
 UNCOUNTED_MEMORY = ("memfd_create", "memfd_secret", "shmget", "msgget")
 # The flags of clone that create a namespace: of mounts, control groups, host name, IPC, users,
 # processes, network.
@@ -84,7 +84,7 @@ def write_filter(file: IO[bytes], memory_is_counted: bool) -> None:
         _check(seccomp.seccomp_attr_set(context, BAD_ARCHITECTURE, KILL_PROCESS))
         for name in REFUSED + (() if memory_is_counted else UNCOUNTED_MEMORY):
             _refuse(seccomp, context, name, errno.EPERM)
-        # its flags are in memory, where a filter cannot look; the C library then calls clone
+        # its flags are in memory, which a filter cannot read; the C library falls back to clone
         _refuse(seccomp, context, "clone3", errno.ENOSYS)
         for flag in NAMESPACES:
             _refuse(seccomp, context, "clone", errno.EPERM, Comparison(0, MASKED_EQUAL, flag, flag))
@@ -105,4 +105,4 @@ def _refuse(
 
 def _check(result: int) -> None:
     if result < 0:
-        raise OSError(-result, f"{LIBRARY} has failed")
+        raise OSError(-result, f"{LIBRARY} failed")

@@ -15,7 +15,7 @@ OLD = 60  # seconds: a younger folder may not be locked yet
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """Yield a folder that is removed at the end; if this grader is killed, by the next one."""
+    """Yield a folder that is removed at the end, or by the next grader if this one is killed."""
     _remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     with (folder / ALIVE).open("w", encoding="utf-8") as file:
@@ -33,22 +33,22 @@ def _remove_abandoned() -> None:
                 fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if time.time() > file.stat().st_mtime + OLD:
                     remove(file.parent)
-        except OSError:  # it is in use, or belongs to another account
+        except OSError:  # the folder is in use or belongs to another account
             continue
 
 
 class Turn:
-    """A lock that is held while a submission is graded, shared with others or alone.
+    """A lock for the time in which a submission is graded, shared or exclusive (``alone``).
 
-    ``file`` is the same for all graders of a class. The constructor waits for the lock.
+    All graders of a class use the same ``file``. The constructor waits for the lock.
     """
 
     def __init__(self, file: Path, alone: bool):
-        self.file = file.open("a", encoding="utf-8")  # closed when the turn is over
+        self.file = file.open("a", encoding="utf-8")  # closed in ``over``
         fcntl.flock(self.file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
 
     def over(self) -> None:
         if self.file.closed:
             return
-        fcntl.flock(self.file, fcntl.LOCK_UN)  # explicitly: forked processes hold the file, too
+        fcntl.flock(self.file, fcntl.LOCK_UN)  # forked processes also hold the file
         self.file.close()

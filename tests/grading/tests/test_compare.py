@@ -115,7 +115,7 @@ def test_each_output_counts_alike():
     verdict = judged(without_losses)
     assert verdict.fraction == 3 / 4
     assert list(verdict.wrong) == ["the losses"]
-    assert "nothing came" in verdict.sentence
+    assert "nothing was returned" in verdict.sentence
     assert verdict.sentences[-1] == "bpr_step: right: P, Q, b"
 
 
@@ -125,7 +125,7 @@ def test_what_is_not_in_place_is_said():
 
     verdict = judged(functional)
     assert verdict.fraction == 1 / 4
-    assert "nothing changed: it is to be updated in place" in verdict.wrong["P"]
+    assert "nothing changed: it must be updated in place" in verdict.wrong["P"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_the_hint_fits_the_fault(monkeypatch):
             W.copy_(2 * old - W)
         return losses
 
-    assert "the opposite way: a sign" in judged(opposite).wrong["P"]
+    assert "the opposite direction: check the sign" in judged(opposite).wrong["P"]
 
     def unpenalised(P, Q, b, likes, negatives, rate, *_):
         return bpr_step(P, Q, b, likes, negatives, rate, 0.0, 0.0)
@@ -168,7 +168,7 @@ def test_the_hint_fits_the_fault(monkeypatch):
             return bpr_step(*arguments)
 
     verdict = judged(unbounded)
-    assert "some by a wrong length: the rate) (hint: " in verdict.wrong["P"]
+    assert "some by a wrong length: check the rate) (hint: " in verdict.wrong["P"]
     assert "the losses" not in verdict.wrong
 
 

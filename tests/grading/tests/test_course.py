@@ -212,7 +212,7 @@ def test_platforms_numbers_tell_namesakes_apart(tmp_path):
         "anon x7": "x7",
         "index (student)": "22",
     }
-    assert several["doejane"].notes == ["Canvas says that it is late"]
+    assert several["doejane"].notes == ["marked as late by Canvas"]
     assert set(several["anon x7"].files) == {"svd.py"}
 
 

@@ -119,7 +119,7 @@ def test_a_class_is_graded_alike_by_any_number_of_killed_graders(tmp_path):
     # nothing is graded again
     again = [*GRADE, *map(str, paths), "--into", str(tmp_path / "1"), "--secret", "77"]
     done = subprocess.run(again, env=own_environment(), capture_output=True, text=True, check=True)
-    assert "Nothing was to be graded." in done.stdout
+    assert "There was nothing to grade." in done.stdout
     assert written(tmp_path / "1") == found[1]
 
 

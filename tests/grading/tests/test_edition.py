@@ -226,7 +226,7 @@ def test_outputs_of_the_reference_earn_nothing(edition, tmp_path):
         options = Options("ml-100k", 7, tmp_path)
         reproduce(task, Grading(given, options, tmp_path, score, right))
         assert score.marks[task]["reproducibility"] == 0
-        assert "the notebook was not run" in score.reasons[task][-1]
+        assert "the notebook was not executed" in score.reasons[task][-1]
         for n, cell in enumerate(stored.values(), 1):
             cell["execution_count"] = n
         shown = {name for name, cell in stored.items() if cell["outputs"]}

@@ -239,7 +239,7 @@ def test_merged_shards_equal_the_result_of_one_grader(tmp_path, monkeypatch):
 
     one = graded("one")
     graded("two", "--shard", "2/2")
-    with pytest.raises(SystemExit, match="are not graded yet"):
+    with pytest.raises(SystemExit, match="are not graded or have changed"):
         graded("two", "--merge")
     graded("two", "--shard", "1/2")
     assert graded("two", "--merge") == one
@@ -282,13 +282,13 @@ def test_an_incomplete_score_counts_until_it_is_graded_again(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--secret", "-5"], "expected a number from 0"),
-        (["--secret", "9" * 20], "expected a number from 0"),
-        (["--jobs", "0"], "expected a number from 1, got 0"),
+        (["--secret", "-5"], "expected a whole number from 0"),
+        (["--secret", "9" * 20], "expected a whole number from 0"),
+        (["--jobs", "0"], "expected a whole number >= 1, got 0"),
         (["--dataset", "nonsense"], "invalid choice"),
-        (["--again", "ann", "nobody"], "expected --again with names of the class, got nobody"),
+        (["--again", "ann", "nobody"], "expected names of submissions after --again, got nobody"),
         (["--into", __file__], "error: .*exists"),
-        ([], "secret: expected a number from 0"),
+        ([], "secret: expected a whole number from 0"),
     ],
 )
 def test_invalid_options_are_reported(tmp_path, monkeypatch, capsys, more, says):
@@ -312,7 +312,7 @@ def test_scores_of_submissions_that_changed_meanwhile_are_not_reused(tmp_path):
         book.add(scheduler.Graded(package, new_score(OPTIONS)))
         score = book.reports["ann"].score
         assert (score.content == book.fingerprints["ann"]) == kept
-        assert any("while it was graded" in note for note in score.notes) != kept
+        assert any("changed or became unreadable" in note for note in score.notes) != kept
 
 
 def test_bounded_process_may_be_killed_while_it_sends():
@@ -374,7 +374,7 @@ def test_a_stopped_grader_removes_its_folder(tmp_path, monkeypatch, number):
         signal.raise_signal(number)
 
     monkeypatch.setattr(scheduler, "_ready", stop)
-    with pytest.raises(SystemExit, match="stopped: what is graded is kept"):
+    with pytest.raises(SystemExit, match="stopped: finished submissions are kept"):
         cli.main([str(tmp_path / "ann.zip"), "--into", str(tmp_path / "x"), "--trust"])
     assert list(temporary.iterdir()) == []
     assert len(begun) == 1
@@ -397,7 +397,7 @@ def test_the_command_works_in_any_locale(tmp_path, encoding):
     command += ["--into", str(tmp_path / "märks")]
     done = subprocess.run(command, env=environment, capture_output=True)
     assert b"Traceback" not in done.stderr
-    assert b"error: 3 are not graded yet, or changed since: Ann" in done.stderr
+    assert b"error: 3 submissions are not graded or have changed: Ann" in done.stderr
     table = read_table(tmp_path / "märks" / "class.csv")
     assert sorted(row.cells["name"] for row in table.rows) == sorted(NAMES)
     for name in NAMES:

@@ -266,8 +266,8 @@ def test_stored_outputs_are_compared_cell_by_cell():
     assert change(cell("0.5"), cell("0.5")) == ""
     assert change(cell(["0.", "5"]), cell("0.5")) == ""
     assert change(cell("0.4"), cell("0.5")) == "- 0.4\n+ 0.5"
-    assert "was not run" in change(cell("0.5", count=None), cell("0.5"))
-    assert "was not run" in change(None, cell("0.5"))
+    assert "was not executed" in change(cell("0.5", count=None), cell("0.5"))
+    assert "was not executed" in change(None, cell("0.5"))
     assert "not executed" in change(cell("0.5"), None)
     for figure, says in {
         png((10**5, 10**5)): "too large",
@@ -283,7 +283,7 @@ def test_stored_outputs_are_compared_cell_by_cell():
     many.outputs = cell(b64encode(png((9, 9))).decode(), kind="image/png").outputs * 9
     assert "at most 8 figures" in change(many, cell("0.5"))
     many.outputs = [{"output_type": "display_data", "data": dict.fromkeys(map(str, range(99)), 1)}]
-    assert "at most 20 kinds" in change(many, cell("0.5"))
+    assert "at most 20 MIME types" in change(many, cell("0.5"))
     wrong = change(cell("no base64!", kind="image/png"), cell("neither", kind="image/png"))
     assert "cannot be read" in wrong
     assert "cannot be read" in change({"execution_count": 1, "outputs": [5]}, cell("0.5"))
