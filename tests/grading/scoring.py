@@ -180,5 +180,5 @@ def score_reproducibility(
         what = f"counts {most:.0%}, the correct fraction of the kernels' outputs"
         score.reasons[task].append(f"{part} {what}")
     if comparison.differences:
-        what = f"{same} of {n_cells} cells have the same outputs as here"
+        what = f"{same} of {n_cells} cells have the outputs produced here"
         score.reasons[task].append(f"{part}: {what}")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gradescope builds its image with this, as root, with a network: Python, the packages, the data.
-# The environment lies where students' code may read it; the suite, which has the answers, does not.
+# Gradescope runs this as root, with network access, to build its image: Python, packages, data.
+# Students' code may read the environment, but not the suite, which contains the answers.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 apt-get update

@@ -41,9 +41,7 @@ SHOWS_SOURCE = "kernel"  # the cell that displays the student's code
 def as_cell(raw: Mapping) -> nbformat.NotebookNode:
     """Return a stored cell with normalised outputs; any exception if the cell is malformed."""
     count, stored = raw.get("execution_count"), raw.get("outputs") or []
-    if not isinstance(
-        count, int | None
-    ):  # nbformat's message would quote the whole object
+    if not isinstance(count, int | None):  # nbformat's message would quote the whole object
         raise ValueError(f"expected an execution count, got {type(count).__name__}")
     cell = nbformat.v4.new_code_cell("", id="x", execution_count=count)
     if len(stored) > OUTPUTS:

@@ -1,7 +1,7 @@
-"""A course: times and deadlines, overrides, an earlier run, pseudonyms, files of platforms.
+"""Apply an instructor's files: times, deadlines, overrides, pseudonyms, platforms' tables.
 
-All files are read and checked before anything is graded. None of them changes a score, so nothing
-is graded again when they change.
+All files are read and validated before grading starts. None of them changes a score, so changing
+them does not cause submissions to be graded again.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from grading.intake.names import plain, squeezed
 from grading.reporting.csv_tables import read_table, write_table
 from grading.result import TALK_POINTS, Decision, Earlier, Missed, Override, Report, cut, load
 
-REASON, REASONS = 200, 2  # characters of a reason in a line for a platform; how many
+REASON, REASONS = 200, 2  # characters of a reason in platforms' feedback; number of reasons
 Owners = dict[str, list[Owner]]  # by submission: its students
 
 
 @dataclass
 class Course:
-    """What an instructor has given for one class."""
+    """An instructor's files and options for one class."""
 
     deadlines: Deadlines = field(default_factory=Deadlines)
     times: dict[str, HandedIn] = field(default_factory=dict)  # by submission
@@ -47,8 +47,7 @@ class Course:
     def decide(self, name: str, changed: datetime | None) -> Decision:
         """Return the decision on a submission.
 
-        ``changed``: the date of its files, which counts if no better time is known; None if there
-        are none.
+        ``changed``: the date of its files, used if no better time is known; None without files.
         """
         known = self.times.get(name)
         if known is None and changed is not None:
@@ -67,7 +66,7 @@ class Course:
         )
 
     def only_earlier(self, names: Iterable[str]) -> list[Report]:
-        """Return the earlier reports of students who have not handed in anything since."""
+        """Return the earlier reports of students without a new submission."""
         reports = [report for name, report in self.earlier.items() if name not in set(names)]
         for report in reports:
             report.decision.overrides = self.overrides.get(report.name, [])
@@ -86,7 +85,7 @@ class Course:
                 report = by_name[name]
                 if people and report.must_be_reviewed:
                     why = "; ".join(report.score.review)
-                    messages.append(f"{name}: not filled in before a decision on its total: {why}")
+                    messages.append(f"{name}: not filled in until its total is decided: {why}")
                 else:
                     mark = Mark(report.total, feedback(report))
                     marks |= {person.row.line: mark for person in people}
@@ -98,9 +97,9 @@ class Course:
 
 
 def feedback(report: Report) -> str:
-    """Return one line for a platform: points of the tasks, the deadline, comments.
+    """Return one line for a platform: points of the tasks, the missed deadline, comments.
 
-    A mark of 0 has its reason.
+    If the mark is 0, the line includes a reason.
     """
     tasks = [f"{task} {sum(parts.values()):.1f}" for task, parts in report.counted.items()]
     parts = [f"{', '.join(tasks)} of 100 each"]
@@ -113,27 +112,27 @@ def feedback(report: Report) -> str:
         parts.append("the earlier submission counts")
     if not report.points:
         notes = report.score.notes
-        reasons = chain(*report.score.reasons.values())  # may repeat a note after a function
+        reasons = chain(*report.score.reasons.values())  # may repeat a note
         new = [reason for reason in dict.fromkeys(reasons) if not reason.endswith(tuple(notes))]
         parts += [cut(reason, REASON) for reason in [*notes, *new][:REASONS]]
     return "; ".join([*parts, *(o.comment for o in decision.overrides if o.comment)])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("what an instructor gives").add_argument
-    when = "as 2026-01-31 (its end), 2026-01-31T18:00 or 2026-01-31T18:00+01:00"
+    add = parser.add_argument_group("for instructors").add_argument
+    when = "such as 2026-01-31 (end of the day), 2026-01-31T18:00 or 2026-01-31T18:00+01:00"
     add("--soft", metavar="TIME", help=f"{when}: mark and remarks")
     add("--hard", metavar="TIME", help="likewise: the end of corrections")
-    add("--cap", type=float, default=80.0, help="points after the soft deadline (default: 80)")
-    zone = "of deadlines and times without one, as Europe/Berlin (default: this machine's)"
+    add("--cap", type=float, default=80.0, help="most points after the soft deadline (default: 80)")
+    zone = "time zone of times without one, such as Europe/Berlin (default: this machine's)"
     add("--timezone", metavar="ZONE", help=zone)
     times = "a table with the columns name and time, or Moodle's grading worksheet"
     add("--times", type=Path, metavar="FILE", help=times)
-    earlier = "folder of an earlier run (its --into): the better mark counts"
+    earlier = "the folder (--into) of an earlier run: the better mark counts"
     add("--earlier", type=Path, metavar="FOLDER", help=earlier)
-    overrides = "a table with the columns name, task, part, points, comment and, if wanted, talk"
+    overrides = "a table with the columns name, task, part, points, comment and, optionally, talk"
     add("--overrides", type=Path, metavar="FILE", help=overrides)
-    key = "use pseudonyms; FILE lists whose they are, and is created or extended"
+    key = "use pseudonyms; FILE maps them to names and is created or extended"
     add("--anonymous", type=Path, metavar="FILE", help=key)
     add("--moodle", type=Path, metavar="FILE", help="a grading worksheet to fill in")
     add("--canvas", type=Path, metavar="FILE", help="an export of the gradebook to fill in")
@@ -141,9 +140,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_course(given: argparse.Namespace, found: list[Package], target: Path) -> Course:
-    """Read the files that were given; packages get pseudonyms if these are wanted.
+    """Read the instructor's files; rename packages to pseudonyms if requested.
 
-    ValueError, with a message for the instructor, if something in them is wrong.
+    Raise ValueError with a message for the instructor if a file is invalid.
     """
     zone = timezone(given.timezone) if given.timezone else None
     limits = [deadline(text, zone) if text else None for text in (given.soft, given.hard)]
@@ -153,9 +152,9 @@ def read_course(given: argparse.Namespace, found: list[Package], target: Path) -
         if given.anonymous.resolve().is_relative_to(target.resolve()):
             raise ValueError(f"expected the key file outside of {target}, which may be given away")
         others = pseudonyms((p.name for p in found), given.anonymous, new=not given.shard)
-        exports = given.anonymous.parent  # they have the names
+        exports = given.anonymous.parent  # exports contain the names
         course.owners = {pseudonym: [Owner(name)] for name, pseudonym in others.items()}
-    known = others if given.anonymous else {p.name: p.name for p in found}  # by name: as shown
+    known = others if given.anonymous else {p.name: p.name for p in found}  # shown by real name
     for package in found:
         package.name = known[package.name]
         course.owners[package.name] = package.owners
@@ -179,7 +178,7 @@ def read_course(given: argparse.Namespace, found: list[Package], target: Path) -
     for file, name in ((given.moodle, "moodle.csv"), (given.canvas, "canvas.csv")):
         if file:
             sheet, column = read_sheet(file), given.canvas_column
-            sheet.filled({}, column)  # what is wrong is said now
+            sheet.filled({}, column)  # reports errors before grading
             course.exports.append((exports / name, sheet, column))
     return course
 
@@ -187,18 +186,18 @@ def read_course(given: argparse.Namespace, found: list[Package], target: Path) -
 def _times(
     file: Path, known: dict[str, str], owners: Owners, zone: tzinfo | None
 ) -> dict[str, HandedIn]:
-    """Return the times by submission. Of the members of a group, the earliest counts.
+    """Return the times by submission; for a group, the earliest time of a member.
 
     Parameters
     ----------
     file : Path
         A table of times, or a worksheet.
     known : dict
-        By the submission's name: the name that is shown.
+        Shown names by submission name.
     owners : dict
-        By shown name: its students.
+        Students by shown name.
     zone : tzinfo or None
-        That of times without one.
+        The time zone of times without one.
     """
     if "time" in read_table(file).columns:
         found = _table_times(file, known, owners, zone)
@@ -218,10 +217,10 @@ def _table_times(
 ) -> dict[str, list[datetime]]:
     """Return the times of a table with names, by shown name.
 
-    A row belongs to the submission of exactly this name, or else to the only one whose name, login
-    or number is the same except for capitals and punctuation.
+    A row belongs to the submission with exactly this name, or otherwise to the only one whose name,
+    login or number is the same except for capitals and punctuation.
     """
-    keys: dict[str, set[str]] = {}  # by squeezed text: submissions
+    keys: dict[str, set[str]] = {}  # submissions by squeezed text
     for name, shown in known.items():
         for text in (name, shown, *(t for o in owners[shown] for t in (o.name, o.number, *o.ids))):
             keys.setdefault(squeezed(text), set()).add(shown)
@@ -234,7 +233,7 @@ def _table_times(
             several = " or ".join(sorted(mine))
             raise ValueError(f"{at}: {name!r} may be {several}; write one of these names")
         for shown in mine:
-            # a row with the submission's own name is about all members of a group
+            # a row with the submission's name is valid for all members of a group
             person = "" if exact else squeezed(name)
             found.setdefault(shown, {})[person] = time
         unknown += [] if mine else [name]
@@ -248,7 +247,7 @@ def _table_times(
 
 
 def _report_missing(missing: list[str], given: argparse.Namespace, course: Course) -> None:
-    """Print the submissions whose time is that of their files, if that matters."""
+    """Print the submissions that only have the dates of their files, if times matter."""
     names = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
     if given.times:
         what = f"no time for {len(missing)} submissions ({names})"
@@ -257,25 +256,25 @@ def _report_missing(missing: list[str], given: argparse.Namespace, course: Cours
         print(
             plain(
                 f"expected --times, got none: for {len(missing)} submissions ({names}) {FILES}, "
-                "decide; they may be those of the download or of the clone"
+                "count; they may be those of the download or of the clone"
             )
         )
 
 
 def _report_similar(folder: Path, course: Course, names: Iterable[str]) -> None:
-    """Print the earlier reports that may be of a submission that now has another name."""
+    """Print earlier reports that may belong to a submission that now has another name."""
     for name in sorted(set(course.earlier) - set(names)):
         similar = [
             n for n in names if squeezed(name) in {squeezed(o.name) for o in course.owners[n]}
         ]
         if similar:
-            what = f"{name!r} may be {' or '.join(similar)}; it has a row of its own"
+            what = f"{name!r} may be {' or '.join(similar)}; it has a separate row"
             print(plain(f"{folder}: {what}"))
 
 
 def _earlier(folder: Path) -> dict[str, Report]:
     reports: dict[str, Report] = {}
-    what = "there are none"
+    what = "it has none"
     for file in sorted((folder / "submissions").glob("*.json")):
         report = load(file)
         if report is None:

@@ -1,8 +1,8 @@
 """Parse times and deadlines, and determine which deadline a submission has missed.
 
-After the soft deadline students get a mark and remarks, and may submit corrections until the hard
-one. A submission after the soft deadline has at most ``cap`` points, one after the hard deadline
-none.
+After the soft deadline students get a mark and remarks. They may submit corrections until the hard
+deadline. A submission after the soft deadline gets at most ``cap`` points, one after the hard
+deadline none.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from grading.reporting.csv_tables import read_table
 from grading.result import Missed
 
 DAY = "%Y-%m-%d"
-# As Moodle writes them in English, of the world and of the United States, with 12 or 24 hours.
+# Moodle's English formats, international and US, with 12 or 24 hours.
 MOODLE = tuple(
     f"{date}, {hour}"
     for date in ("%A, %d %B %Y", "%A, %B %d, %Y", "%d %B %Y", "%B %d, %Y")
@@ -26,18 +26,18 @@ FILES = "the dates of files, which can be forged"
 
 
 def timezone(name: str) -> ZoneInfo:
-    """Return the time zone of this name; ValueError if there is none."""
+    """Return the time zone with this name; raise ValueError if it is unknown."""
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder
-        raise ValueError(f"expected a time zone as Europe/Berlin or UTC, got {name!r}") from None
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: name is a folder
+        raise ValueError(f"expected a time zone such as Europe/Berlin, got {name!r}") from None
 
 
 def moment(text: str, zone: tzinfo | None = None) -> datetime:
-    """Parse a time in ISO 8601 or in Moodle's English form; ValueError for others.
+    """Parse a time in ISO 8601 or in Moodle's English format; raise ValueError otherwise.
 
-    Without a zone of its own ("…Z", "…+02:00", "… Europe/Berlin") it is in ``zone``, or in that of
-    this machine.
+    A time without a zone ("…Z", "…+02:00", "… Europe/Berlin") is in ``zone`` or, if that is None,
+    in this machine's zone.
     """
     text = " ".join(text.split())
     front, _, last = text.rpartition(" ")
@@ -45,13 +45,13 @@ def moment(text: str, zone: tzinfo | None = None) -> datetime:
         text, zone = front, timezone(last)
     found = _parsed(text)
     if found is None:
-        expected = "a time as 2026-01-31T18:00, 2026-01-31T18:00+01:00 or as Moodle writes it"
-        raise ValueError(f"expected {expected} in English, got {text!r}")
+        expected = "a time such as 2026-01-31T18:00, 2026-01-31T18:00+01:00 or in Moodle's format"
+        raise ValueError(f"expected {expected} (in English), got {text!r}")
     return found if found.tzinfo else local(found, zone)
 
 
 def local(time: datetime, zone: tzinfo | None) -> datetime:
-    """Return a time without a zone as one in ``zone``, or in that of this machine."""
+    """Attach ``zone``, or this machine's zone, to a time without a zone."""
     return time.astimezone() if zone is None else time.replace(tzinfo=zone)
 
 
@@ -62,14 +62,14 @@ def _parsed(text: str) -> datetime | None:
         pass
     for form in MOODLE:
         try:
-            return datetime.strptime(text, form)  # the caller knows the zone
+            return datetime.strptime(text, form)  # the caller adds the zone
         except ValueError:
             continue
     return None
 
 
 def deadline(text: str, zone: tzinfo | None = None) -> datetime:
-    """Parse a time, or a day, which means its end."""
+    """Parse a time or a day; a day stands for its end."""
     try:
         day = datetime.strptime(text.strip(), DAY) + timedelta(days=1)
     except ValueError:
@@ -79,7 +79,7 @@ def deadline(text: str, zone: tzinfo | None = None) -> datetime:
 
 
 class HandedIn(NamedTuple):
-    """When something was handed in, and according to what."""
+    """The time of a submission and the source of that time."""
 
     time: datetime
     source: str
@@ -89,8 +89,8 @@ class HandedIn(NamedTuple):
 class Deadlines:
     soft: datetime | None = None
     hard: datetime | None = None
-    cap: float = 80.0  # points of 100 that a late submission can have
-    zone: tzinfo | None = None  # in which times are shown
+    cap: float = 80.0  # the maximum of points for a late submission
+    zone: tzinfo | None = None  # the zone of displayed times
 
     def __post_init__(self) -> None:
         if self.soft and self.hard and self.soft > self.hard:
@@ -99,7 +99,7 @@ class Deadlines:
                 f"({self.shown(self.hard)})"
             )
         if not 0 <= self.cap <= 100:
-            raise ValueError(f"expected a cap of 0 to 100 points, got {self.cap:g}")
+            raise ValueError(f"expected a cap from 0 to 100 points, got {self.cap:g}")
 
     def shown(self, time: datetime) -> str:
         return f"{time.astimezone(self.zone):%Y-%m-%d %H:%M %Z}"
@@ -112,15 +112,15 @@ class Deadlines:
         return None
 
     def most(self, missed: Missed | None) -> float:
-        """Return the points that a submission can have."""
+        """Return the maximum of points for a submission."""
         return {None: 100.0, Missed.SOFT: self.cap, Missed.HARD: 0.0}[missed]
 
 
 def read_times(file: Path, zone: tzinfo | None = None) -> list[tuple[str, str, datetime]]:
     """Read a table with the columns name and time; return file and line, name and time of each row.
 
-    ValueError, which names the line, for what is not a time, and for what names nobody: compared
-    with other names, it would be everybody's.
+    Raise ValueError with the line for an invalid time and for a name without letters or digits,
+    which would match every name.
     """
     table, found = read_table(file, ("name", "time")), []
     for row in table.rows:

@@ -1,11 +1,11 @@
-"""Gradescope: build the zip of an autograder, and write its results for each submission.
+"""Build the autograder for Gradescope, and write the results of a submission there.
 
     python -m grading.course.gradescope build [--cap 80]      build/gradescope.zip
 
-There the container is the sandbox, since bubblewrap does not work in it. Students' code runs as
-another user, who can neither read the suite nor write results, within the limits of prlimit; but it
-has the container's network. The best submission of a student counts; after the due date it has at
-most ``cap`` points.
+On Gradescope the container is the sandbox, because bubblewrap does not work in it. Students' code
+runs as another user, who can neither read the suite nor write results, with the limits of prlimit,
+but with the container's network. The best submission of a student counts; after the due date it
+gets at most ``cap`` points.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def build(target: Path, cap: float) -> None:
 def handed_in(metadata: Mapping, cap: float) -> tuple[datetime, Deadlines]:
     """Return time and deadlines from Gradescope's metadata.
 
-    A student's own deadlines count. Of the members of a group, the latest ones count for all.
+    A student's individual deadlines count. For a group, the latest deadlines of its members count.
     """
     time = moment(metadata["created_at"])
     limits: dict[str, list[datetime | None]] = {"due_date": [], "late_due_date": []}
@@ -74,14 +74,14 @@ def handed_in(metadata: Mapping, cap: float) -> tuple[datetime, Deadlines]:
             found.append(moment(text) if text else None)
     soft, hard = (None if None in found else max(filter(None, found)) for found in limits.values())
     if soft and hard:
-        hard = max(soft, hard)  # an extension may give one of the two
+        hard = max(soft, hard)  # an extension may move only one of the two
     return time, Deadlines(soft, hard, cap=cap, zone=time.tzinfo)
 
 
 def grade_in_container(submission: Path, time: datetime, deadlines: Deadlines) -> Report:
-    """Return the report on a submission; its code runs as another user in this container."""
+    """Grade a submission, running its code as another user of this container."""
     with workspace() as folder:
-        folder.chmod(0o711)  # for the other user
+        folder.chmod(0o711)  # accessible for the other user
         empty_suite(folder / "suite")
         secret = 1000 + secrets.randbelow(10**9)
         options = Options("ml-100k", secret, folder / "suite", container=True)
@@ -93,13 +93,13 @@ def grade_in_container(submission: Path, time: datetime, deadlines: Deadlines) -
 
 
 def results(report: Report, metadata: Mapping) -> dict:
-    """Return what Gradescope shows: the best total, the parts of each task, reasons."""
+    """Return the data for Gradescope's page: the best total, the parts of each task, reasons."""
     before = [one.get("score") or 0 for one in metadata.get("previous_submissions") or []]
     best = max([report.total, *map(float, before)])
     output = [*deadline_sentences(report), *report.score.notes]
     if best > report.total:
         output.append(
-            f"This one has {report.total:g} points, an earlier one {best:g}, which count."
+            f"This submission has {report.total:g} points; an earlier one with {best:g} counts."
         )
     tests = []
     for task, parts in report.score.marks.items():
@@ -132,7 +132,7 @@ def main() -> None:
     running = commands.add_parser("run", help="grade a submission, in Gradescope's container")
     running.add_argument("place", type=Path, help="/autograder")
     for one in (building, running):
-        cap = "points that count after the due date (default: 80)"
+        cap = "maximum of points after the due date (default: 80)"
         one.add_argument("--cap", type=float, default=80.0, help=cap)
     given = parser.parse_args()
     if given.command == "build":

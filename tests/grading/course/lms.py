@@ -1,8 +1,8 @@
 """Read the files of learning platforms, match submissions with people, and fill in marks.
 
-Supported are Moodle's grading worksheet (with Moodle set to English, since it translates the names
-of columns) and Canvas' export of the gradebook. A submission is matched with a person by the number
-that the platform puts into names of files, or by email, id number, login or name.
+The module supports Moodle's grading worksheet (with Moodle set to English, because it translates
+column names) and Canvas' export of the gradebook. A submission is matched with a person by the
+platform's number in file names, or by email, id number, login or name.
 """
 
 import re
@@ -31,7 +31,7 @@ MOST = 10**6
 
 @dataclass(frozen=True)
 class Person:
-    """A row of a platform's file, and the names that its submission may have."""
+    """A row of a platform's file, and the possible names of its submission."""
 
     row: Row
     number: str
@@ -52,9 +52,9 @@ class Sheet:
     people: list[Person] = field(default_factory=list)
 
     def find(self, name: str, number: str = "", ids: Sequence[str] = ()) -> Person | None:
-        """Return whose submission it is; ValueError if it may be of two people.
+        """Return the person of a submission; raise ValueError if several people match.
 
-        The platform's number decides, then other identifiers, then the name.
+        The platform's number has precedence, then other identifiers, then the name.
         """
         found = [p for p in self.people if number and p.number == number]
         for text in (*ids, name):
@@ -70,15 +70,15 @@ class Sheet:
     def match(
         self, owners: Mapping[str, Sequence[Owner]]
     ) -> tuple[dict[str, list[Person]], list[str]]:
-        """Return whose the submissions are, and messages about those that nobody can be given.
+        """Return the people of all submissions, and messages about submissions without a match.
 
-        A person whose submission two could be is given neither, unless one has the platform's
+        If two submissions match a person, neither is assigned, unless one has the platform's
         number.
 
         Parameters
         ----------
         owners : mapping
-            By submission: its students.
+            Students by submission.
         """
         by_number: dict[int, list[str]] = {}
         by_name: dict[int, list[str]] = {}
@@ -92,7 +92,7 @@ class Sheet:
                     messages.append(str(error))
                     continue
                 if person is None:
-                    what = f"there is nobody for the submission {owner.name!r}"
+                    what = f"no row matches the submission {owner.name!r}"
                     messages.append(f"{self.table.name}: {what}")
                 else:
                     has_number = bool(own) and person.number == own
@@ -105,26 +105,26 @@ class Sheet:
             if len(names) == 1:
                 found[names[0]].append(person)
             elif names:
-                both = f"{' and '.join(names)} would be of one person: fill it in by hand"
+                both = f"{' and '.join(names)} match the same person: fill it in by hand"
                 messages.append(f"{self.table.at(person.row)}: {both}")
             if line in by_number and (others := by_name.get(line, [])):
-                what = f"has the name of {names[0]}, but not the number"
+                what = f"has the name of {names[0]} but another number"
                 messages += [f"{self.table.at(person.row)}: {other} {what}" for other in others]
         return found, messages
 
     def without(self, matched: Mapping[str, Collection[Person]]) -> str:
-        """Return a message about the people without a submission; empty if there are none."""
+        """Return a message about the people without a submission, or an empty text."""
         have = {person.row.line for people in matched.values() for person in people}
         missing = [person for person in self.people if person.row.line not in have]
         if not missing:
             return ""
-        # first those who, according to the platform, have handed in something
+        # people with a submission according to the platform come first
         missing.sort(key=lambda person: not person.row.cells.get(STATUS, "").startswith(HAS))
         shown = ", ".join(map(_shown, missing[:20])) + (", …" if len(missing) > 20 else "")
         return f"{self.table.name}: {len(missing)} rows without a submission: {shown}"
 
     def times(self, zone: tzinfo | None) -> dict[int, datetime]:
-        """Return when people handed in, by line; Canvas does not say."""
+        """Return the submission times by line; Canvas has none."""
         found = {}
         for person in self.people:
             text = person.row.cells.get(HANDED_IN, "-")
@@ -138,8 +138,8 @@ class Sheet:
     def filled(self, marks: Mapping[int, Mark], column: str | None = None) -> list[list[object]]:
         """Return the rows for the platform, with ``marks`` filled in by line.
 
-        ``column``: of Canvas' assignments, the one that is marked, if there are several. For Canvas
-        the other assignments are left out, so that nothing else is changed there.
+        ``column``: the assignment to fill in on Canvas, if there are several. The other assignments
+        are left out, so the upload to Canvas changes nothing else.
         """
         return (
             self._filled_moodle(marks)
@@ -175,7 +175,7 @@ class Sheet:
         return rows
 
     def _assignment(self, column: str | None) -> str:
-        """Return the title of the assignment; Canvas puts its number after it."""
+        """Return the title of the assignment; Canvas appends its number."""
         there = [name for name in self.table.columns if re.search(r"\(\d+\)$", name)]
         chosen = [c for c in there if column is None or c == column or c.startswith(f"{column} (")]
         if len(chosen) != 1:
@@ -183,13 +183,13 @@ class Sheet:
             found = ", ".join(there) or "none"
             raise ValueError(
                 f"{self.table.name}, line 1: expected {wanted}, found {found}; "
-                "say which with --canvas-column"
+                "choose one with --canvas-column"
             )
         return chosen[0]
 
 
 def read_sheet(file: Path) -> Sheet:
-    """Read Moodle's grading worksheet or Canvas' export; ValueError for other files."""
+    """Read Moodle's grading worksheet or Canvas' export; raise ValueError for other files."""
     table = read_table(file)
     if all(column in table.columns for column in MOODLE):
         sheet = Sheet(table, Platform.MOODLE)
@@ -214,7 +214,7 @@ def read_sheet(file: Path) -> Sheet:
 
 
 def _person(row: Row, number: str, names: set[str]) -> Person:
-    """Return a person; "Doe, Jane" is also Jane Doe, and the number may follow each name."""
+    """Return a person with all forms of the name: "Doe, Jane", "Jane Doe", with the number."""
     turned = {" ".join(reversed(name.split(", "))) for name in names if name.count(", ") == 1}
     found = {squeezed(name) for name in names | turned} - {""}
     return Person(row, number, frozenset(found | {f"{name}{squeezed(number)}" for name in found}))
@@ -231,11 +231,11 @@ def _shown(person: Person) -> str:
 
 
 def _scale(largest: str, at: str) -> float:
-    """Return the platform's points for one of 100; ``largest``: the largest mark there."""
+    """Return the platform's points for one point of 100; ``largest``: its maximum mark."""
     try:
         most = number(largest)
     except ValueError as error:
-        raise ValueError(f"{at}: the largest mark: {error}") from None
+        raise ValueError(f"{at}: the maximum mark: {error}") from None
     if not 0 < most < MOST:
-        raise ValueError(f"{at}: expected a largest mark above 0, got {largest!r}")
+        raise ValueError(f"{at}: expected a maximum mark above 0, got {largest!r}")
     return most / 100

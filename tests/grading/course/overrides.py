@@ -1,6 +1,6 @@
-"""Read an instructor's overrides: points of a part, of the whole or of a talk, or only a comment.
+"""Read an instructor's overrides: points of a part, the total or a talk, or only a comment.
 
-They are in a file of their own, so they stay valid when a class is graded again.
+They are in a separate file, so they stay valid when a class is graded again.
 """
 
 from collections.abc import Iterable
@@ -11,12 +11,12 @@ from grading.reporting.csv_tables import Row, Table, number, read_table
 from grading.result import TALK, TALK_POINTS, TOTAL, Override
 from grading.rubric import POINTS, RUBRIC
 
-COLUMNS = ("name", "task", "part", "points", "comment")  # the column TALK may be missing
+COLUMNS = ("name", "task", "part", "points", "comment")  # the column TALK is optional
 
 
 @dataclass(frozen=True)
 class OverrideRow:
-    """An override, the submission that it is for, and its line in the file."""
+    """An override, its submission, and its line in the file."""
 
     line: int
     name: str
@@ -24,7 +24,7 @@ class OverrideRow:
 
 
 def read_overrides(file: Path) -> list[OverrideRow]:
-    """Read a table of overrides; ValueError, which names the line, if it is malformed."""
+    """Read a table of overrides; raise ValueError with the line if it is malformed."""
     table = read_table(file, COLUMNS)
     rows = [override for row in table.rows for override in _override_rows(table, row)]
     seen: dict[tuple[str, str, str], int] = {}
@@ -41,7 +41,7 @@ def read_overrides(file: Path) -> list[OverrideRow]:
 
 
 def _override_rows(table: Table, row: Row) -> list[OverrideRow]:
-    """Return what a row decides: a part or the whole, a talk, or both; the comment once."""
+    """Return the overrides in a row: of a part or the total, of a talk, or both."""
     name, task, part, points, comment = (row.cells[column] for column in COLUMNS)
     if not name:
         raise ValueError(f"{table.at(row)}: expected the name of a submission, got none")
@@ -54,12 +54,12 @@ def _override_rows(table: Table, row: Row) -> list[OverrideRow]:
         found.append(OverrideRow(row.line, name, _of_part(table, row)))
     elif task or part:
         got = " ".join(filter(None, (task, part)))
-        raise ValueError(f"{table.at(row)}: expected points of {got!r}, got only those of a talk")
+        raise ValueError(f"{table.at(row)}: expected points of {got!r}, got only points of a talk")
     return found
 
 
 def _of_part(table: Table, row: Row) -> Override:
-    """Return the override of a part or of the whole, or a comment on it."""
+    """Return the override of a part or of the total, or a comment on it."""
     _, task, part, points, comment = (row.cells[column] for column in COLUMNS)
     if task == "" and part in ("", TOTAL):
         most, part = 100, TOTAL
@@ -88,7 +88,7 @@ def _points(table: Table, row: Row, text: str, most: int) -> float:
 def by_name(
     file: str, rows: Iterable[OverrideRow], names: Iterable[str]
 ) -> dict[str, list[Override]]:
-    """Return the overrides of each submission; ValueError for a name that is not in ``names``."""
+    """Return the overrides of each submission; raise ValueError for unknown names."""
     known = sorted(names)
     overrides: dict[str, list[Override]] = {name: [] for name in known}
     for row in rows:

@@ -1,7 +1,7 @@
-"""Pseudonyms, and the key file with the names that they stand for.
+"""Create pseudonyms, and store the names behind them in a key file.
 
-The key file is not in the folder of the marks, so that can be given away. Pseudonyms are random: if
-they were computed from names, they could be found by trying names.
+The key file is outside the folder of the marks, so that folder can be passed on. Pseudonyms are
+random: if they were computed from names, anyone could reverse them by trying names.
 """
 
 import secrets
@@ -16,8 +16,8 @@ COLUMNS = ("name", "pseudonym")
 def pseudonyms(names: Iterable[str], key: Path, new: bool = True) -> dict[str, str]:
     """Return pseudonyms by name: those in the key file, and new ones, which are added to it.
 
-    ValueError if the key file is malformed, or if a name is not in it and ``new`` is False. Two
-    graders at once would draw different pseudonyms, so the graders of shards draw none.
+    Raise ValueError if the key file is malformed, or if a name is missing and ``new`` is False.
+    The graders of shards draw no pseudonyms, because theirs would differ.
     """
     known: dict[str, str] = {}
     if key.exists():
@@ -26,14 +26,14 @@ def pseudonyms(names: Iterable[str], key: Path, new: bool = True) -> dict[str, s
             name, pseudonym = (row.cells[column] for column in COLUMNS)
             if not name or not pseudonym or name in known or pseudonym in known.values():
                 raise ValueError(
-                    f"{table.at(row)}: expected a name and a pseudonym that stand there once, "
+                    f"{table.at(row)}: expected a unique name and a unique pseudonym, "
                     f"got {name!r} and {pseudonym!r}"
                 )
             known[name] = pseudonym
     wanted = dict.fromkeys(names)
     unknown = [name for name in wanted if name not in known]
     if unknown and not new:
-        how = "grade a share after --merge has made it"
+        how = "run --merge first, then grade the shards"
         raise ValueError(
             f"{key.name}: expected all names of the class, {unknown[0]!r} is missing; {how}"
         )

@@ -1,7 +1,7 @@
 """Group submissions with identical functions, and export all answers for other tools.
 
-Nothing is parsed here. Copies that were rewritten are a task for Dolos, copydetect or JPlag, which
-take the exported folder.
+This module parses no source. Dolos, copydetect and JPlag find rewritten copies in the exported
+files.
 """
 
 from collections import defaultdict
@@ -27,17 +27,17 @@ class Group:
     """Submissions whose functions are the same except for names, comments and layout."""
 
     submissions: tuple[str, ...]
-    functions: tuple[tuple[Place, ...], ...]  # for each function, where it is
+    functions: tuple[tuple[Place, ...], ...]  # for each function, its places
 
     @property
     def names(self) -> list[str]:
-        """What the first of the submissions calls the functions, as "svd: svd_step"."""
+        """The functions' names in the first submission, such as "svd: svd_step"."""
         first = [places[0] for places in self.functions]
         return [f"{place.answer.partition('/')[0]}: {place.form.name}" for place in first]
 
 
 def groups(forms: Mapping[str, NormalForms]) -> list[Group]:
-    """Return the groups of identical functions, those that share the most functions first.
+    """Return the groups of submissions with identical functions, the largest overlap first.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def groups(forms: Mapping[str, NormalForms]) -> list[Group]:
 
 
 def as_files(answers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return one Python file for each submission, with all its answers; by file name."""
+    """Return one Python file with all answers of each submission, by file name."""
     return {
         f"{submission}.py": "\n\n".join(f"# {key}\n{text}" for key, text in sorted(texts.items()))
         for submission, texts in sorted(answers.items())

@@ -1,8 +1,8 @@
-"""Bring functions into a normal form in which names, comments and layout do not count.
+"""Convert functions to a normal form without names, comments and layout.
 
-Two functions have the same normal form if one is a copy of the other with other names. Rewritten
-copies are not found; plagiarism/identical.py exports the answers for tools that find them.
-Untrusted source is parsed here: call this where memory and time are limited.
+Two functions have the same normal form if one is a copy of the other with different names.
+plagiarism/identical.py exports the answers for tools that find rewritten copies. This module parses
+untrusted source: call it only where memory and time are limited.
 """
 
 import ast
@@ -13,42 +13,42 @@ from typing import Annotated, TypeVar
 
 from grading.schema import Bounds
 
-MOST_SOURCE = 20_000  # characters of an answer that are looked at
+MOST_SOURCE = 20_000  # characters of an answer; the rest is ignored
 MOST_FORMS = 100  # of an answer
-FEWEST_NODES = 50  # of a tree; smaller functions are equal by chance
+FEWEST_NODES = 50  # of a tree; smaller functions may be equal by chance
 Definition = TypeVar("Definition", ast.FunctionDef, ast.ClassDef)
 UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)
 class NormalForm:
-    """The normal form of a function, as a hash, and where the function is."""
+    """The hash of a function's normal form, and the function's place."""
 
     name: Annotated[str, Bounds(200)]
     digest: Annotated[str, Bounds(64)]
-    first: int  # line of the answer
+    first: int  # line in the answer
     last: int
 
 
 def own_part(source: str, handed_out: str) -> str:
-    """Return the top-level statements that were not handed out."""
+    """Return the top-level statements that are not in the student edition."""
     try:
         known = {ast.dump(node) for node in ast.parse(handed_out).body}
         own = [node for node in ast.parse(source).body if ast.dump(node) not in known]
     except UNPARSED:
         return source[:MOST_SOURCE]
     lines = source.splitlines()
-    keep: dict[int, bool] = {}  # by line: whether a gap comes before it
+    keep: dict[int, bool] = {}  # by line: whether a gap precedes it
     for node in own:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         for line in range(first, (node.end_lineno or first) + 1):
-            keep.setdefault(line, line == first)  # once, however many statements are on it
+            keep.setdefault(line, line == first)  # a line may have several statements
     parts = (f"\n{lines[n - 1]}" if gap else lines[n - 1] for n, gap in sorted(keep.items()))
     return "\n".join(parts).removeprefix("\n")[:MOST_SOURCE]
 
 
 def normal_forms(source: str) -> list[NormalForm]:
-    """Return the normal forms of the functions and classes that are not too small."""
+    """Return the normal forms of all functions and classes above a minimum size."""
     try:
         body = ast.parse(source[: 10 * MOST_SOURCE]).body
     except UNPARSED:
@@ -61,7 +61,7 @@ def normal_forms(source: str) -> list[NormalForm]:
             continue
         name, first, last = node.name, node.lineno, node.end_lineno or node.lineno
         try:
-            tree = ast.dump(_Renamed().visit(node))  # changes the node
+            tree = ast.dump(_Renamed().visit(node))  # modifies the node
         except RecursionError:
             continue
         digest = hashlib.sha256(tree.encode("utf-8", "surrogatepass")).hexdigest()
@@ -70,7 +70,7 @@ def normal_forms(source: str) -> list[NormalForm]:
 
 
 class _Renamed(ast.NodeTransformer):
-    """Replaces names by numbers; builtins, attributes and keywords of calls keep theirs.
+    """Replaces names with numbers, except builtins, attributes and keywords of calls.
 
     Docstrings, annotations and decorators are removed.
     """

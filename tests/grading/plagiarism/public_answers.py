@@ -1,6 +1,6 @@
-"""Compare answers with the hand-out and the published reference.
+"""Compare answers with the student edition and the published reference.
 
-These functions parse what students wrote, so call them where memory and time are limited.
+These functions parse students' code: call them only where memory and time are limited.
 """
 
 from functools import cache
@@ -15,9 +15,9 @@ from grading.student.edition import blank, blank_cell
 
 @cache
 def public(key: str) -> tuple[dict[str, str], str]:
-    """Return the published functions of "svd/svd.py" or "svd/new_user", and the hand-out.
+    """Return the published functions of "svd/svd.py" or "svd/new_user", and the student edition.
 
-    The functions are hashes of normal forms by name.
+    The functions are hashes of normal forms, by name.
     """
     task, _, name = key.partition("/")
     if name.endswith(".py"):
@@ -30,12 +30,12 @@ def public(key: str) -> tuple[dict[str, str], str]:
 
 
 def without_handout(key: str, source: str) -> str:
-    """Return a source; of a module, only the statements that were not handed out."""
+    """Return the source without a module's statements from the student edition."""
     return own_part(source, public(key)[1]) if key.endswith(".py") else source
 
 
 def published(key: str, source: str) -> list[str]:
-    """Return the functions of an answer that equal the reference's but for names and layout."""
+    """Return the functions of an answer that equal the reference's except for names and layout."""
     task, _, name = key.partition("/")
     names = RUBRIC[task]["functions"] if name.endswith(".py") else [name]
     mine, theirs = {form.name: form.digest for form in normal_forms(source)}, public(key)[0]

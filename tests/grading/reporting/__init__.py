@@ -1,1 +1,1 @@
-"""Write pages and tables, and keep those of earlier runs."""
+"""Write pages and tables, and keep the pages of earlier runs."""

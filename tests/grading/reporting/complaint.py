@@ -1,7 +1,7 @@
-"""What an instructor needs to answer a complaint: a student's code, and the inputs it failed on.
+"""Collect a student's code and the inputs on which it failed, to answer complaints.
 
-The inputs are hidden, so they are for the instructor's page alone. They are not stored: the seed
-of a failing case gives them again.
+The inputs are hidden, so only the instructor's page shows them. They are not stored, but computed
+again from the seed of a failing case.
 """
 
 import functools
@@ -27,7 +27,7 @@ MOST = 3_000  # characters of one argument
 class Case:
     """A call that failed."""
 
-    what: str  # which output was wrong
+    what: str  # the wrong outputs
     seed: int
     call: int
     arguments: dict[str, str]  # by name
@@ -35,15 +35,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Complaint:
-    """A function with wrong outputs or without any."""
+    """A function with wrong or missing outputs."""
 
     verdict: Verdict
-    code: str  # the answer in which the function is; empty if an earlier complaint shows it
+    code: str  # the answer with the function; empty if an earlier complaint shows it
     cases: list[Case]
 
 
 def complaints(score: Score) -> list[Complaint]:
-    """Return the functions that were attempted and are not right."""
+    """Return the attempted functions that are not correct."""
     found, shown = [], set[str]()
     for verdict in score.functions.values():
         if verdict.is_attempted and not verdict.is_right:
@@ -55,15 +55,15 @@ def complaints(score: Score) -> list[Complaint]:
 
 
 def answer_of(key: str) -> str:
-    """Return the key of the answer in which a function is written: a module, or cells."""
+    """Return the key of the answer that contains a function: a module or cells."""
     task, _ = function_of(key)
     return f"{task}/{RUBRIC[task]['module']}.py" if is_kernel(key) else key
 
 
 def cases(verdict: Verdict, score: Score) -> list[Case]:
-    """Return the first failing call of each wrong output; if the function failed, the first call.
+    """Return the first failing call of each wrong output, or the first call if no output exists.
 
-    Outputs that failed in the same call share a case.
+    Outputs that fail in the same call share a case.
     """
     outputs: dict[tuple[int, int], list[str]] = {}
     for name, (seed, call) in verdict.failing.items():
@@ -86,7 +86,7 @@ def _arguments(key: str, values: list) -> Iterator[tuple[str, str]]:
 
 
 def as_text(value: object) -> str:
-    """Return an argument with all digits, so that a case can be repeated."""
+    """Return an argument with all digits, so that an instructor can repeat the call."""
     if isinstance(value, Entries):
         return f"rows {as_text(value.rows)}\ncolumns {as_text(value.columns)}"
     if isinstance(value, torch.Tensor | np.ndarray) or sp.issparse(value):

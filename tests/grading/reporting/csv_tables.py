@@ -1,7 +1,6 @@
-"""Read and write CSV tables as spreadsheets and learning platforms do.
+"""Read and write CSV tables of spreadsheets and learning platforms.
 
-Values that a spreadsheet would take for formulas are written as text, since students choose names
-and file names.
+Values that look like formulas are escaped, because students choose names and file names.
 """
 
 import csv
@@ -16,17 +15,17 @@ from typing import NamedTuple
 
 # A formula begins with these, also in East Asian forms; a tab or return before one is ignored.
 FORMULA = tuple("=+-@＝＋－＠\t\r")
-# A comma or a point before three digits may separate thousands or decimals, as in 1,000.
+# A comma or point before three digits, as in 1,000, may separate thousands or decimals.
 EITHER = re.compile(r"[1-9]\d{0,2}[.,]\d{3}")
 DECIMAL = re.compile(r"\d+(?:[.,]\d+)?")
 THOUSANDS = re.compile(
     r"\d{1,3}(?:(?:,\d{3})+\.\d+|(?:\.\d{3})+,\d+|(?:,\d{3}){2,}|(?:\.\d{3}){2,})"
 )
-OLD = 60  # seconds: a younger file may be about to be moved into its place
+OLD = 60  # seconds: another process may still move a younger file to its final name
 
 
 class Row(NamedTuple):
-    line: int  # of the file, where the row begins
+    line: int  # the line of the file where the row begins
     cells: dict[str, str]  # by column, stripped
 
 
@@ -36,14 +35,14 @@ class Table(NamedTuple):
     rows: list[Row]
 
     def at(self, row: Row) -> str:
-        """Return file and line, for the beginning of a message."""
+        """Return file and line as the beginning of a message."""
         return f"{self.name}, line {row.line}"
 
 
 def read_table(file: Path, needed: Iterable[str] = ()) -> Table:
     """Read a table with a header, separated by commas, semicolons or tabs, in UTF-8 or UTF-16.
 
-    ``needed``: columns that must be there. ValueError, which names the line, if it is malformed.
+    ``needed``: required columns. Raise ValueError with the line if the table is malformed.
     """
     try:
         content = file.read_bytes()
@@ -88,7 +87,7 @@ def _check_columns(name: str, line: int, columns: list[str], needed: Iterable[st
         expected = f"expected the columns {', '.join(needed)}"
         raise ValueError(f"{name}, line {line}: {expected}; {', '.join(missing)} is missing")
     if twice := {column for column in columns if column and columns.count(column) > 1}:
-        raise ValueError(f"{name}, line {line}: the column {min(twice)} is there twice")
+        raise ValueError(f"{name}, line {line}: the column {min(twice)} occurs twice")
 
 
 def write_table(file: Path, rows: Iterable[Iterable[object]]) -> None:
@@ -100,17 +99,17 @@ def write_table(file: Path, rows: Iterable[Iterable[object]]) -> None:
 
 
 def harmless(cell: object) -> object:
-    """Return a value, with an apostrophe before it if a spreadsheet would calculate it."""
+    """Return a value, with an apostrophe in front if a spreadsheet would evaluate it."""
     if not isinstance(cell, str) or cell.strip() in ("", "-") or _is_number(cell):
         return cell
     return f"'{cell}" if cell.startswith(FORMULA) or cell.strip().startswith(FORMULA) else cell
 
 
 def number(text: str) -> float:
-    """Return a number with a decimal point or comma; ValueError if it can be read in two ways."""
+    """Parse a number with a decimal point or comma; raise ValueError if it is ambiguous."""
     if EITHER.fullmatch(text):
         whole, front = re.sub("[.,]", "", text), re.split("[.,]", text)[0]
-        raise ValueError(f"expected {whole} or {front}, got {text!r}, which may be either")
+        raise ValueError(f"expected {whole} or {front}, got the ambiguous {text!r}")
     if THOUSANDS.fullmatch(text):
         last = max(text.rfind(","), text.rfind("."))
         if text.count(text[last]) == 1:
@@ -130,14 +129,14 @@ def _is_number(text: str) -> bool:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file atomically, also if other processes write the same one."""
+    """Write a file atomically, even if other processes write the same file."""
     new = temporary_name(file)
     new.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     new.replace(file)
 
 
 def temporary_name(file: Path) -> Path:
-    """Return a unique name next to ``file``, for what is about to replace it."""
+    """Return a unique path next to ``file`` for its replacement."""
     return file.with_name(f".{secrets.token_hex(8)}.new")
 
 

@@ -1,7 +1,7 @@
-"""Write the results: a page for each submission and for the class, tables, JSON for programs.
+"""Write the results: pages of the submissions and of the class, tables, and JSON.
 
-Pages are Jinja2 templates with autoescape, since they show text that students wrote. Every file is
-written next to the earlier one and replaces it when it is complete.
+Pages are Jinja2 templates with autoescape, because they show students' text. Every file is written
+under a temporary name and then replaces the earlier one.
 """
 
 import io
@@ -29,14 +29,14 @@ TEMPLATES = Path(__file__).with_name("templates")
 PURPOSES = {
     "correctness": "the functions in mflib/, output by output",
     "loop and exercises": "the textbook loop and the three exercises of the notebook",
-    "recommendations": "their quality with your functions, in proportion to what is right in these",
+    "recommendations": "their quality with your functions, in proportion to the correct factors",
     "similar movies": "the same for similar movies",
     "reproducibility": "whether your code reproduces the outputs in your notebook",
 }
 TALKS = "talks"  # a folder next to the pages, for the instructor only
-INSTRUCTOR = "instructor"  # the same, with hidden inputs
-NOTES = 100  # characters of a row in class.csv; the page has all
-BINS = 10  # of the histogram; 100 points are in the last
+INSTRUCTOR = "instructor"  # also for the instructor only: it shows hidden inputs
+NOTES = 100  # characters of the notes in class.csv; the page has all of them
+BINS = 10  # of the histogram; 100 points belong to the last one
 
 
 @cache
@@ -58,7 +58,7 @@ def render(template: str, **values: object) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """What a page says about one task."""
+    """The part of a page about one task."""
 
     task: str
     reasons: list[str]
@@ -67,7 +67,7 @@ class Section:
 
 
 def report_page(report: Report) -> str:
-    """Return the page for the student: points, what is missing and why."""
+    """Return the student's page: points, and reasons for missing points."""
     score = report.score
     shown: set[str] = set()
     notes = _new(score.notes, shown)
@@ -93,23 +93,23 @@ def report_page(report: Report) -> str:
 
 
 def instructor_page(report: Report) -> str:
-    """Return the page for the instructor: code, hidden inputs and seeds of what is not right."""
+    """Return the instructor's page: code, hidden inputs and seeds of incorrect functions."""
     return render("instructor.html.j2", report=report, complaints=complaints(report.score))
 
 
 def _new(texts: list[str], shown: set[str]) -> list[str]:
-    """Return the texts that are not shown yet, and remember them."""
+    """Return the texts that are not in ``shown``, and add them to it."""
     new = [text for text in dict.fromkeys(texts) if text not in shown]
     shown.update(new)
     return new
 
 
 def deadline_sentences(report: Report) -> list[str]:
-    """Return when the submission was handed in, how that is known, and what it costs."""
+    """Return sentences on the submission time, its source, and the effect on the points."""
     decision, sentences = report.decision, []
     if decision.handed_in:
         source = f" (according to {decision.time_from})" if decision.time_from else ""
-        sentences.append(f"Handed in {decision.handed_in}{source}.")
+        sentences.append(f"Submitted {decision.handed_in}{source}.")
     if decision.missed:
         missed = f"{decision.missed} deadline"
         passed = f"{decision.limit}, the {missed}" if decision.limit else f"the {missed}"
@@ -130,7 +130,7 @@ def deadline_sentences(report: Report) -> list[str]:
 
 
 def override_sentences(report: Report) -> list[str]:
-    """Return what the instructor has decided, and the grader's points."""
+    """Return sentences on the instructor's overrides and the grader's points."""
     sentences = []
     for one in report.decision.overrides:
         part, points = "the whole", ""
@@ -147,7 +147,7 @@ def override_sentences(report: Report) -> list[str]:
 
 
 def published_functions(report: Report) -> list[str]:
-    """Return the functions that equal the published ones, by task."""
+    """Return the functions that equal the published solution, by task."""
     functions: dict[str, list[str]] = {}
     for key, names in sorted(report.score.published.items()):
         functions.setdefault(key.partition("/")[0], []).extend(names)
@@ -230,12 +230,12 @@ def class_facts(reports: Sequence[Report]) -> list[str]:
     if late := sum(bool(report.decision.missed) for report in reports):
         facts.append(f"{late} after a deadline")
     if noted := sum(bool(report.score.notes) for report in reports):
-        facts.append(f"{noted} with notes on how they were read")
+        facts.append(f"{noted} with notes on reading the files")
     return facts
 
 
 def histogram(totals: Sequence[float]) -> list[int]:
-    """Return how many marks there are in each tenth of 100 points."""
+    """Return the number of marks in each bin of 10 points."""
     counts = [0] * BINS
     for total in totals:
         counts[min(BINS - 1, int(total * BINS / 100))] += 1
@@ -244,10 +244,10 @@ def histogram(totals: Sequence[float]) -> list[int]:
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How well the class has done one function."""
+    """The results of the class on one function."""
 
     key: str
-    mean: float  # fraction of right outputs
+    mean: float  # fraction of correct outputs
     n_right: int
     n_not_attempted: int
 
@@ -276,7 +276,7 @@ def mean_points(reports: Sequence[Report]) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class SharedFunction:
-    """A function of several submissions, as the first two of them have written it."""
+    """A function that several submissions share, in the first two submissions' versions."""
 
     name: str
     is_published: bool
@@ -307,7 +307,7 @@ def similarity_page(reports: Sequence[Report]) -> str:
 
 
 def write_talk_sheets(reports: Sequence[Report], target: Path) -> None:
-    """Write a sheet for the talk with each student, and all of them in one file to print."""
+    """Write a sheet for the talk with each student, and one file with all sheets to print."""
     folder = target / TALKS
     folder.mkdir(exist_ok=True)
     sheets = [sheet_of(report) for report in reports]
@@ -326,7 +326,7 @@ def write_similarity(reports: Sequence[Report], target: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, text in as_files({r.name: r.score.answers for r in reports}).items():
-            entry = zipfile.ZipInfo(name)  # with a fixed date: the same answers are the same bytes
+            entry = zipfile.ZipInfo(name)  # has a fixed date, so equal answers give equal bytes
             archive.writestr(entry, text.encode("utf-8", "backslashreplace"))
     new = temporary_name(target / "answers.zip")
     new.write_bytes(packed.getvalue())

@@ -1,4 +1,4 @@
-"""Keep the pages of submissions that are not in the class any more."""
+"""Keep the pages of submissions that are no longer in the class."""
 
 from collections.abc import Container
 from pathlib import Path
@@ -9,11 +9,10 @@ GONE = "gone"  # a folder next to the pages
 
 
 def retire(target: Path, names: Container[str]) -> list[str]:
-    """Move the pages and reports of all submissions but ``names`` away; return whose they were.
+    """Move the pages and reports of all submissions except ``names``; return the moved names.
 
-    Only files that the grader has written are moved: a report that can be read, and its page.
-    Nothing is deleted, since a class may be given in parts, and a report is used again when its
-    submission comes back.
+    Only the grader's files are moved: valid reports and their pages. Nothing is deleted, because a
+    class may be graded in parts and a report is used again when its submission comes back.
     """
     moved = []
     for file in sorted((target / "submissions").glob("*.json")):
@@ -25,7 +24,7 @@ def retire(target: Path, names: Container[str]) -> list[str]:
 
 
 def restore(target: Path, name: str) -> None:
-    """Move the page and report of a submission back, if there are no newer ones."""
+    """Move the page and report of a submission back unless there are newer ones."""
     if not _report(target, name).exists() and _report(target / GONE, name).exists():
         _move(target / GONE, target, name)
 
@@ -35,7 +34,7 @@ def _report(folder: Path, name: str) -> Path:
 
 
 def _move(source: Path, target: Path, name: str) -> None:
-    """The report is moved last: until then, an interrupted move is repeated."""
+    """Move the report last, so that an interrupted move is repeated."""
     (target / "submissions").mkdir(parents=True, exist_ok=True)
     for page in (f"{name}.html", f"instructor/{name}.html"):
         if (source / page).exists():

@@ -1,9 +1,9 @@
-"""Report, for each task, what is done and what is wrong; on generated data, in a minute.
+"""Report which functions of each task are correct, on generated data, in a minute.
 
     python suite.py check [TASK …]
     python suite.py check --show FUNCTION
 
-The grader runs the same code on other numbers.
+The grader runs the same code with other numbers.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from grading.rubric import RUBRIC, function_of, is_kernel
 
 CHECKS = Path(__file__).resolve().parents[2]
 ROOT = CHECKS.parent  # of the edition
-SUITE = CHECKS / "suite"  # the package and the notebooks of the checks, whatever becomes of yours
+SUITE = CHECKS / "suite"  # separate copies of package and notebooks
 
 
 def expected(key: str) -> dict[str, Observed]:
@@ -62,23 +62,23 @@ def imports() -> dict[str, str]:
 
 @dataclass
 class Checked:
-    """What was found in an edition or a submission."""
+    """The results of checking an edition or a submission."""
 
     verdicts: dict[str, Verdict]
     given: Submission
-    arrays: dict[str, dict[str, np.ndarray]]  # by function: what it returned
+    arrays: dict[str, dict[str, np.ndarray]]  # by function: its results
 
 
 def check(folder: Path, keys: Iterable[str] = OUTPUTS) -> Checked:
-    """Try some functions of an edition or a submission."""
+    """Check some functions of an edition or a submission."""
     package, keys = read_package(folder), set(keys)
-    # an earlier submission.zip is not what the student works on
+    # ignore an earlier submission.zip
     files = {n: f for n, f in package.files.items() if not n.startswith("submission.zip/")}
     given = read(files, handed_out(SUITE / "notebooks"))
     given.notes[:0] = package.notes
     with tempfile.TemporaryDirectory(prefix="check-") as temporary:
         place = Path(temporary) / "check"
-        needed = {f"{function_of(key)[0]}/{OUTPUTS[key].kernel}" for key in keys}  # by checks
+        needed = {f"{function_of(key)[0]}/{OUTPUTS[key].kernel}" for key in keys}  # by step checks
         tried, seeds = keys | needed, list(SEEDS)
         pairs = try_submission(given, place, SUITE, seeds, imports(), run_directly, only=tried)
         units = versions_of(given, keys)
@@ -90,7 +90,7 @@ def check(folder: Path, keys: Iterable[str] = OUTPUTS) -> Checked:
 
 
 def versions_of(given: Submission, keys: Collection[str]) -> list[list[Unit]]:
-    """Return units for some checks: they are tried on variants of the student's own kernels."""
+    """Return units that run some step checks on variants of the student's kernels."""
     modules = {task: (SUITE / f"mflib/{RUBRIC[task]['module']}.py").read_bytes() for task in RUBRIC}
     modules |= given.modules
 
@@ -102,7 +102,7 @@ def versions_of(given: Submission, keys: Collection[str]) -> list[list[Unit]]:
 
 
 def wait_for_kernels(found: dict[str, Verdict]) -> None:
-    """Replace the verdicts on checks whose kernel is not right yet, so its variants are not."""
+    """Replace the verdicts on step checks whose kernel is not correct yet."""
     for key, verdict in found.items():
         task, kernel = key.partition("/")[0], OUTPUTS[key].kernel
         if not kernel or not verdict.is_attempted:
@@ -115,11 +115,11 @@ def wait_for_kernels(found: dict[str, Verdict]) -> None:
 
 
 def show(checked: Checked) -> bool:
-    """Print a line for each function and each wrong output; return whether all is done."""
+    """Print a line for each function and each wrong output; return whether all are done."""
     found, given = checked.verdicts, checked.given
     for task, entry in RUBRIC.items():
         mine = [verdict for key, verdict in found.items() if key.startswith(f"{task}/")]
-        if not mine:  # not asked for
+        if not mine:  # not selected
             continue
         print(f"{task} ({entry['notebook']})")
         for verdict in mine:
@@ -152,7 +152,7 @@ def _status(verdict: Verdict) -> str:
 
 
 def advice(verdict: Verdict, found: Mapping[str, Verdict]) -> list[str]:
-    """Return what to do first, and how to see a case in which a function is wrong."""
+    """Return advice on the first thing to do, and on how to print a wrong case."""
     if verdict.is_right or not verdict.is_attempted:
         return []
     task, name = function_of(verdict.key)
@@ -173,9 +173,9 @@ def _lists(task: str, found: Mapping[str, Verdict]) -> tuple[str, str]:
         return "done", f"{what}, with {right[0].name}"
     best = max(kernels, key=lambda verdict: verdict.factors_fraction)
     if not best.factors_fraction:
-        return "wrong", f"{what}: they need right factors of {best.name}"
+        return "wrong", f"{what}: they need correct factors of {best.name}"
     why = {
-        ModelFit.AGREES: f"their quality is measured with what {best.name} has right",
+        ModelFit.AGREES: f"their quality is measured with the correct factors of {best.name}",
         ModelFit.DIFFERS: f"a model trained with {best.name} differs from the reference's",
         ModelFit.FAILED: f"a model cannot be trained with {best.name}: {best.model_message}",
         ModelFit.NOT_TRIED: f"no model was trained with {best.name}",
@@ -184,7 +184,7 @@ def _lists(task: str, found: Mapping[str, Verdict]) -> tuple[str, str]:
 
 
 def smallest_case(key: str, checked: Checked) -> str:
-    """Return inputs, expected and received outputs of the smallest call that is wrong."""
+    """Return inputs, expected and received outputs of the smallest wrong call."""
     verdict, right = checked.verdicts[key], expected(key)
     if verdict.failure or not verdict.wrong or OUTPUTS[key].kernel:
         return verdict.sentence
@@ -216,7 +216,7 @@ def _is_wrong(key: str, place: str, checked: Checked) -> bool:
 
 
 def argument_names(key: str, count: int) -> list[str]:
-    """Return the names of the arguments of a function as it was handed out."""
+    """Return the names of a function's arguments in the student edition."""
     task, name = function_of(key)
     if is_kernel(key):
         sources = [(SUITE / "mflib" / f"{RUBRIC[task]['module']}.py").read_text(encoding="utf-8")]
@@ -247,7 +247,7 @@ def _text(value: object) -> str:
 
 
 def chosen_keys(tasks: list[str], function: str) -> list[str]:
-    """Return the functions of some tasks, or those of a name; ValueError if there are none."""
+    """Return the functions of some tasks or with a name; raise ValueError if there are none."""
     if function:
         keys = [key for key in OUTPUTS if function in (key, function_of(key)[1])]
         if not keys:
@@ -261,9 +261,9 @@ def chosen_keys(tasks: list[str], function: str) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    tasks = f"of {', '.join(RUBRIC)}; all if there are none"
+    tasks = f"any of {', '.join(RUBRIC)} (default: all)"
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=tasks)
-    parser.add_argument("--show", metavar="FUNCTION", help="print the smallest case that is wrong")
+    parser.add_argument("--show", metavar="FUNCTION", help="print the smallest wrong case")
     options = parser.parse_args()
     try:
         keys = chosen_keys(options.tasks, options.show or "")

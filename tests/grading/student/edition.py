@@ -1,13 +1,13 @@
 """Build the student edition: the suite without the answers, in build/assignment/ and as a zip.
 
 The functions in rubric.toml and the cells tagged "solution" lose their bodies. Signatures,
-docstrings and everything else stay. The notebooks show the reference's outputs, each below a line
-that says so, except outputs that contain answers. Running a cell replaces both. Such a cell has no
-execution count, so the grader takes it for what it is: not run. Derivations fold away as hints,
-and each notebook ends with a declaration.
+docstrings and everything else stay. The notebooks show the reference's outputs below a line that
+marks them, except outputs that contain answers. Running a cell replaces both. A cell with such
+outputs has no execution count, so the grader knows that it was not executed. Derivations become
+folded hints, and each notebook ends with a declaration.
 
-checks/ holds the part of this package that students need, as checks/grading, so that its imports
-are the same in both places. The checks compare with arrays that the reference computes here.
+checks/grading contains the modules of this package that students need, with the same imports in
+both places. The checks compare with arrays that the reference computes during the build.
 """
 
 import ast
@@ -31,18 +31,18 @@ from grading.intake import declarations
 from grading.paths import GRADING, NOTEBOOK_TOOLS, ROOT, copy_modules
 from grading.rubric import RUBRIC
 
-STUDENT = GRADING / "student"  # what is copied as it is
+STUDENT = GRADING / "student"  # files that are copied unchanged
 TARGET = ROOT / "build" / "assignment"
 SUITE = ROOT / "tests" / "suite.py"
 COPIED = ("requirements.txt", "pyproject.toml", "LICENSE", ".gitignore", "data/README.md")
-OPTIONAL = "05_experiments.ipynb"  # not graded; it runs once the kernels are written
+OPTIONAL = "05_experiments.ipynb"  # not graded; needs the kernels
 OUTPUTS_OF_REFERENCE = NOTEBOOK_TOOLS / "ml-100k"  # the edition's default data set
 MARK = "Output of the reference; your run replaces it."
 MARK_LATER = "Output of the reference; yours replaces it when you run this cell with your kernels."
-# What the notebooks fold away in the edition only.
+# Text that only the student edition folds.
 HINT = re.compile(r"<!-- hint: (.+?) -->\n\n?(.*?)\n\n?<!-- end of hint -->", re.DOTALL)
 INTAKE = ("archives", "cells", "collect", "declarations", "layouts", "names", "submission")
-# The part of this package that students get, as checks/grading.
+# The modules of this package that are copied to checks/grading.
 CHECKS = (
     *(*HARNESS, "paths.py", "schema.py", "execution/trial.py"),
     *("checks/compare.py", "checks/step_checks.py", "checks/verdict.py"),
@@ -52,9 +52,9 @@ CHECKS = (
 
 
 def blank(source: str, hints: dict[str, str]) -> str:
-    """Return source with the bodies of the functions in ``hints`` replaced; docstrings stay.
+    """Replace the bodies of the functions in ``hints`` with stubs that keep the docstrings.
 
-    ValueError if one of them is not there.
+    Raise ValueError if a function is missing.
     """
     lines, found = source.splitlines(), {}
     for node in ast.walk(ast.parse(source)):
@@ -73,7 +73,7 @@ def blank(source: str, hints: dict[str, str]) -> str:
 
 
 def blank_cell(source: str) -> str:
-    """Return a cell tagged "solution" with empty functions."""
+    """Return the source of a cell tagged "solution" with empty functions."""
     names = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     return blank(source, dict.fromkeys(names, "yours to write")).rstrip("\n")
 
@@ -86,14 +86,14 @@ def blank_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             if "solution" in cell.metadata.get("tags", []):
                 cell.source = blank_cell(cell.source)
                 hide = cell.metadata.get("jupyter", {})
-                hide.pop("source_hidden", None)  # only answers are folded
+                hide.pop("source_hidden", None)  # keep only answers folded
                 if not hide:
                     cell.metadata.pop("jupyter", None)
     return notebook
 
 
 def student_notebook(name: str) -> nbformat.NotebookNode:
-    """Return a notebook as students get it."""
+    """Return a notebook of the student edition."""
     stored = nbformat.read(OUTPUTS_OF_REFERENCE / name, as_version=4)
     outputs = {cell.id: shown_outputs(cell) for cell in stored.cells if cell.cell_type == "code"}
     later = cells_that_need_kernels(name, outputs)
@@ -104,7 +104,7 @@ def student_notebook(name: str) -> nbformat.NotebookNode:
             cell.source = fold_hints(cell.source)
         elif outputs[cell.id]:
             cell.outputs = [mark(MARK_LATER if cell.id in later else MARK), *outputs[cell.id]]
-            if cell.id in later and is_before_loop:  # "Run All" goes on to the student's cells
+            if cell.id in later and is_before_loop:  # "Run All" must reach the student's cells
                 cell.metadata.setdefault("tags", []).append("raises-exception")
     if name != OPTIONAL:
         place = next(n for n, cell in enumerate(notebook.cells) if cell.id == "references")
@@ -114,7 +114,7 @@ def student_notebook(name: str) -> nbformat.NotebookNode:
 
 
 def cells_that_need_kernels(name: str, cells: Iterable[str]) -> set[str]:
-    """Return which cells of a notebook fail while the kernels are empty."""
+    """Return the cells of a notebook that fail while the kernels are empty."""
     if name == OPTIONAL:
         return set(cells)
     (task,) = (task for task, entry in RUBRIC.items() if name == f"{entry['notebook']}.ipynb")
@@ -122,10 +122,10 @@ def cells_that_need_kernels(name: str, cells: Iterable[str]) -> set[str]:
 
 
 def shown_outputs(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    """Return a copy of a cell's outputs; nothing if they contain an answer.
+    """Return a copy of a cell's outputs, or nothing if they contain an answer.
 
     The cell "kernel" displays the source of the kernel, and the check of a prediction explains
-    which one is right.
+    which answer is correct.
     """
     if cell.id == "kernel" or "check" in cell.metadata.get("tags", []):
         return []
@@ -137,13 +137,13 @@ def shown_outputs(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 
 def mark(text: str) -> nbformat.NotebookNode:
-    """Return an output that says where those below it come from."""
+    """Return an output that states the origin of the outputs below it."""
     data = {"text/markdown": f"*{text}*", "text/plain": text}
     return nbformat.v4.new_output("display_data", data=data)
 
 
 def fold_hints(source: str) -> str:
-    """Return a markdown cell whose marked passages fold away below a line "Hint: …"."""
+    """Return markdown whose marked passages are folded below a line "Hint: …"."""
     folded = HINT.sub(r"<details><summary>Hint: \1</summary>\n\n\2\n\n</details>", source)
     if re.search("<!-- (end of )?hint", folded):
         raise ValueError(f"expected pairs of hint and end of hint, got {source!r}")
@@ -189,7 +189,7 @@ def build(target: Path) -> None:
         for file in (STUDENT / "README.md", STUDENT / "Makefile", SUITE):
             shutil.copy(file, new / file.name)
         (new / "checks").mkdir()
-        empty_suite(new / "checks" / "suite")  # the checks' own copy; the student's changes
+        empty_suite(new / "checks" / "suite")  # a copy that stays unchanged
         copy_modules(CHECKS, new / "checks")
         shutil.copy(NOTEBOOK_TOOLS / "fresh_kernel.py", new / "checks")
         np.savez_compressed(new / "checks" / "cases.npz", **cases())  # type: ignore[arg-type]

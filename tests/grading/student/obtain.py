@@ -1,8 +1,8 @@
-"""Download a data set; works while a file of the student's mflib cannot be imported.
+"""Download a data set, even while a file of the student's mflib cannot be imported.
 
     python -m grading.student.obtain ml-100k
 
-suite.py puts the checks' own copy of mflib first on the path.
+suite.py puts the checks' copy of mflib first on the path.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Execute the notebooks, pack submission.zip, and report what the grader will find in it.
+"""Execute the notebooks, pack submission.zip, and report its content as the grader reads it.
 
 python suite.py submit
 """
@@ -16,7 +16,7 @@ from grading.student.check import ROOT, SUITE, check, show
 
 
 def executed(name: str, dataset: str) -> str:
-    """Execute a notebook of the edition in place; return what fails in it."""
+    """Execute a notebook of the edition in place; return a message on failing cells."""
     notebook, error = execute(ROOT / name, dataset, go_on=True)
     failed = {
         cell.id: f"{output.ename}: {output.evalue}"
@@ -28,12 +28,12 @@ def executed(name: str, dataset: str) -> str:
     if not failed:
         return f"{name}: {error}" if error else ""
     (first, why), *others = failed.items()
-    behind = f", then {len(others)} others, which may need it" if others else ""
+    behind = f", then {len(others)} other cells that may depend on it" if others else ""
     return plain(f"{name}: the cell {first} fails ({why:.200}){behind}")
 
 
 def own_modules() -> list[str]:
-    """Return the Python files that the student has added to mflib/ and notebooks/."""
+    """Return the student's additional Python files in mflib/ and notebooks/."""
     added = [*(ROOT / "mflib").rglob("*.py"), *(ROOT / "notebooks").rglob("*.py")]
     names = (file.relative_to(ROOT) for file in sorted(added))
     return [name.as_posix() for name in names if not (SUITE / name).exists()]
@@ -50,12 +50,12 @@ def main() -> None:
             if (ROOT / name).is_file():
                 files.append(name)
             else:
-                messages.append(f"{name} is missing: what it would earn is lost")
+                messages.append(f"{name} is missing and cannot earn points")
                 missing += 1
         if notebook in files:
             try:
                 messages.append(executed(notebook, dataset))
-            except Exception as error:  # a notebook that cannot be read
+            except Exception as error:  # an unreadable notebook
                 messages.append(f"{notebook} cannot be executed: {type(error).__name__}: {error}")
     files += own_modules()
     temporary = ROOT / ".submission.zip"

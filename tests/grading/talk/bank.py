@@ -1,4 +1,4 @@
-"""The bank of questions, bank.toml, as values."""
+"""Read the bank of questions from bank.toml."""
 
 import tomllib
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from typing import Any
 
 
 class Finder(StrEnum):
-    """How a line of a function is found."""
+    """The criteria for finding a line of a function."""
 
     USES = "uses"  # reads a parameter
     CHANGES = "changes"  # changes a parameter in place
-    SQUARES = "squares"  # multiplies a parameter by itself
-    CALLS = "calls"  # calls a function of one of these names
-    DIVIDES = "divides"  # divides and rounds down
-    LOOPS = "loops"  # a loop over the entries
-    REPEATS = "repeats"  # adds to indexed rows, where repeated indices lose all but one addition
+    SQUARES = "squares"  # multiplies a parameter with itself
+    CALLS = "calls"  # calls a function with one of these names
+    DIVIDES = "divides"  # uses integer division
+    LOOPS = "loops"  # loops over the entries
+    REPEATS = "repeats"  # adds to indexed rows, so repeated indices keep only one addition
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class LineQuestion:
     """A question about a line of a function."""
 
     find: Finder
-    # by function, as "svd/svd_step": parameters as the reference calls them, or names of functions
+    # by function, such as "svd/svd_step": the reference's parameter names, or names of functions
     functions: Mapping[str, list[str]]
     question: str
     answer: str
     look: str
-    mistake: bool = False  # the line is one, so this question comes first
+    mistake: bool = False  # the line is a mistake, so this question comes first
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Variation:
 class Bank:
     """All questions."""
 
-    lines: Mapping[str, LineQuestion]  # by a name that reports keep
-    on_paper: str  # the question where no line was found; the answer is that of TASK-penalty
-    outputs: Mapping[str, OutputQuestion]  # by task, and where no recommendations are shown
+    lines: Mapping[str, LineQuestion]  # by the name that reports store
+    on_paper: str  # the question if no line was found; TASK-penalty has the answer
+    outputs: Mapping[str, OutputQuestion]  # by task, and "none" for no recommendations
     variations: list[Variation]
 
 

@@ -1,4 +1,4 @@
-"""Read which movies a student's notebook shows as recommendations."""
+"""Read the recommended movies from the outputs of a student's notebook."""
 
 import html
 import re
@@ -11,7 +11,7 @@ from mflib.data import load_movielens
 CELL = re.compile(r"<td>(.{1,200}?)</td>")
 MOST_CHARACTERS = 50_000  # of a table
 MOST_MOVIES = 10
-SHOWS = "recommendations"  # the cell of the notebooks
+SHOWS = "recommendations"  # the id of the cell in the notebooks
 
 
 @cache
@@ -27,10 +27,10 @@ def recommended(stored: Mapping[str, Mapping[str, Any]], dataset: str) -> list[i
     stored : mapping
         Cells as stored, by their ids.
     dataset : str
-        The data set whose titles are known.
+        The data set with the titles.
     """
     cell = stored.get(SHOWS, {})
-    if not cell.get("execution_count"):  # an output that was handed out
+    if not cell.get("execution_count"):  # an output of the student edition
         return []
     titles, ids = _ids_of_titles(dataset), []
     outputs = cell.get("outputs")

@@ -1,6 +1,6 @@
-"""Find the lines of a student's functions that the bank asks about.
+"""Find the lines of a student's functions for the questions of the bank.
 
-These functions parse what students wrote, so call them where memory and time are limited.
+These functions parse students' code: call them only where memory and time are limited.
 """
 
 import ast
@@ -19,27 +19,27 @@ from grading.schema import Bounds
 from grading.talk.bank import BANK, Finder
 
 MOST_LINES, MOST_CHARACTERS = 8, 600  # of a quoted statement
-MOST_NODES = 3_000  # of a function's tree, which is searched from each of its nodes
+MOST_NODES = 3_000  # of a function's tree, because the search starts at each node
 ROUNDS_DOWN = frozenset({"floor", "floor_divide"})
 PRODUCTS = frozenset({"mm", "matmul", "einsum"})
 
 
 @dataclass(frozen=True)
 class Quote:
-    """A statement of a student, and where it is, as "svd.py, line 26"."""
+    """A student's statement and its place, such as "svd.py, line 26"."""
 
     place: Annotated[str, Bounds(200)]
     text: Annotated[str, Bounds(MOST_CHARACTERS)]
 
 
 def quotes_of(given: Submission) -> dict[str, dict[str, Quote]]:
-    """Return by function, and by the name of a question of the bank, the line it asks about."""
+    """Return the quoted lines by function and by the name of the bank's question."""
     keys = sorted({key for entry in BANK.lines.values() for key in entry.functions})
     return {key: found for key in keys if (found := quotes(key, _source(given, key)))}
 
 
 def _source(given: Submission, key: str) -> Cells:
-    """Return the module or the cells in which a function is written, with their labels."""
+    """Return the module or the cells that contain a function, with their labels."""
     task, _ = function_of(key)
     if not is_kernel(key):
         return given.answers.get(key, [])
@@ -49,7 +49,7 @@ def _source(given: Submission, key: str) -> Cells:
 
 
 def quotes(key: str, source: Cells) -> dict[str, Quote]:
-    """Return the lines of one function by the name of the question; empty if unreadable."""
+    """Return the quoted lines of one function by question name; empty if unreadable."""
     _, name = function_of(key)
     found: dict[str, Quote] = {}
     for label, text in source:
@@ -78,7 +78,7 @@ def _quotes_in(
 
 
 def _own_names(key: str, function: ast.FunctionDef) -> Mapping[str, str]:
-    """Return what a student calls the parameters, by the names that the reference gives them."""
+    """Return the student's parameter names by the reference's names."""
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     return dict(zip(_parameters(key), (one.arg for one in arguments), strict=False))
 
@@ -89,7 +89,7 @@ def _parameters(key: str) -> tuple[str, ...]:
 
 
 def _matching(find: Finder, function: ast.FunctionDef, wanted: list[str]) -> Iterator[ast.stmt]:
-    """Yield the statements that a question may ask about, the most telling first."""
+    """Yield the statements for a question, the best candidate first."""
     if find is Finder.LOOPS:
         yield from _loops(function)
         return
@@ -112,7 +112,7 @@ def _matching(find: Finder, function: ast.FunctionDef, wanted: list[str]) -> Ite
 
 
 def _statements(function: ast.FunctionDef) -> list[ast.stmt]:
-    """Return conditions, and statements without a body, in order, without the docstring."""
+    """Return conditions and simple statements in order, without the docstring."""
     simple = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.If)
     nodes = [node for node in ast.walk(function) if isinstance(node, simple)]
     nodes = [n for n in nodes if not isinstance(getattr(n, "value", None), ast.Constant)]
@@ -120,7 +120,7 @@ def _statements(function: ast.FunctionDef) -> list[ast.stmt]:
 
 
 def _head(node: ast.stmt) -> ast.AST:
-    """Return a statement, or the part before its body."""
+    """Return a statement without its body."""
     return node.test if isinstance(node, ast.If | ast.While) else node
 
 
@@ -130,7 +130,7 @@ def _loops(function: ast.FunctionDef) -> list[ast.stmt]:
 
 
 def _copies(node: ast.stmt) -> Iterator[tuple[str, str]]:
-    """Yield the new and the old name of each value that gets another one, as in ``l = reg``."""
+    """Yield the new and the old name of each renamed value, as in ``l = reg``."""
     if not isinstance(node, ast.Assign):
         return
     target, value = node.targets[0], node.value
@@ -148,7 +148,7 @@ def _reads(node: ast.AST) -> set[str]:
 
 
 def _root(node: ast.AST) -> str:
-    """Return the variable at the beginning of ``P[users].mul_(2)``: "P"."""
+    """Return the variable at the start of an expression: "P" for ``P[users].mul_(2)``."""
     while isinstance(node, ast.Call | ast.Attribute | ast.Subscript):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""
@@ -176,7 +176,7 @@ def _calculates(node: ast.AST) -> bool:
 
 
 def _squares(node: ast.AST, names: set[str]) -> bool:
-    """Return whether a variable is multiplied by itself, as in ``Y.T @ Y`` or ``Y.T.mm(Y)``."""
+    """Return whether a variable is multiplied with itself, as in ``Y.T @ Y`` or ``Y.T.mm(Y)``."""
     for part in ast.walk(node):
         is_product = isinstance(part, ast.BinOp) and isinstance(part.op, ast.MatMult)
         if is_product or (isinstance(part, ast.Call) and PRODUCTS & set(_calls(part))):
@@ -188,7 +188,7 @@ def _squares(node: ast.AST, names: set[str]) -> bool:
 
 
 def _calls(node: ast.AST) -> Iterator[str]:
-    """Yield the names of the functions and methods that are called."""
+    """Yield the names of called functions and methods."""
     for call in (n for n in ast.walk(node) if isinstance(n, ast.Call)):
         if isinstance(call.func, ast.Attribute):
             yield call.func.attr
@@ -205,7 +205,7 @@ def _divides(node: ast.AST) -> bool:
 def _repeats(node: ast.stmt, names: set[str], function: ast.FunctionDef) -> bool:
     """Return whether a statement is like ``P[users] += …`` with an index of many rows.
 
-    An index that a loop sets is one row at a time.
+    A loop variable as an index selects one row at a time, so it does not count.
     """
     if not isinstance(node, ast.AugAssign) or not isinstance(node.target, ast.Subscript):
         return False

@@ -1,7 +1,7 @@
-"""Choose three questions for a talk with each student: a line, an output, a variation.
+"""Choose three questions for the talk with each student: on a line, an output, a variation.
 
-They depend on the report, the student's name and the secret of the class alone, so a sheet stays
-the same however often it is written.
+They depend only on the report, the student's name and the secret of the class, so a sheet does not
+change when it is written again.
 """
 
 import random
@@ -21,22 +21,22 @@ from mflib import ALS
 from mflib.data import MovieLens, load_movielens
 from mflib.sampling import train_test_split
 
-N_REASONS = 3  # likes that speak for a movie
-OUTPUT_OF_NOBODY = "none"  # the question of the bank where no recommendations are shown
+N_REASONS = 3  # likes that explain a recommendation
+OUTPUT_OF_NOBODY = "none"  # the bank's question if the notebook shows no recommendations
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, what to expect, and where to look."""
+    """A question, its expected answer, and where to look."""
 
     kind: str
-    task: str  # empty if it is about none
+    task: str  # empty if the question concerns no task
     text: str
     answer: str
     look: str
     place: str = ""  # of the quoted line
     quote: str = ""
-    verdict: str = ""  # what the grader found wrong in the quoted function
+    verdict: str = ""  # the grader's verdict on the quoted function
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class TalkSheet:
 
 
 def sheet_of(report: Report) -> TalkSheet:
-    """Return the sheet of a student; tasks differ where the submission has several."""
+    """Return the sheet of a student, with different tasks if possible."""
     score = report.score
     rng = random.Random(f"{score.secret}/{report.name}")
     line = _line_question(report, rng)
@@ -58,14 +58,14 @@ def sheet_of(report: Report) -> TalkSheet:
 
 
 def _pick_task(tasks: Iterable[str], used: set[str], rng: random.Random) -> str:
-    """Draw a task, one that has not been used if there is one; "" if there is none at all."""
+    """Draw a task, preferably an unused one; return "" if there are no tasks."""
     tasks = sorted(tasks)
     left = [task for task in tasks if task not in used] or tasks
     return rng.choice(left) if left else ""
 
 
 def _line_question(report: Report, rng: random.Random) -> Question:
-    """Return the question about a line: of a mistake if there is one, else of a drawn task."""
+    """Return the question about a line: a mistake if there is one, otherwise of a drawn task."""
     quotes = report.score.quotes
     known = [(key, name) for key in sorted(quotes) for name in quotes[key] if name in BANK.lines]
     mistakes = [(key, name) for key, name in known if BANK.lines[name].mistake]
@@ -83,7 +83,7 @@ def _line_question(report: Report, rng: random.Random) -> Question:
 
 
 def _question_on_paper(rng: random.Random) -> Question:
-    """Return the question for a submission in which no line was found."""
+    """Return the question for a submission without a quotable line."""
     task = rng.choice(sorted(RUBRIC))
     entry = BANK.lines[f"{task}-penalty"]
     text = BANK.on_paper.format(task=task.upper())
@@ -104,7 +104,7 @@ def _output_question(report: Report, rng: random.Random, used: set[str]) -> Ques
 
 
 def _variation(report: Report, rng: random.Random, used: set[str]) -> Question:
-    """Return a question about another setting, of a task whose functions are right if possible."""
+    """Return a question about another setting, preferably of a task with correct functions."""
     verdicts = report.score.functions
     right = {
         task
@@ -121,7 +121,7 @@ def _variation(report: Report, rng: random.Random, used: set[str]) -> Question:
 
 
 class Example(NamedTuple):
-    """The data and the user whose recommendations the notebooks show."""
+    """The data of the notebooks, and the user in their examples."""
 
     data: MovieLens
     user: int
@@ -131,7 +131,7 @@ class Example(NamedTuple):
 
 @cache
 def example(dataset: str) -> Example:
-    """Return the splits of the notebooks."""
+    """Return the data of the notebooks, with their splits."""
     data = load_movielens(dataset)
     likes, _ = train_test_split(data.likes(), 0.8, random_state=0)
     ratings, _ = train_test_split(data.ratings, 0.9, random_state=0)
@@ -145,7 +145,7 @@ def _als(dataset: str) -> ALS:
 
 @cache
 def _reasons(task: str, dataset: str, movie: int) -> str:
-    """Return what speaks for recommending a movie to the notebooks' user."""
+    """Return the evidence for recommending a movie to the notebooks' user."""
     if task == "svd":
         return _rating_of(example(dataset), movie)
     return _shares(dataset, movie) if task == "als" else _likes_in_common(example(dataset), movie)
@@ -155,13 +155,13 @@ def _rating_of(found: Example, movie: int) -> str:
     stars = found.ratings[:, [movie]].data
     mean = found.ratings.data.mean()
     if not len(stars):
-        return f"It has no training rating (the mean of all is {mean:.2f})."
-    own = f"Its {len(stars)} training ratings have the mean {stars.mean():.2f}"
-    return f"{own}; that of all ratings is {mean:.2f}."
+        return f"It has no training rating (the mean of all ratings is {mean:.2f})."
+    its = f"The mean of its {len(stars)} training ratings is {stars.mean():.2f}"
+    return f"{its}, the mean of all ratings {mean:.2f}."
 
 
 def _shares(dataset: str, movie: int) -> str:
-    """Return the likes with the largest shares in the score of the reference's ALS."""
+    """Return the likes that contribute most to the score of the reference's ALS."""
     found = example(dataset)
     row = found.likes[found.user]
     score, shares = _als(dataset).explain(found.user, row, movie, N=N_REASONS)
@@ -171,7 +171,7 @@ def _shares(dataset: str, movie: int) -> str:
 
 
 def _likes_in_common(found: Example, movie: int) -> str:
-    """Return the user's likes that are liked by the same users as a movie."""
+    """Return the user's likes that have the most likers in common with a movie."""
     n = found.likes.getnnz(axis=0)
     own = np.setdiff1d(found.likes[found.user].indices, [movie])
     together = np.asarray((found.likes.T @ found.likes[:, [movie]]).todense()).ravel()[own]
@@ -180,4 +180,4 @@ def _likes_in_common(found: Example, movie: int) -> str:
     titles = found.data.movies["title"]
     parts = [f"{titles[own[k]]} ({together[k]:.0f} of them)" for k in nearest]
     users = f"{n[movie]} users have a training like for it"
-    return f"{users}; of this user's likes, they like most of all {'; '.join(parts)}."
+    return f"{users}; this user's likes that they like most often: {'; '.join(parts)}."

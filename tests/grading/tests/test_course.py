@@ -164,7 +164,7 @@ def test_pseudonyms_in_pages_names_in_exports(tmp_path):
     for report, package in zip(reports, found, strict=True):
         report.decision = course.decide(package.name, package.handed_in)
     said = course.export(reports)
-    assert "m.csv: there is nobody for the submission 'Mal'" in said
+    assert "m.csv: no row matches the submission 'Mal'" in said
     assert "moodle.csv: 2 of 2 rows are filled in" in said
     rows = read_table(key.parent / "moodle.csv").rows
     assert [row.cells["Grade"] for row in rows] == ["77.00", "100.00"]
@@ -179,7 +179,7 @@ def test_of_two_who_would_be_one_person_neither_is_filled_in(tmp_path):
     found = [package_of("Jane Doe", number="7"), package_of("Mal", number="7")]
     course = read_course(options("--moodle", sheet), found, tmp_path)
     said = course.export([report_of(package.name) for package in found])
-    assert said[0].endswith("Jane Doe and Mal would be of one person: fill it in by hand")
+    assert said[0].endswith("Jane Doe and Mal match the same person: fill it in by hand")
     assert said[1] == "moodle.csv: 0 of 1 rows are filled in"
     assert read_table(tmp_path / "moodle.csv").rows[0].cells["Grade"] == ""
 

@@ -59,7 +59,7 @@ def test_the_best_submission_counts():
     assert shown(20.0, before)["score"] == 80
     found = shown(10.0, before)
     assert found["score"] == 77.5
-    assert "This one has 50 points, an earlier one 77.5, which count." in found["output"]
+    assert "This submission has 50 points; an earlier one with 77.5 counts." in found["output"]
 
 
 def test_the_zip_has_what_gradescope_asks_for(tmp_path):

@@ -154,11 +154,11 @@ def test_the_page_shows_both_answers_and_runs_nothing():
     found[0].score.published = {"svd/svd.py": ["step"]}
     text = similarity_page(found)
     assert '<a href="Ann%20%3Cb%3E.html">Ann &lt;b&gt;</a>, <a href="Bo.html">Bo</a>' in text
-    assert "svd: step (the published answer)" in text
+    assert "svd: step (published solution)" in text
     assert "&lt;script&gt;" in text
     assert "<script" not in text
-    assert "This is a hint, no more" in text
-    assert "not found here" in similarity_page([]), "nothing is claimed about other copies"
+    assert "This is only a hint" in text
+    assert "does not find rewritten copies" in similarity_page([])
 
 
 def test_the_export_has_a_file_for_each_submission(tmp_path):

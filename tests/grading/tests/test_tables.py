@@ -39,7 +39,7 @@ def test_tables_are_read_as_spreadsheets_save_them(tmp_path, encoding, mark):
         (b"", "expected a table with a header, got an empty file"),
         (b"name\nM\xfcller\n", "line 2: expected UTF-8, got other bytes; save it as CSV UTF-8"),
         (b"who\nx\n", "line 1: expected the columns name; name is missing"),
-        (b"name,name\n", "line 1: the column name is there twice"),
+        (b"name,name\n", "line 1: the column name occurs twice"),
         (b"name,x\na,1\nDoe, Jane,3\n", "line 3: expected 2 cells, got 3; put quotes"),
     ],
 )
@@ -78,7 +78,7 @@ def test_moments_have_zones():
     ):
         assert moment(text, BERLIN) == utc, text
     assert moment("2026-06-10T12:14").tzinfo is not None, "the zone of the machine"
-    with pytest.raises(ValueError, match=r"expected a time as .*, got 'Mittwoch, 10. Juni'"):
+    with pytest.raises(ValueError, match=r"expected a time such as .*, got 'Mittwoch, 10. Juni'"):
         moment("Mittwoch, 10. Juni", BERLIN)
     for wrong in ("Europe/Atlantis", "..", ""):
         with pytest.raises(ValueError, match="expected a time zone"):
@@ -104,13 +104,13 @@ def test_deadlines_across_zones_and_the_change_of_clocks():
     assert [both.most(name) for name in (None, *Missed)] == [100, 70, 0]
     assert both.shown(moment("2026-02-14T23:00Z")) == "2026-02-15 00:00 CET"
     assert Deadlines().missed(moment("2026-02-14T23:00Z")) is None
-    # the hour that is there twice: 02:30 in winter time comes after 02:45 in summer time
+    # the hour that occurs twice: 02:30 in winter time comes after 02:45 in summer time
     limit = datetime(2026, 10, 25, 2, 45, tzinfo=BERLIN)
     again = datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=BERLIN)
     assert Deadlines(limit).missed(again) == "soft"
     with pytest.raises(ValueError, match=r"expected the soft deadline .* before the hard one"):
         Deadlines(both.hard, both.soft)
-    with pytest.raises(ValueError, match="expected a cap of 0 to 100 points, got 800"):
+    with pytest.raises(ValueError, match="expected a cap from 0 to 100 points, got 800"):
         Deadlines(cap=800)
 
 
@@ -228,7 +228,7 @@ def test_pseudonyms_stay_and_say_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"key.csv: expected all names of the class, 'Di'"):
         pseudonyms.pseudonyms(["Åsa", "Di"], key, new=False)
     file(tmp_path, "name,pseudonym\nA,x\nB,x\n", "key.csv")
-    with pytest.raises(ValueError, match=r"key.csv, line 3: expected a name and a pseudonym"):
+    with pytest.raises(ValueError, match=r"key.csv, line 3: expected a unique name"):
         pseudonyms.pseudonyms(["A"], tmp_path / "key.csv")
     assert pseudonyms.pseudonyms(["A"], tmp_path / "new.csv") != {"A": "x"}
 
@@ -266,7 +266,7 @@ def test_numbers_that_may_be_two_are_refused(text):
 
 
 def test_a_largest_mark_that_may_be_two_is_refused(tmp_path):
-    what = "the largest mark: expected 1000 or 1, got '1,000', which may be either"
+    what = "the maximum mark: expected 1000 or 1, got the ambiguous '1,000'"
     canvas = read_sheet(file(tmp_path, CANVAS.replace("10,20,", '10,"1,000",')))
     with pytest.raises(ValueError, match=f"line 3: {what}"):
         canvas.filled({}, "Factors")
@@ -292,4 +292,4 @@ def test_a_name_does_not_take_the_row_of_a_number(tmp_path):
     sheet = read_sheet(file(tmp_path, MOODLE))
     found, messages = sheet.match({" =bo": [Owner(" =bo", "99")], "Bo": [Owner("Bo", "13")]})
     assert [[p.number for p in people] for people in found.values()] == [[], ["13"]]
-    assert messages == ["given.csv, line 4:  =bo has the name of Bo, but not the number"]
+    assert messages == ["given.csv, line 4:  =bo has the name of Bo but another number"]

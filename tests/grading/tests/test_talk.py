@@ -158,10 +158,10 @@ def test_recommended_movies_are_those_that_the_notebook_shows(data, cell, ids):
 
 def test_reasons_by_hand(data):
     assert sheet._reasons("bpr", "ml-100k", 2) == (
-        "3 users have a training like for it; of this user's likes, they like most of all "
+        "3 users have a training like for it; this user's likes that they like most often: "
         "Alien (1979) (3 of them); Tom & Huck (1995) (1 of them)."
     )
-    assert sheet._reasons("svd", "ml-100k", 1).startswith("Its 3 training ratings have the mean 4")
+    assert sheet._reasons("svd", "ml-100k", 1).startswith("The mean of its 3 training ratings is 4")
     assert sheet._reasons("svd", "ml-100k", 3).startswith("It has no training rating")
     assert "0 users" in sheet._reasons("warp", "ml-100k", 3)
 
@@ -280,7 +280,7 @@ def test_the_column_talk_takes_a_mark_that_is_shown_and_not_added(tmp_path):
     for row, said in {
         "A,,,,,7": "expected 0 to 6 points, got '7'",
         "A,,,,,good": "expected 0 to 6 points, got 'good'",
-        "A,svd,correctness,,x,3": "expected points of 'svd correctness', got only those of a talk",
+        "A,svd,correctness,,x,3": "expected points of 'svd correctness', got only points of a talk",
         "A,,,,,": "expected points or a comment, got neither",
     }.items():
         path.write_text(f"{head}{row}\n", encoding="utf-8")
