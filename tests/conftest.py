@@ -1,4 +1,4 @@
-"""No progress bars in any room; mflib reads this when it is imported."""
+"""Switch off progress bars in all tests; mflib reads the variable on import."""
 
 import os
 

@@ -85,7 +85,7 @@ PLATFORMS = {
 # On Linux, torch's wheel on PyPI brings CUDA. The build for the CPU is on torch's own index. Only
 # torch is requested there: every package would be if that index were added for all of them.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-# If that index does not answer, continue soon.
+# A short time-out for that index.
 QUICKLY = ("--retries", "1", "--timeout", "20")
 SOON = {"UV_HTTP_RETRIES": "1", "UV_HTTP_TIMEOUT": "20"}
 GIGABYTES = {"the build of torch for the CPU": 1.6, "the build of torch with CUDA": 7.0}
@@ -99,7 +99,7 @@ def interpreter(folder: Path) -> Path:
 def own_environment() -> dict[str, str]:
     """Return this process's variables, except those that configure Python or redirect pip."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
-    # on a busy machine, threads that wait actively would take each other's CPU time
+    # on a busy machine, threads with busy waiting would slow each other down
     kept.setdefault("GOMP_SPINCOUNT", "10000")
     if kept.get("MFLIB_DATA"):  # steps and kernels have other current folders than the caller
         kept["MFLIB_DATA"] = os.path.abspath(os.path.expanduser(kept["MFLIB_DATA"]))
@@ -248,7 +248,7 @@ def install(folder: Path, *arguments: str, quickly: bool = False) -> int:
 
 
 def compile_imports(folder: Path) -> None:
-    """Import once what notebooks import, so that its byte code is there for the sandbox."""
+    """Import the notebooks' packages once, so that their byte code exists for the sandbox."""
     stamp = folder / "compiled"
     if stamp.exists() and stamp.stat().st_mtime >= (folder / "ready").stat().st_mtime:
         return

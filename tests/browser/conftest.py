@@ -1,4 +1,4 @@
-"""Chromium, and the folder that pictures of what it shows go to."""
+"""Fixtures for the tests in Chromium: pages and screenshots."""
 
 import shutil
 from collections.abc import Iterator
@@ -32,9 +32,9 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture
 def show(browser):
-    """Opens an address in a window of a width.
+    """Return a function that opens an address in a window with a given width.
 
-    Returns the page, and lists to which errors of the console and requests are added.
+    It returns the page, and lists to which console errors and requests are added.
     """
     contexts = []
 

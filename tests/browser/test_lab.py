@@ -1,4 +1,4 @@
-"""The notebooks in JupyterLab as a student uses them: Run All, the explorer, a change, an error."""
+"""Using the notebooks in JupyterLab: Run All, the explorer, a change, an error."""
 
 import json
 import os
@@ -21,7 +21,7 @@ NAMES = sorted(file.stem for file in STORED["ml-100k"].glob("*.ipynb"))
 LESSONS = [name for name in NAMES if name != "05_experiments"]
 MINUTES = 60_000  # in milliseconds
 TROUBLE = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr']"
-# All cells are in the page, not only those in view; no announcement covers it.
+# Put all cells into the page, not only the visible ones; show no announcements.
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -30,9 +30,9 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory):
-    """JupyterLab on a free port with a token, on a copy of the notebooks.
+    """Start JupyterLab with a copy of the notebooks, on a free port with a token.
 
-    Yields its address and the folder.
+    Yield its address and the folder.
     """
     if not (data_dir() / "ml-100k").is_dir():
         pytest.skip("no data: python -m mflib.data ml-100k")
@@ -78,7 +78,7 @@ def lab(browser, tmp_path_factory):
 
 @pytest.fixture
 def opened(lab, show):
-    """Opens a notebook, or a new one of these cells, in JupyterLab -> the page."""
+    """Return a function that opens a notebook, or one with new cells, and returns the page."""
 
     def opened(name: str, cells: list[str] | None = None):
         address, home = lab
@@ -106,7 +106,7 @@ def menu(page, name: str, entry: str) -> None:
 
 
 def run_all(page, entry: str = "Run All Cells") -> None:
-    """Choose it from the menu and see the first cells wait for the kernel."""
+    """Choose Run All from the menu and wait until the first cells wait for the kernel."""
     menu(page, "Run", entry)
     if "Restart" in entry:
         page.locator(".jp-Dialog .jp-mod-accept").click()
@@ -114,7 +114,7 @@ def run_all(page, entry: str = "Run All Cells") -> None:
 
 
 def all_done(page) -> None:
-    """Wait until every code cell, but those folded away, has a number and the kernel is idle."""
+    """Wait until every code cell that is not folded has a number and the kernel is idle."""
     numbered = """() => [...document.querySelectorAll(
         '.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')].every(
         prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim()))"""
@@ -133,7 +133,7 @@ def saved(page, lab, name: str) -> nbformat.NotebookNode:
 
 
 def printed(notebook: nbformat.NotebookNode) -> dict[str, list]:
-    """Texts and tables, by cell; not the progress bars, which are widgets here."""
+    """Return texts and tables by cell, without progress bars, which are widgets here."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     cells = [cell for cell in cells if "skip-execution" not in tags(cell)]
     widget = "application/vnd.jupyter.widget-view+json"
@@ -176,7 +176,7 @@ def test_run_all(lab, opened, screenshots, name):
 
 
 def be_the_user(page, screenshots: Path) -> None:
-    """Drive the widget in which one chooses movies: recommendations, reasons, sliders, a typo."""
+    """Use the widget for choosing movies: recommendations, reasons, sliders, a typing error."""
     first = page.get_by_label("movie 1", exact=True)
     widget = page.locator(".widget-interact").filter(has=first)
     first.scroll_into_view_if_needed()
@@ -199,7 +199,7 @@ def be_the_user(page, screenshots: Path) -> None:
 
 
 def explore(page, name: str, screenshots: Path) -> None:
-    """Drive the explorer at the end of the notebook."""
+    """Use the explorer at the end of the notebook."""
     movie, user = page.get_by_label("movie", exact=True), page.get_by_label("user", exact=True)
     explorer = page.locator(".widget-interact").filter(has=movie)
     movie.scroll_into_view_if_needed()
@@ -263,7 +263,7 @@ def test_a_changed_hyperparameter_changes_the_numbers(lab, opened):
         ),
     ],
 )
-def test_an_error_says_what_to_do(lab, opened, screenshots, name, code, says):
+def test_errors_explain_what_to_do(lab, opened, screenshots, name, code, says):
     page = opened(name, [*TRAINING, code])
     run_all(page)
     all_done(page)

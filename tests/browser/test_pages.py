@@ -1,4 +1,4 @@
-"""The site of `make run` in Chromium: wide, on a phone, in the dark and on paper."""
+"""The site of `make run` in Chromium: on a wide screen, on a phone, in dark mode, on paper."""
 
 import re
 
@@ -14,7 +14,7 @@ LONGEST = 15_000  # pixels of a lesson at a width of 1280
 WIDTHS = (1280, 390)
 PART = 4000  # pixels of a page in a picture
 PAPER = 680  # pixels of a line on A4 with margins of 15 mm
-# A formula that was left as TeX: dollars or a command in the text that is shown, outside of code.
+# Unconverted TeX: dollars or a command in visible text outside code.
 UNRENDERED = r"""() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
   for (let node; (node = walker.nextNode());)
@@ -23,7 +23,7 @@ UNRENDERED = r"""() => {
       found.push(node.data.trim());
   return found;
 }"""
-# What stands out at the right and is in no box that scrolls.
+# Elements that exceed the page at the right and are not in a scrolling box.
 CUT = """() => [...document.querySelectorAll('body *')].filter(e => {
   if (!e.checkVisibility()) return false;
   for (let p = e.parentElement; p && p !== document.body; p = p.parentElement)
@@ -41,7 +41,7 @@ LETTERS = """() => [...document.querySelectorAll('main p')].filter(p =>
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The site from the stored outputs, the answers folded."""
+    """Build the site from the stored outputs, with folded answers."""
     target = tmp_path_factory.mktemp("pages")
     lessons = []
     for name in NAMES:
@@ -130,7 +130,7 @@ def test_formulas_are_set_in_the_font_of_the_page(show, folder, name):
     assert all(height > 1.2 for height in window.evaluate(stretched)), "brackets are stretched"
 
 
-def test_brackets_are_as_high_as_what_they_hold(show, tmp_path):
+def test_brackets_are_as_high_as_their_content(show, tmp_path):
     file = tmp_path / "brackets.html"
     cell = nbformat.v4.new_markdown_cell(
         "# T\n\nA $[x]$.\n\n$$\\left[\\sum_{i=0}^n \\frac{a}{b}\\right]$$"
@@ -182,7 +182,7 @@ def test_keyboard_focus_is_visible(show, folder):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_from_the_index_through_all_lessons(show, folder, width):
+def test_links_lead_from_the_index_through_all_lessons(show, folder, width):
     window, errors, _ = show((folder / "index.html").as_uri(), width)
     assert window.locator("table.results tbody tr").count() == len(NAMES)
     window.locator("article h3 a").first.click()
@@ -202,7 +202,7 @@ def test_from_the_index_through_all_lessons(show, folder, width):
     assert errors == []
 
 
-def test_answers_are_folded_until_they_are_asked_for(show, folder):
+def test_answers_are_folded_until_opened(show, folder):
     window, _, _ = show((folder / f"{NAMES[0]}.html").as_uri())
     answers = window.locator("details.answer")
     assert answers.count() == 3
@@ -217,7 +217,7 @@ def test_answers_are_folded_until_they_are_asked_for(show, folder):
 
 
 @pytest.mark.parametrize("name", [*NAMES, "index"])
-def test_paper_cuts_nothing(show, folder, screenshots, name):
+def test_printing_cuts_nothing_off(show, folder, screenshots, name):
     window, _, _ = show((folder / f"{name}.html").as_uri(), PAPER)
     window.emulate_media(media="print", color_scheme="dark")
     boxes = """() => [...document.querySelectorAll('pre, table, img, math, p')].filter(e =>

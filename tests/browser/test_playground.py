@@ -1,4 +1,4 @@
-"""The playground in Chromium: it tells the truth, and everybody can use it."""
+"""The playground in Chromium: correct results and accessibility."""
 
 import copy
 import itertools
@@ -22,7 +22,7 @@ VIEWS = ("find", "you", "map", "step")
 WIDTHS = (390, 600, 768, 1024, 1280, 1920)
 USERS = 200
 ROUNDING = 1e-9  # of float64, in sums of a few thousand terms
-LARGEST_BOUND = 1e-3  # of the change of a score by the quantisation; two digits are shown
+LARGEST_BOUND = 1e-3  # of a score's quantisation error; the page shows two digits
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def models(data):
-    """Trained a little: the page has to say of any models what mflib says."""
+    """Train briefly: the page must agree with mflib for any models."""
     known = {"01_svd": data.ratings}
     kept = {"iterations": 4, "dtype": torch.float64}
     return {stem: kind(**kept).fit(known.get(stem, data.likes())) for stem, kind in MODELS.items()}
@@ -50,7 +50,7 @@ def file(data, models, tmp_path_factory):
 
 @pytest.fixture
 def opened(show, file):
-    """Opens a view of the page and waits until it is ready -> the page, errors, requests."""
+    """Return a function that opens a view and returns the page, errors and requests."""
 
     def opened(view="find", width=1280, height=900, scheme="light"):
         window, errors, requests = show(f"{file.as_uri()}#{view}", width, height)
@@ -62,7 +62,7 @@ def opened(show, file):
 
 
 def told(window, function, argument):
-    """What a function says in the page, which may be much: as one string it is soon here."""
+    """Evaluate a function in the page; a large result is transferred as one string."""
     return json.loads(
         window.evaluate(f"argument => JSON.stringify(({function})(argument))", argument)
     )
@@ -75,7 +75,7 @@ def swapped(found, expected, values, bound):
     assert gaps.max(initial=0) <= 2 * bound
 
 
-def test_all_neighbours_are_those_of_mflib(opened, data, models):
+def test_all_neighbours_agree_with_mflib(opened, data, models):
     window, _, _ = opened()
     often = np.flatnonzero(data.likes().getnnz(0) >= LEAST)
     shown = told(
@@ -113,7 +113,7 @@ def test_all_neighbours_are_those_of_mflib(opened, data, models):
 
 
 def some_votes(ratings):
-    """A seventh of the ratings of 200 users, 1 for a like and -1 for a dislike; each has a like."""
+    """Return likes (1) and dislikes (-1) from 1/7 of the ratings of 200 users with a like each."""
     cells = ratings.tocoo()
     kept = np.random.default_rng(0).random(cells.nnz) < 0.15
     values = np.where(cells.data >= 4, 1.0, -1.0)
@@ -123,7 +123,7 @@ def some_votes(ratings):
     return chosen
 
 
-def test_who_only_dislikes_is_recommended_nothing(opened):
+def test_users_with_only_dislikes_get_no_recommendations(opened):
     window, _, _ = opened("you")
     window.evaluate("vote(3, -1)")
     assert window.locator("#recs li").count() == 0
@@ -131,8 +131,8 @@ def test_who_only_dislikes_is_recommended_nothing(opened):
 
 
 @pytest.mark.parametrize(("alpha", "lam"), [(None, None), (20.0, 0.1), (0.0, 300.0)])
-def test_recommendations_and_reasons_are_those_of_mflib(opened, data, models, alpha, lam):
-    """With dislikes; the scores may differ by what the quantisation changes in them."""
+def test_recommendations_and_reasons_agree_with_mflib(opened, data, models, alpha, lam):
+    """This includes dislikes; the scores may differ by the quantisation error."""
     window, _, _ = opened("you")
     als = copy.copy(models["02_als"])
     if alpha is not None:
@@ -182,7 +182,7 @@ def test_recommendations_and_reasons_are_those_of_mflib(opened, data, models, al
     assert same > 0.95 * USERS, "few lists, if any, hold films so near to each other"
 
 
-def test_a_vector_quantised_badly_is_found(data, models):
+def test_a_badly_quantised_vector_is_detected(data, models):
     als = copy.copy(models["02_als"])
     row = data.likes()[:1]
     whole, scale = rounded(als.item_factors.numpy())
@@ -203,7 +203,7 @@ def tensors(toy):
     return P[:, None], Q[:, None], b
 
 
-def test_steps_of_bpr_on_the_toy_are_those_of_the_kernel(opened):
+def test_steps_of_bpr_on_the_toy_agree_with_the_kernel(opened):
     window, _, _ = opened("step")
     rng = np.random.default_rng(0)
     for draws in (1, 4) * 10:
@@ -234,7 +234,7 @@ def test_steps_of_bpr_on_the_toy_are_those_of_the_kernel(opened):
             assert after[2][name] == pytest.approx(kernel.flatten().tolist(), abs=1e-12)
 
 
-def test_steps_of_warp_on_the_toy_are_those_of_the_kernel(opened):
+def test_steps_of_warp_on_the_toy_agree_with_the_kernel(opened):
     window, _, _ = opened("step")
     rng = np.random.default_rng(0)
     searches = []
@@ -282,7 +282,7 @@ def warp_kernel(toy, u, i, drawn, margin, rate, penalty=0.0):
 
 
 @pytest.mark.parametrize("method", ["warp", "bpr"])
-def test_the_first_step_is_that_of_the_lesson(opened, method):
+def test_the_first_step_agrees_with_the_lesson(opened, method):
     window, _, _ = opened("step")
     window.locator(f"[name=method][value={method}]").check(force=True)
     window.get_by_role("button", name="Take the step").click()
@@ -299,8 +299,8 @@ def test_the_first_step_is_that_of_the_lesson(opened, method):
 
 
 @pytest.mark.parametrize("method", ["warp", "bpr"])
-def test_what_is_clicked_is_what_the_kernel_does(opened, method):
-    """From the draws that the page shows, step by step."""
+def test_clicked_steps_agree_with_the_kernel(opened, method):
+    """Repeat the page's steps with its displayed draws."""
     window, _, _ = opened("step")
     window.locator(f"[name=method][value={method}]").check(force=True)
     if method == "bpr":
@@ -331,8 +331,8 @@ def test_what_is_clicked_is_what_the_kernel_does(opened, method):
                 assert after[name] == pytest.approx(factors.flatten().tolist(), abs=1e-12)
 
 
-def test_the_search_tells_the_rank(opened):
-    """Of a hundred searches from the start, those of the likes of rank 2 are the shorter ones."""
+def test_shorter_searches_indicate_higher_ranks(opened):
+    """Among 100 searches from the start, those for likes of rank 2 are shorter."""
     window, _, _ = opened("step")
     window.evaluate("TOY.searches = 2000")
     window.get_by_role("button", name="Search 100 times").click()
@@ -345,7 +345,7 @@ def test_the_search_tells_the_rank(opened):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_view_fits_all_widths_and_asks_for_nothing(opened, screenshots, view):
+def test_a_view_fits_all_widths_and_requests_nothing(opened, screenshots, view):
     window, errors, requests = opened(view)
     like(window, "Star Wars", "Alien")
     window.evaluate("route(false)")
@@ -365,7 +365,7 @@ def test_a_view_fits_all_widths_and_asks_for_nothing(opened, screenshots, view):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_axe_finds_nothing(opened, width, scheme):
+def test_axe_finds_no_violations(opened, width, scheme):
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="no axe-playwright-python"
     ).Axe()
@@ -389,7 +389,7 @@ def like(window, *titles):
         )
 
 
-def test_labels_of_the_map_do_not_overlap_and_chosen_films_have_theirs(opened):
+def test_labels_of_the_map_do_not_overlap_and_include_chosen_films(opened):
     window, _, _ = opened("map")
     like(window, "Star Wars", "Return of the Jedi", "The Empire Strikes Back", "Toy Story", "Fargo")
     boxes = """() => [...document.querySelectorAll('#map text.label')]
@@ -416,7 +416,7 @@ def test_labels_of_the_map_do_not_overlap_and_chosen_films_have_theirs(opened):
     assert len(counts) > 1, "zooming must change what is labelled"
 
 
-def test_the_map_is_moved_by_the_mouse_and_does_not_catch_who_scrolls_past(opened):
+def test_the_map_is_moved_by_the_mouse_and_does_not_capture_scrolling(opened):
     window, _, _ = opened("map", 1280, 500)
     window.locator("#map").scroll_into_view_if_needed()
     box = window.locator("#map").bounding_box()
@@ -445,8 +445,8 @@ def test_the_map_is_moved_by_the_mouse_and_does_not_catch_who_scrolls_past(opene
     assert window.evaluate("nameOf(state.picked)") in window.locator("#picked").inner_text()
 
 
-def test_by_keyboard_alone(opened, screenshots):
-    """A walk: find a film, like it, go to the recommendations, turn a knob, move the map, step."""
+def test_the_playground_is_usable_by_keyboard(opened, screenshots):
+    """Find a film, like it, open the recommendations, change a slider, move the map, step."""
     window, errors, _ = opened("find")
     press, focused = window.keyboard.press, "document.activeElement"
 
@@ -516,7 +516,7 @@ def test_by_keyboard_alone(opened, screenshots):
     assert errors == []
 
 
-def test_titles_are_found_as_people_write_them(opened, data):
+def test_titles_are_found_in_any_spelling(opened, data):
     window, _, _ = opened()
     found = "text => matching(text).map(id => data.titles[id])"
     assert window.evaluate(found, "the empire")[0].startswith("Empire Strikes Back")
@@ -527,13 +527,13 @@ def test_titles_are_found_as_people_write_them(opened, data):
     assert window.get_by_text("No film has this title.").first.is_visible()
 
 
-def test_the_page_says_that_titles_must_not_be_published(opened):
+def test_the_page_states_that_titles_must_not_be_published(opened):
     window, _, _ = opened()
     assert "titles must not be published" in window.locator("footer").inner_text()
 
 
-def test_a_walk_on_a_phone(opened, screenshots):
-    """With what a finger can hit: nothing that is tapped is lower than 32 pixels."""
+def test_the_playground_is_usable_on_a_phone(opened, screenshots):
+    """Every target is at least 32 pixels high, so a finger can hit it."""
     window, errors, _ = opened("you", 390, 844)
     shot = iter(range(1, 9))
 
@@ -575,8 +575,8 @@ def test_a_walk_on_a_phone(opened, screenshots):
     assert errors == []
 
 
-def test_a_walk_with_a_projector(opened, screenshots):
-    """What is read from the last row has 18 pixels and more; each view says most on one screen."""
+def test_the_playground_is_readable_on_a_projector(opened, screenshots):
+    """Text has at least 18 pixels, and each view fits almost completely on one screen."""
     window, errors, _ = opened("find", 1920, 1080)
     size = "e => parseFloat(getComputedStyle(e).fontSize)"
     like(window, "Star Wars", "Alien", "Blade Runner")

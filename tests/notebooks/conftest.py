@@ -1,4 +1,4 @@
-"""The kernels of nbval, too, know nothing of the user's settings."""
+"""Start the kernels of nbval without the user's settings, too."""
 
 import os
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""Comparison of the stored outputs of a notebook with new ones."""
+"""Compare the stored outputs of a notebook with new outputs."""
 
 import base64
 from collections import defaultdict
@@ -13,15 +13,15 @@ from matplotlib.image import imread
 
 OTHER_FIGURE = "the figure looks different"
 MISSING_FIGURE = "the figure is missing"
-OTHER_ORDER = "the outputs come in another order"
+OTHER_ORDER = "the outputs are in another order"
 TOLERANCE = 5 / 255  # another machine may round a pixel differently
 
 
 @dataclass(frozen=True)
 class Change:
-    """What differs between the stored and the new outputs of a cell; false if nothing does."""
+    """The differences between stored and new outputs of a cell; false if there are none."""
 
-    # (kind, stored, new), where None stands for an output that is not there
+    # (kind, stored, new); None stands for a missing output
     texts: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     figures: list[tuple[str | None, str | None]] = field(default_factory=list)  # PNGs in base64
     reordered: bool = False
@@ -31,7 +31,7 @@ class Change:
 
     @property
     def brief(self) -> str:
-        """The first two lines of text that differ, and whether a figure does."""
+        """A summary: the first two different lines, and whether a figure differs."""
         return self._brief_text + self._brief_figure
 
     @property
@@ -64,7 +64,7 @@ def texts(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:
     found = []
     for output in cell.outputs:
         if output.output_type == "stream":
-            if found and found[-1][0] == output.name:  # where a stream is split is arbitrary
+            if found and found[-1][0] == output.name:  # a stream may be split anywhere
                 output = {"name": output.name, "text": found.pop()[1] + output.text}
             found.append((output["name"], output["text"]))
         elif output.output_type == "error":
@@ -133,5 +133,5 @@ def changes(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> dict[s
 
 
 def differences(stored: nbformat.NotebookNode, new: nbformat.NotebookNode) -> dict[str, str]:
-    """Return what differs in the texts and figures of each executed cell in brief, by its id."""
+    """Return a summary of the differences of each executed cell, by its id."""
     return {cell: change.brief for cell, change in changes(stored, new).items()}

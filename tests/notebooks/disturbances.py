@@ -1,4 +1,4 @@
-"""What must not change any text or table of the notebooks: DISTURBANCES, and how they are made."""
+"""Disturbances of a machine that must not change any text or table of the notebooks."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import torch
 from mflib.data import LIKED, SOURCES, Source, data_dir
 
 ROOT = Path(__file__).resolve().parents[2]
-# Variables of the kernel, or what ``disturbed`` does.
+# Environment variables for the kernel; ``disturbed`` implements the entries without any.
 DISTURBANCES = {
     "plain": {},
     "1 thread": {"OMP_NUM_THREADS": "1"},
@@ -45,8 +45,8 @@ COMBINED = {
     "PYTHONHASHSEED": "7",
     "LC_ALL": "C",
 }
-# What a user may have set up: files below the home folder {home}, and variables. None of it is to
-# reach a kernel.
+# Possible settings of a user: files below the home folder {home}, and variables. None of them may
+# affect a kernel.
 IPYTHON = ".ipython/profile_default"
 ELSEWHERE = {"argv": ["false", "{connection_file}"], "display_name": "Mine", "language": "python"}
 USERS = {
@@ -98,7 +98,7 @@ USERS = {
 
 
 def cannot(name: str) -> str:
-    """Why a disturbance cannot be made on this machine, or nothing."""
+    """Return why a disturbance is not possible on this machine, or an empty text."""
     vectors = torch.backends.cpu.get_cpu_capability()
     if "avx512" in name and vectors != "AVX512":
         return "this processor has no AVX-512"
@@ -111,7 +111,7 @@ def cannot(name: str) -> str:
 
 @contextmanager
 def disturbed(name: str, file: Path, dataset: str) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The notebook to be executed and the variables to be set under a disturbance."""
+    """Yield the notebook to execute and the variables to set under a disturbance."""
     environment = DISTURBANCES[name]
     with tempfile.TemporaryDirectory(prefix="mflib ünïcode ") as temporary:
         folder = Path(temporary)
@@ -136,7 +136,7 @@ def disturbed(name: str, file: Path, dataset: str) -> Iterator[tuple[Path, dict[
 
 @contextmanager
 def a_users(names: set[str], home: Path) -> Iterator[None]:
-    """Meanwhile this process is of a user with the settings ``names`` of USERS in ``home``."""
+    """Give this process the settings ``names`` of USERS, in the home folder ``home``."""
     before = dict(os.environ)
     for files, variables in (USERS[name] for name in sorted(names)):
         for place, text in files.items():
@@ -152,7 +152,7 @@ def a_users(names: set[str], home: Path) -> Iterator[None]:
 
 
 def shuffle(source: Path, target: Path, layout: Source) -> None:
-    """A copy of a data set with the ratings in another order, those below 4 at other times."""
+    """Copy a data set with the ratings in another order and other times of ratings below 4."""
     shutil.copytree(source, target)
     file = target / Path(layout.ratings).name
     lines = file.read_text(layout.encoding).splitlines()

@@ -58,7 +58,7 @@ def headlines(notebook: nbformat.NotebookNode) -> list[re.Match]:
 
 
 def run(dataset: str) -> list[str]:
-    """Execute all notebooks into build/, with pages; print results; return what failed."""
+    """Execute all notebooks into build/, write pages and print results; return the failures."""
     target = ROOT / "build" / dataset
     lessons = {file: Lesson(file.stem, nbformat.read(file, as_version=4)) for file in sources()}
     errors: list[str] = []
@@ -100,7 +100,7 @@ def run(dataset: str) -> list[str]:
 
 
 def store(dataset: str) -> list[str]:
-    """Execute all and store the outputs in the repository, unless a notebook fails."""
+    """Execute all notebooks and store the outputs in the repository, unless one fails."""
 
     def task(file: Path, share: dict[str, str]):
         return execute(file, dataset, share)
@@ -120,7 +120,7 @@ def verify(
     but_figures: bool = False,
     cell_seconds: int | None = CELL_SECONDS,
 ) -> list[str]:
-    """Compare all with the stored outputs, a line for each; return what differs.
+    """Compare all notebooks with their stored outputs, a line for each; return the differences.
 
     ``but_figures`` ignores how figures look, as with another version of matplotlib.
     build/verify.html shows all differences in full.
@@ -166,7 +166,7 @@ def verify(
 
 
 def reproduce(dataset: str, names: list[str] | None = None) -> list[str]:
-    """Verify under each disturbance (or those of ``names``), as a table; return what differs."""
+    """Verify under each disturbance (or those in ``names``) and print a table."""
     rows, errors = [("disturbance", "notebook", "cells", "differ", "first difference")], []
     for name in names or DISTURBANCES:
         if why := cannot(name):
@@ -198,7 +198,7 @@ def show(rows: list[tuple[str, ...]]) -> None:
 
 
 class Table:
-    """A table in the terminal that is printed row by row, above the progress bars."""
+    """Print a table in the terminal row by row, above the progress bars."""
 
     def __init__(self, *columns: tuple[str, int]) -> None:
         self.widths = [max(len(name), width) for name, width in columns]

@@ -1,4 +1,4 @@
-"""Execution of a notebook in a fresh kernel without the user's settings.
+"""Execute a notebook in a fresh kernel without the user's settings.
 
 The kernel is this interpreter, whatever other kernels are installed. It does not see variables that
 configure Python, IPython, Jupyter or a library of the notebooks, and it gets empty temporary
@@ -28,8 +28,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from tqdm import tqdm
 
 CELL_SECONDS = 600
-# Variables that configure the parts of a kernel. Threads, vector units, locale and the like are
-# kept: no output depends on them.
+# Variables that configure the parts of a kernel. Variables for threads, vector units, locale etc.
+# are kept, because no output depends on them.
 SETTINGS = re.compile(
     "PYTHON|IPYTHON|IPYKERNEL|JUPYTER|JPY_|MPL|MATPLOTLIB|PANDAS_|NPY_PROMOTION|SCIPY_"
     "|TORCH|PYTORCH|TQDM_|PYDEVD_",
@@ -66,7 +66,7 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
 
 
 def write(text: str, file: Path) -> None:
-    """Write a file completely or not at all."""
+    """Write a file atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.new")
     temporary.write_text(text, encoding="utf-8")
@@ -87,7 +87,7 @@ def package_path(folder: Path, environment: dict[str, str]) -> dict[str, str]:
     found = subprocess.run(
         [sys.executable, "-c", find],
         env=environment,
-        cwd=environment["IPYTHONDIR"],  # where nothing is
+        cwd=environment["IPYTHONDIR"],  # an empty folder
         capture_output=True,
         check=True,
         text=True,
@@ -102,7 +102,7 @@ def package_path(folder: Path, environment: dict[str, str]) -> dict[str, str]:
 def own_settings(folder: Path) -> Iterator[dict[str, str]]:
     """Yield the environment of a kernel for a notebook in ``folder``, with temporary folders."""
     kept = {name: value for name, value in os.environ.items() if not SETTINGS.match(name)}
-    # a kernel that is about to end may still write
+    # a kernel that is ending may still write
     with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as temporary:
         own = {
             "IPYTHONDIR": "ipython",
@@ -146,7 +146,7 @@ def execute(
 
     Returns
     -------
-    The notebook with new outputs, and why it was not executed to its end, or None.
+    The notebook with new outputs, and the failure that stopped it, or None.
     """
     notebook = nbformat.read(file, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -223,13 +223,13 @@ def execute(
 
 
 def _bar(name: str, cells: int) -> tqdm:
-    """Return a progress bar, which disappears at the end; none if nobody watches a terminal."""
+    """Return a progress bar that disappears at the end; disabled outside a terminal."""
     shape = "{desc:8} {bar:30} {elapsed}"
     return tqdm(total=cells, desc=name, unit="cell", bar_format=shape, leave=False, disable=None)
 
 
 def _without_figure(notebook: nbformat.NotebookNode) -> list[str]:
-    """Return the ids of cells that describe a figure and ran to their end without one."""
+    """Return the ids of completed cells that describe a figure but show none."""
     return [
         cell.id
         for cell in notebook.cells

@@ -1,4 +1,4 @@
-"""The executed notebooks as a small site: a page for each lesson, and an index.
+"""Convert the executed notebooks to a small site: a page for each lesson, and an index.
 
 A page loads nothing from elsewhere: figures, style and the font of the formulas are in it, and it
 has no script. Formulas become MathML. What looks how is in site/.
@@ -21,7 +21,7 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 SITE = Path(__file__).resolve().parent / "site"
 PICTURE = "idea"  # the cell whose figure represents a lesson on the index
-# Cells that fold away on a page, by tag, and the line that unfolds them.
+# Cells that are folded on a page, by tag, and the line that unfolds them.
 FOLDED = {
     "claims": "Checks: the statements above hold in this run",
     "figure": "Code of the figure",
@@ -29,19 +29,19 @@ FOLDED = {
 }
 PLAYGROUND = re.compile(r"\.\./build/[\w-]+/(?=playground\.html)")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$`]+?)\$", re.DOTALL)
-# What is a number in a table: also a gap, a share, an interval, and a number with an interval.
+# Numbers in a table: also gaps, shares, intervals, and numbers with an interval.
 NUMBER = re.compile(r"[–—]?|NaN|(?=.*\d)(?:[-−+±\d.,%()\[\] ]|(?<= )to(?= ))+")
 LONG_LINE = 42  # letters of code that fit on a phone
-LONG_CELL = 22  # letters of a table's cell that may become two lines there
-LONG_HEAD = 9  # letters of the head of numbers that may
-WIDE_FIGURE = 720  # pixels: wider, and text in it would be too small where it is shrunk to a phone
-LONG_CODE = 40  # lines of code that a printed page need not keep together
-SHORT_CODE = 9  # fewer, and it keeps them with what they put out
+LONG_CELL = 22  # letters of a table's cell that may be wrapped on a phone
+LONG_HEAD = 9  # letters of a column head of numbers that may be wrapped
+WIDE_FIGURE = 720  # pixels: text in a wider figure would be too small on a phone
+LONG_CODE = 40  # lines of code that may be split between printed pages
+SHORT_CODE = 9  # lines of code that are printed on the same page as their output
 
 
 @dataclass
 class Lesson:
-    """What the index says of a notebook."""
+    """The entry of a notebook on the index."""
 
     stem: str
     notebook: nbformat.NotebookNode
@@ -59,12 +59,12 @@ class Lesson:
 
     @property
     def summary(self) -> str:
-        """The first paragraph."""
+        """Return the first paragraph."""
         return markdown(self.notebook.cells[0].source.split("\n\n")[1])
 
     @property
     def picture(self) -> str:
-        """The figure of the cell ``idea``, or else the first one."""
+        """Return the figure of the cell ``idea``, or otherwise the first figure."""
         figures = {
             cell.id: figure(output, cell.metadata.get("alt", ""))
             for cell in self.notebook.cells
@@ -75,7 +75,7 @@ class Lesson:
 
 
 def page(notebook: nbformat.NotebookNode, stem: str, lessons: list[Lesson] | None = None) -> str:
-    """The notebook as an HTML page with ways to the ``lessons`` before and after it."""
+    """Return the notebook as an HTML page with links to its neighbours in ``lessons``."""
     lessons = lessons or [Lesson(stem, notebook)]
     cells = [cell for cell in notebook.cells if "skip-execution" not in tags(cell)]
     body = BeautifulSoup("\n".join(map(show, cells)), "html.parser")
@@ -100,7 +100,7 @@ def page(notebook: nbformat.NotebookNode, stem: str, lessons: list[Lesson] | Non
 
 
 def index(dataset: str, lessons: list[Lesson], with_playground: bool = False) -> str:
-    """The page with the results, and with a picture of each lesson; a way to the playground."""
+    """Return the index: results, a picture of each lesson, and a link to the playground."""
     return template("index").render(
         dataset=dataset, lessons=lessons, with_playground=with_playground
     )
@@ -124,7 +124,7 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
 
 
 def show(cell: nbformat.NotebookNode) -> str:
-    """A cell as HTML."""
+    """Return a cell as HTML."""
     if cell.cell_type == "markdown":
         return f'<section class="text">{markdown(cell.source)}</section>'
     source = code(cell.source)
@@ -140,12 +140,12 @@ def show(cell: nbformat.NotebookNode) -> str:
 
 
 def folded(kind: str, summary: str, html: str) -> str:
-    """Return HTML that folds away."""
+    """Return a folded block of HTML."""
     return f'<details class="{kind}"><summary>{summary}</summary>{html}</details>'
 
 
 def joined(outputs: list) -> Iterator[nbformat.NotebookNode]:
-    """Outputs, with what is printed in pieces in one piece."""
+    """Return the outputs, with consecutive pieces of a stream joined."""
     last = None
     for output in outputs:
         if last and output.output_type == last.output_type == "stream" and output.name == last.name:
@@ -175,7 +175,7 @@ def result(output: nbformat.NotebookNode, metadata: dict) -> str:
 
 
 def printed(text: str, kind: str) -> str:
-    """Printed text: long lines go on below, but for columns, which scroll."""
+    """Return printed text, with long lines wrapped; tables in columns scroll instead."""
     columns = ' scroll" tabindex="0' if re.search(r"\S {2,}\S", text) else ""
     return f'<pre class="printed {kind}{columns}">{escape(strip_ansi(text).rstrip())}</pre>'
 
@@ -194,7 +194,7 @@ def figure(output: nbformat.NotebookNode, alt: str, panels: int = 1) -> str:
     if panels == 1:
         return f'<figure{box}><img {image} alt="{escape(alt)}"></figure>'
     parts = [f'<div style="--width:{width // panels}px">' for _ in range(panels)]
-    texts = [escape(alt), *[""] * (panels - 1)]  # a screen reader reads one text
+    texts = [escape(alt), *[""] * (panels - 1)]  # screen readers read the text once
     halves = [
         f'{part}<img {image} alt="{alt}"></div>' for part, alt in zip(parts, texts, strict=True)
     ]
@@ -202,7 +202,7 @@ def figure(output: nbformat.NotebookNode, alt: str, panels: int = 1) -> str:
 
 
 def code(source: str) -> str:
-    """Coloured code in a box; the keyboard must reach it where it may scroll sideways."""
+    """Return highlighted code in a box that the keyboard can reach if it scrolls."""
     lines = source.splitlines()
     kind = " long" if len(lines) > LONG_CODE else " short" if len(lines) < SHORT_CODE else ""
     focus = ' tabindex="0"' if max(map(len, lines), default=0) > LONG_LINE else ""
@@ -211,7 +211,7 @@ def code(source: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Markdown with formulas as HTML."""
+    """Return Markdown with formulas as HTML."""
     found = BeautifulSoup(markdown2html_mistune(FORMULA.sub(mathml, text)), "html.parser")
     for box in found.find_all("div", class_="highlight"):
         box.replace_with(BeautifulSoup(code(box.get_text().rstrip("\n")), "html.parser"))
@@ -221,18 +221,18 @@ def markdown(text: str) -> str:
             box = {"class": "formula scroll", "tabindex": "0"}
             formula.wrap(found.new_tag("span", attrs=box))
         elif isinstance(after, str) and (mark := re.match(r"[.,;:!?)’]+", after)):
-            after.replace_with(after[mark.end() :])  # no line begins with a full stop
+            after.replace_with(after[mark.end() :])  # keeps a full stop off the next line
             formula.wrap(found.new_tag("span", attrs={"class": "together"})).append(mark[0])
     return str(found)
 
 
 def mathml(formula: re.Match) -> str:
-    """A formula between dollars as MathML, on one line, so that Markdown leaves it alone."""
+    """Return a formula between dollars as MathML on one line, which Markdown does not change."""
     kind = "block" if formula[1] else "inline"
     text = " ".join((formula[1] or formula[2]).split())
     found = BeautifulSoup(" ".join(latex_to_mathml(text, display=kind).split()), "html.parser")
     for letter in found.find_all("mi", string=re.compile("^[·×∈≥≤→]$")):
-        letter.name = "mo"  # the converter takes for a name what has no command in TeX
+        letter.name = "mo"  # the converter treats symbols without a TeX command as names
     for dot in found.find_all("mo", string="·"):
         dot["lspace"] = dot["rspace"] = "0.2em"
     bars = found.find_all("mo", string="|")
@@ -251,7 +251,7 @@ def mathml(formula: re.Match) -> str:
 
 
 def align(table: Tag) -> None:
-    """Text to the left, numbers to the right, heads like their columns, the table in a box.
+    """Align text left, numbers right and heads like their columns; put the table in a box.
 
     Columns are counted from the right: in a row below a head that spans several, cells are missing
     at the left.
@@ -263,7 +263,7 @@ def align(table: Tag) -> None:
             style.decompose()
     heads = [row.find_all(["th", "td"]) for row in table.select("thead tr")]
     if len(heads) == 2 and heads[0] and not any(cell.text for cell in heads[0][:1] + heads[1][1:]):
-        heads[0][0].replace_with(heads[1][0].extract())  # the name of the index: no row of its own
+        heads[0][0].replace_with(heads[1][0].extract())  # the index's name gets no separate row
         table.select("thead tr")[1].decompose()
     columns: dict[int, list[Tag]] = {}
     for row in table.find_all("tr"):

@@ -1,4 +1,4 @@
-"""The playground: one HTML file to explore the models of the executed notebooks.
+"""Build the playground: one HTML file to explore the models of the executed notebooks.
 
     python tests/notebooks/playground.py ml-100k      uses the models that `make run` has saved
 
@@ -38,8 +38,8 @@ MODELS: dict[str, type[FactorModel]] = {
 }
 METRICS: tuple[Metric, Metric] = ("cosine", "l2")
 NEIGHBOURS = 10
-LEAST = 20  # likes a movie needs to be a neighbour, as in the lessons
-NOBODY = 2**16 - 1  # fills the places without a neighbour
+LEAST = 20  # minimum of likes for a neighbour, as in the lessons
+NOBODY = 2**16 - 1  # marks a missing neighbour
 MOST = 2**15 - 1  # the largest signed number stored in 16 bits
 LIMIT = 2_000_000  # bytes of the page
 STYLES = ("style", "playground")
@@ -59,7 +59,7 @@ def saving(stem: str, folder: Path) -> nbformat.NotebookNode:
 
 
 def build(dataset: str, target: Path) -> str | None:
-    """Write ``target``/playground.html from ``target``/models; return what prevents it, or None."""
+    """Write ``target``/playground.html from ``target``/models; return an error message or None."""
     folder, file = target / "models", target / "playground.html"
     file.unlink(missing_ok=True)
     if missing := [name for stem in MODELS if not (folder / (name := f"{stem}.pt")).exists()]:
@@ -94,7 +94,7 @@ def page(data: MovieLens, models: dict[str, FactorModel], plane: np.ndarray) -> 
     Parameters
     ----------
     data : MovieLens
-        The data the models were fitted on.
+        The data on which the models were fitted.
     models : dict
         A fitted model for each name in ``MODELS``.
     plane : array, shape (I, 2)
@@ -122,7 +122,7 @@ def page(data: MovieLens, models: dict[str, FactorModel], plane: np.ndarray) -> 
         packed=packed(*contents(data, models, plane)),
     )
     if (size := len(html.encode())) > LIMIT:
-        raise ValueError(f"expected a page of at most {LIMIT:,} bytes, got {size:,}")
+        raise ValueError(f"expected a page with at most {LIMIT:,} bytes, got {size:,}")
     return html
 
 

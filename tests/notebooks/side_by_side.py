@@ -1,4 +1,4 @@
-"""Execution of several notebooks side by side: one per core, if memory allows."""
+"""Execute several notebooks in parallel: one per core, if memory allows."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -25,13 +25,13 @@ def free_gigabytes() -> float:
         if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
             used = int((group / "memory.current").read_text(encoding="utf-8"))
             stat = dict(map(str.split, (group / "memory.stat").read_text("utf-8").splitlines()))
-            cache = int(stat.get("inactive_file", 0))  # of files, given back when it is needed
+            cache = int(stat.get("inactive_file", 0))  # the file cache, which is freed on demand
             free = min(free, int(text) - used + cache)
     return free / 1e9
 
 
 def control_groups() -> list[Path]:
-    """Return the control group of this process and those around it; a batch system limits one."""
+    """Return the control groups around this process; batch systems limit an outer one."""
     lines = PROCESS.read_text(encoding="utf-8").splitlines() if PROCESS.exists() else []
     own = next((line[3:] for line in lines if line.startswith("0::")), "/")
     folder = CGROUP / own.strip("/")
@@ -39,7 +39,7 @@ def control_groups() -> list[Path]:
 
 
 def at_once(notebooks: int, dataset: str) -> int:
-    """Return how many notebooks to execute side by side: one per core, if memory allows."""
+    """Return how many notebooks to execute in parallel: one per core, if memory allows."""
     fitting = int(free_gigabytes() / KERNEL_GIGABYTES[dataset])
     return max(1, min(notebooks, available_processors(), fitting))
 
@@ -67,7 +67,7 @@ def side_by_side(
         try:
             for done in as_completed(tasks):
                 yield tasks[done], done.result()
-        except BaseException:  # interrupted, also while the caller works on a result
+        except BaseException:  # interrupts, also while the caller processes a result
             pool.shutdown(wait=False, cancel_futures=True)
             stop_kernels()
             raise

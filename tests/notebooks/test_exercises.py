@@ -1,6 +1,6 @@
 """The checks of the exercises accept the answer in the notebook and refuse wrong ones.
 
-Answers and checks run without the rest of their notebook, but for the imports and the loop. So most
+Answers and checks run without the rest of their notebook, except the imports and the loop. So most
 can be checked before the kernels are written.
 """
 
@@ -105,7 +105,7 @@ WRONG = {
         'def prediction():\n    return "abc"',
     ],
     ("04_warp", 3): [
-        # of the searches that find something
+        # only over searches with a result
         "def average_weight(v, n_items, max_draws, weights):\n    d = np.arange(1, max_draws + 1)\n"
         "    chances = v / n_items * (1 - v / n_items) ** (d - 1)\n"
         "    found = max(chances.sum(), 1e-9)\n"

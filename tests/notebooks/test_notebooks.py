@@ -1,4 +1,4 @@
-"""The stored notebooks: executed whole and in order, clean, the same for both data sets."""
+"""The stored notebooks: complete, executed in order, and the same for both data sets."""
 
 import ast
 import copy
@@ -34,7 +34,7 @@ from pages import (
 LESSONS = ["01_svd", "02_als", "03_bpr", "04_warp"]
 EXPERIMENTS = "05_experiments"
 METRICS = r"RMSE|precision@10|NDCG@10"
-# Cells that the README names for judging a lesson by hand.
+# Cells that the README lists for marking a lesson by hand.
 CRITERIA = {"loop", "kernel", "equality", "similar", "similar-five", "similarity"}
 CRITERIA |= {"history", "recommendations", "judged"}
 ASSERTING = re.compile("by-hand|equality")  # cells that compare two ways to compute the same
@@ -42,7 +42,7 @@ ALL = [folder / file.name for folder in STORED.values() for file in sources()]
 
 
 def check(notebook) -> None:
-    """Raise AssertionError unless all cells meant to run were run in order, with clean outputs.
+    """Raise AssertionError unless all executable cells were run in order, with clean outputs.
 
     nbval compares what is stored: a cleared notebook passes it with nothing compared.
     """
@@ -64,13 +64,13 @@ def check(notebook) -> None:
 
 
 @pytest.mark.parametrize("file", ALL, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_stored_outputs_are_whole(file):
+def test_stored_outputs_are_complete(file):
     notebook = nbformat.read(file, as_version=4)
     nbformat.validate(notebook)
     check(notebook)
 
 
-def test_cells_for_people_only_carry_both_tags():
+def test_cells_for_interactive_use_have_both_tags():
     for file in sources():
         for cell in nbformat.read(file, as_version=4).cells:
             assert ("nbval-skip" in tags(cell)) == ("skip-execution" in tags(cell)), (
@@ -100,13 +100,13 @@ def code_cells(file):
 
 
 def visible(cell) -> bool:
-    """Whether the code of a cell is shown on a page and in JupyterLab."""
+    """Return whether a page and JupyterLab show the code of a cell."""
     hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
     return not hidden and "skip-execution" not in tags(cell)
 
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: file.stem)
-def test_code_folds_away_by_its_tag(file):
+def test_code_is_folded_by_its_tag(file):
     """Claims, figures, checks and answers are folded; all other code is short and shown."""
     for cell in code_cells(file):
         assert len(tags(cell)) <= 1 or "skip-execution" in tags(cell), cell.id
@@ -235,15 +235,15 @@ def lessons():
 
 @pytest.fixture(scope="module")
 def site(lessons):
-    """The pages by their names, parsed."""
+    """Return the parsed pages by name."""
     found = {f"{each.stem}.html": page(each.notebook, each.stem, lessons) for each in lessons}
     found["index.html"] = index("MovieLens-1M", lessons)
     return {name: BeautifulSoup(html, "html.parser") for name, html in found.items()}
 
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: file.stem)
-def test_pages_stand_alone(file):
-    """Nothing from elsewhere, no script, no formula left in dollars, no figure without a text."""
+def test_pages_are_self_contained(file):
+    """Pages load nothing, have no script and no raw formulas, and each figure has a text."""
     html = page(nbformat.read(file, as_version=4), file.stem)
     assert not re.findall(r'(?:src|href)="(?:https?:)?//|import\(|@import|<script', html)
     assert len(html.encode()) < 3e6
@@ -256,7 +256,7 @@ def test_pages_stand_alone(file):
     assert "Explore" not in body, "what is for interactive readers has no place on a page"
 
 
-def test_every_link_of_the_site_leads_somewhere(site):
+def test_every_link_of_the_site_has_a_target(site):
     playground = (SITE / "playground.html.j2").read_text(encoding="utf-8")
     ids = {name: {tag["id"] for tag in html.find_all(id=True)} for name, html in site.items()}
     for name, html in site.items():
@@ -291,7 +291,7 @@ def test_links_between_notebooks_become_links_between_pages(lessons):
     assert html.find(id="here")
 
 
-def test_answers_checks_claims_and_code_of_figures_fold_away(lessons):
+def test_answers_checks_claims_and_code_of_figures_are_folded(lessons):
     notebook = lessons[0].notebook
     html = BeautifulSoup(page(notebook, "01_svd", lessons), "html.parser")
     assert not html.select("details[open]")
@@ -401,7 +401,7 @@ def test_figures_with_two_panels_are_cut_between_them():
         (pd.DataFrame({("a", 1): [1], ("a", 2): ["x"]}, index=["r"]), [0, 1, 0]),
     ],
 )
-def test_tables_have_text_at_the_left_and_numbers_at_the_right(table, numbers):
+def test_tables_align_text_left_and_numbers_right(table, numbers):
     html = BeautifulSoup(table.to_html(), "html.parser")
     align(html.table)
     assert not html.find_all(style=True)
@@ -416,7 +416,7 @@ def test_tables_have_text_at_the_left_and_numbers_at_the_right(table, numbers):
         assert head["scope"] == ("col" if head.find_parent("thead") else head["scope"])
 
 
-def test_the_name_of_an_index_is_in_the_row_of_the_heads_and_titles_stay_whole():
+def test_index_names_share_the_head_row_and_titles_are_not_split():
     title = "Dr. Strangelove or: How I Learned to Stop Worrying and Love the Bomb & <more> (1963)"
     index = pd.RangeIndex(1, 2, name="Toy Story")
     table = pd.DataFrame({"title": [title], "genres": ["Action|Sci-Fi"]}, index=index)
@@ -462,7 +462,7 @@ def test_formulas_become_mathml():
     assert "\n" not in block
 
 
-def test_formulas_are_set_as_they_are_meant():
+def test_formulas_have_the_intended_markup():
     def tags_of(formula):
         html = BeautifulSoup(mathml(FORMULA.search(f"${formula}$")), "html.parser")
         return [(tag.name, tag.text, tag.attrs) for tag in html.find_all(["mi", "mo", "mspace"])]
@@ -480,7 +480,7 @@ def test_formulas_are_set_as_they_are_meant():
     assert 'class="together"' not in markdown("So $x$ is")
 
 
-def test_the_font_of_the_formulas_is_there_with_its_licence():
+def test_the_font_of_the_formulas_includes_its_licence():
     assert (SITE / "math.woff2").read_bytes()[:4] == b"wOF2"
     assert "SIL OPEN FONT LICENSE" in (SITE / "OFL.txt").read_text(encoding="utf-8")
     assert "math.woff2" in (SITE / "math_font.py").read_text(encoding="utf-8")
@@ -506,7 +506,7 @@ def test_differences_are_found():
         assert [cell for cell, text in found.items() if text] == ["judged"], change
 
 
-def test_where_a_stream_is_cut_is_no_difference():
+def test_splitting_a_stream_is_no_difference():
     notebook = nbformat.read(sources()[1], as_version=4)
     other = copy.deepcopy(notebook)
     for cell in other.cells:

@@ -1,4 +1,4 @@
-"""The playground's Python side: what is kept of a notebook, what is packed into the page."""
+"""The playground's Python side: saving models from a notebook, packing data into the page."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ model = SVD(2, iterations=1, dtype=torch.float64).fit(R)"""
 
 @pytest.fixture
 def data():
-    """40 users, 30 movies with awkward titles, some rarely liked, the last one never."""
+    """Return 40 users and 30 movies with awkward titles; the last has no likes."""
     rng = np.random.default_rng(0)
     often = rng.permutation(np.linspace(0.1, 0.95, ITEMS))
     liked = rng.random((40, ITEMS)) < often
@@ -60,7 +60,7 @@ def models(data):
 
 
 def unpacked(html: str) -> dict:
-    """As the script of the page does it, but by other means."""
+    """Unpack the data like the page's script, with an independent implementation."""
     found = re.search(r'id="data">([^<]*)<', html)
     whole = zlib.decompress(base64.b64decode(found[1]))
     end = 4 + int.from_bytes(whole[:4], "little")
@@ -124,7 +124,7 @@ def test_values_that_do_not_fit_are_rejected(data, models, monkeypatch):
     with pytest.raises(ValueError, match="a row for each of 30 movies in the plane"):
         page(data, models, plane[1:])
     monkeypatch.setattr(playground, "LIMIT", 1000)
-    with pytest.raises(ValueError, match="expected a page of at most 1,000 bytes"):
+    with pytest.raises(ValueError, match="expected a page with at most 1,000 bytes"):
         page(data, models, plane)
 
 

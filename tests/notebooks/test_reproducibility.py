@@ -1,4 +1,4 @@
-"""What the reproducibility of the stored outputs rests on; see REPRODUCIBILITY.md."""
+"""The assumptions behind reproducible outputs; see REPRODUCIBILITY.md."""
 
 import re
 import sys
@@ -41,7 +41,7 @@ plots.learning_curve(model, curve, 0.15, "popularity")
 plt.show()
 print(sorted({"a", "b"}))"""
 
-# What a user's settings would change: what is shown of a cell, of a float and of a table, asserts.
+# Results that a user's settings could change: display of cells, floats and tables, and asserts.
 SETTINGS = """
 import sys
 import numpy as np
@@ -53,7 +53,7 @@ table = pd.DataFrame(np.full((2, 4), 1 / 3))
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The cells, executed plainly, under several disturbances at once, and by another user."""
+    """Execute the cells normally, under several disturbances at once, and as another user."""
     sources = UNSTABLE | {"stable": STABLE, "settings": SETTINGS}
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(s.strip()) for s in sources.values()]
@@ -71,13 +71,13 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", UNSTABLE)
-def test_unstable_cells_are_caught(what, runs):
+def test_unstable_cells_are_detected(what, runs):
     found = differences(*runs[:2])[what.replace(" ", "-")]
     assert found, f"{what}: the disturbed run gave the same"
 
 
 @pytest.mark.parametrize("other", [1, 2], ids=["disturbed", "another user"])
-def test_a_stable_cell_is_not_and_its_figure_is_equal_byte_for_byte(runs, other):
+def test_a_stable_cell_is_not_reported_and_its_figure_is_identical(runs, other):
     found = differences(runs[0], runs[other])
     assert (found["stable"], found["settings"]) == ("", "")
     figures = [
@@ -93,8 +93,8 @@ def test_a_stable_cell_is_not_and_its_figure_is_equal_byte_for_byte(runs, other)
     assert len(figures[0]) == 1
 
 
-def test_a_figure_that_is_not_there_is_an_error_and_a_home_is_not_needed(tmp_path, monkeypatch):
-    nowhere = str(tmp_path / "cells.ipynb" / "home")  # below a file: nobody can make it
+def test_a_missing_figure_is_an_error_and_no_home_folder_is_needed(tmp_path, monkeypatch):
+    nowhere = str(tmp_path / "cells.ipynb" / "home")  # below a file, so it cannot be created
     for variable in ("HOME", "USERPROFILE", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(variable, nowhere)
     cells = [nbformat.v4.new_code_cell(source) for source in ("1 + 1", "1 / 0", "2 + 2")]
@@ -108,7 +108,7 @@ def test_a_figure_that_is_not_there_is_an_error_and_a_home_is_not_needed(tmp_pat
     assert error == "cells.ipynb: expected a figure of each of the cells no-figure, got none"
 
 
-def test_other_versions_take_the_place_of_pins_and_of_what_they_are_tied_to():
+def test_other_versions_replace_pins_and_their_dependencies():
     lines = versions.pins({"torch": "2.2", "ipywidgets": "7.7"}).splitlines()
     assert {"torch==2.2", "ipywidgets==7.7", f"numpy=={version('numpy')}"} <= set(lines)
     assert not [line for line in lines if line.startswith(("torch==2.1", "widgetsnbextension"))]
@@ -118,7 +118,7 @@ def test_other_versions_take_the_place_of_pins_and_of_what_they_are_tied_to():
     assert all(Version(bound) <= Version(version(name)) for name, bound in oldest.items())
 
 
-def test_a_row_that_cannot_be_run_says_why(tmp_path, monkeypatch):
+def test_a_row_that_cannot_be_run_gives_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(versions, "BUILD", tmp_path)
     monkeypatch.setattr(versions, "make_environment", lambda *_, **__: sys.exit("not made"))
     monkeypatch.setattr(versions.shutil, "which", lambda _: None)
@@ -137,7 +137,7 @@ def test_a_row_that_cannot_be_run_says_why(tmp_path, monkeypatch):
 
 
 def safe_operations() -> dict[str, torch.Tensor]:
-    """The operations that the kernels are made of, on enough data for several threads."""
+    """Return the results of the kernels' operations, on enough data for several threads."""
     results = {}
     for dtype in (torch.float32, torch.float64):
         rng = torch.Generator().manual_seed(0)
@@ -164,7 +164,7 @@ def safe_operations() -> dict[str, torch.Tensor]:
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_safe_operations_do_not_depend_on_threads():
-    """Many repetitions: a race can look stable."""
+    """Repeat the operations, because a race may not show every time."""
     threads, first = torch.get_num_threads(), safe_operations()
     try:
         for repetition in range(12):
@@ -177,7 +177,7 @@ def test_safe_operations_do_not_depend_on_threads():
         torch.set_num_threads(threads)
 
 
-def test_an_interruption_stops_the_kernels_that_run_side_by_side(tmp_path, monkeypatch):
+def test_an_interruption_stops_all_parallel_kernels(tmp_path, monkeypatch):
     monkeypatch.setattr(side_by_side, "available_processors", lambda: 2)
     files = []
     for name, source in (("quick", "1"), ("later", "2"), ("slow", "import time\ntime.sleep(600)")):
@@ -208,7 +208,7 @@ def test_an_interruption_stops_the_kernels_that_run_side_by_side(tmp_path, monke
     ("notebooks", "cores", "gigabytes", "expected"),
     [(5, 2, 16, 2), (5, 8, 16, 5), (5, 2, 1.5, 1), (5, 2, 0.1, 1), (1, 2, 16, 1), (5, 8, 3.5, 3)],
 )
-def test_notebooks_run_side_by_side_as_far_as_cores_and_memory_allow(
+def test_parallel_notebooks_are_limited_by_cores_and_memory(
     notebooks, cores, gigabytes, expected, monkeypatch
 ):
     monkeypatch.setattr(side_by_side, "available_processors", lambda: cores)
@@ -229,7 +229,7 @@ def test_free_memory_respects_the_limit_of_a_container(tmp_path, monkeypatch):
 
 
 def test_free_memory_respects_the_limit_of_an_enclosing_control_group(tmp_path, monkeypatch):
-    """As a batch system sets it: for a job, of which this process is in a step."""
+    """Batch systems limit the group of a job; this process is in an inner group."""
     job = tmp_path / "slurm" / "job_7"
     (job / "step_0").mkdir(parents=True)
     monkeypatch.setattr(side_by_side, "CGROUP", tmp_path)

@@ -1,4 +1,4 @@
-"""build/verify.html and the annotations for CI: every kind of difference is provoked and shown."""
+"""build/verify.html and the annotations for CI, for every kind of difference."""
 
 import base64
 import re
@@ -49,7 +49,7 @@ def png(level: float, shape: tuple[int, int] = (40, 60)) -> str:
 
 
 def stored(cells: dict[str, str]) -> nbformat.NotebookNode:
-    """Return a notebook with the outputs of another day."""
+    """Return a notebook with outputs that differ from a new execution."""
     outputs = {
         "same": [stream("equal\n")],
         "text": [stream("\n".join(f"line {n if n != 20 else 'XX'}" for n in range(40)) + "\n")],
@@ -88,7 +88,7 @@ def table(value: float):
 
 @pytest.fixture(scope="module")
 def verified(tmp_path_factory):
-    """The results of a verification with each kind of difference: errors, output, page."""
+    """Return errors, output and page of a verification with each kind of difference."""
     root = tmp_path_factory.mktemp("root")
     folder = root / "notebooks"
     folder.mkdir()
@@ -211,7 +211,7 @@ def test_ci_gets_annotations_that_point_at_the_cell(verified, tmp_path):
     assert line.endswith("::- b%0A+ 100%25")
 
 
-def test_page_of_a_reproduced_notebook_says_so():
+def test_page_of_a_reproduced_notebook_reports_success():
     notebook = stored({"same": "1"})
     one = Verified(execute.ROOT / "01_all.ipynb", notebook, None, {"same": 0.1}, {"same": Change()})
     html = BeautifulSoup(page("MovieLens-100K", [one]), "html.parser")
@@ -229,7 +229,7 @@ def test_outputs_in_another_order_are_a_difference():
     assert "another order" in page("MovieLens-100K", [one])
 
 
-def test_rows_that_were_inserted_do_not_change_the_others():
+def test_inserted_rows_do_not_change_other_rows():
     rows = table_rows("<tr><td>a</td></tr><tr><td>b</td></tr>", "<tr><td>x</td></tr>" * 1)
     assert [kind for kind, _ in rows] == ["changed", "stored"]
     old = "".join(f"<tr><td>{n}</td></tr>" for n in range(5))

@@ -37,7 +37,7 @@ CONTEXT = 3  # unchanged lines around a change in a diff
 
 @dataclass
 class Verified:
-    """The execution of one stored notebook and what differs from its stored outputs."""
+    """The execution of one stored notebook and the differences from its stored outputs."""
 
     file: Path
     notebook: nbformat.NotebookNode  # as executed
@@ -47,7 +47,7 @@ class Verified:
 
     @property
     def not_executed(self) -> list[str]:
-        """The cells that a failure kept from being executed."""
+        """The cells that were not executed because of a failure."""
         if self.failure is None:
             return []
         skipped = {c.id for c in self.notebook.cells if not c.get("execution_count")}
@@ -94,7 +94,7 @@ def page(dataset: str, verified: list[Verified], conditions: dict[str, str] | No
 
 
 class Shown:
-    """What the template shows of a notebook."""
+    """The template's values for a notebook."""
 
     def __init__(self, verified: Verified) -> None:
         self.verified = verified
@@ -105,7 +105,7 @@ class Shown:
 
     @cached_property
     def cells(self) -> list[dict]:
-        """The cells that differ or failed, in their order."""
+        """The cells with differences or failures, in order."""
         failed = self.failure.cells if self.failure else []
         return [
             {
@@ -136,7 +136,7 @@ def traceback(cell: nbformat.NotebookNode) -> str:
 
 
 def parts(change: Change) -> Iterator[dict]:
-    """Yield what differs in a cell: texts, tables and figures."""
+    """Yield the different texts, tables and figures of a cell."""
     tables = [text for text in change.texts if is_table(*text)]
     for kind, stored, new in change.texts:
         if kind == "text/html" and (kind, stored, new) in tables:

@@ -1,9 +1,9 @@
-"""The notebooks with other versions than the pinned ones: a row each, or why it was not run.
+"""Verify the notebooks with other versions than the pinned ones, a row of a table for each set.
 
     python tests/notebooks/versions.py ml-100k --only oldest "Python 3.12"
 
-Each row has an environment of its own, .venv-NAME, of 2 GB or, where torch comes with CUDA, more;
-it stays. In that of the oldest versions that pyproject.toml admits, the unit tests run, too.
+Each row has a separate environment .venv-NAME, which is kept: 2 GB, or more if torch includes CUDA.
+The unit tests also run in the one with the oldest versions that pyproject.toml allows.
 """
 
 import argparse
@@ -31,12 +31,12 @@ LINE = re.compile(r"^(\d\d_\w+) +(\d+) / (\d+) +(\d+) / (\d+) ", re.MULTILINE)
 
 
 class CannotError(RuntimeError):
-    """A row cannot be run here; the message says why."""
+    """A row cannot be run here; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What goes into an environment: a Python and versions other than the pinned ones."""
+    """The content of an environment: a Python and versions that replace pinned ones."""
 
     python: str
     other: dict[str, str]
@@ -44,7 +44,7 @@ class Row:
 
 
 def bounds() -> dict[str, str]:
-    """The oldest versions that pyproject.toml admits, by name."""
+    """Return the oldest versions that pyproject.toml allows, by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = project["dependencies"] + project["optional-dependencies"]["notebooks"]
     needed = [Requirement(line) for line in lines]
@@ -52,17 +52,17 @@ def bounds() -> dict[str, str]:
 
 
 def newest(name: str) -> str:
-    """The newest release of a distribution on the registry."""
+    """Return the newest release of a distribution on the registry."""
     command = [sys.executable, "-m", "pip", "index", "versions", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.match(rf"{name} \(([\d.]+)", done.stdout)
     if found is None:
-        raise CannotError(f"pip does not say which {name} is the newest: {done.stderr[-200:]}")
+        raise CannotError(f"pip did not report the newest {name}: {done.stderr[-200:]}")
     return found[1]
 
 
 def found_python(minor: int) -> str:
-    """The program of Python 3.``minor``."""
+    """Return the program of Python 3.``minor``."""
     if sys.version_info[1] == minor:
         return sys.executable
     name = f"python3.{minor}"
@@ -76,13 +76,13 @@ def found_python(minor: int) -> str:
 
 
 def row(name: str) -> Row:
-    """The environment of a row, or CannotError."""
+    """Return the content of a row's environment; raise CannotError if it is not available."""
     if name.startswith("Python "):
         minor = int(name.rpartition(".")[2])
         if minor == sys.version_info[1]:
             raise CannotError("the Python of .venv, see plain")
         return Row(found_python(minor), {})
-    if name == "oldest":  # the oldest Python, too: later ones have no such wheels
+    if name == "oldest":  # on the oldest Python, because newer ones lack these wheels
         return Row(found_python(MINORS[0]), bounds(), unit_tests=True)
     if (version := newest("torch")) == metadata.version("torch").partition("+")[0]:
         raise CannotError("the pinned torch is the newest, see plain")
@@ -90,7 +90,7 @@ def row(name: str) -> Row:
 
 
 def pins(other: dict[str, str]) -> str:
-    """requirements.txt with other versions, less what those pin themselves in their own way."""
+    """Return the pins with replaced versions, without packages that those versions pin."""
     changed = {canonicalize_name(name): version for name, version in other.items()}
     tied = set()
     for name in changed:
@@ -107,7 +107,7 @@ def pins(other: dict[str, str]) -> str:
 
 
 def made(name: str) -> tuple[Path, Row]:
-    """The interpreter of a row's environment, or CannotError."""
+    """Return the interpreter of a row's environment, which is created; or raise CannotError."""
     wanted = row(name)
     folder = ROOT / f".venv-{name.lower().replace(' ', '-')}"
     BUILD.mkdir(exist_ok=True)
@@ -123,7 +123,7 @@ def made(name: str) -> tuple[Path, Row]:
 
 
 def run(name: str, dataset: str) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Rows of the table, a notebook each, and what differs."""
+    """Verify the notebooks in each environment; return the differences."""
     try:
         python, wanted = made(name)
     except CannotError as why:

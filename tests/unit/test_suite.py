@@ -101,7 +101,7 @@ def test_incomplete_pins_are_resolved_with_their_dependencies(calls):
     assert calls.found[2].endswith("pip install --no-compile numpy==1.0 torch==2.13.0")
 
 
-def test_uv_is_used_if_it_is_there_and_pip_if_uv_fails(calls, monkeypatch, capsys):
+def test_uv_is_used_if_available_and_pip_if_uv_fails(calls, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda name: "/bin/uv" if name == "uv" else None)
     make(calls)
     assert [command.startswith("/bin/uv pip install --python") for command in calls.found] == [
@@ -238,7 +238,7 @@ def test_steps_ignore_environment_variables_of_python_and_pip(monkeypatch):
     assert variables["PYTHONUTF8"] == "1"
 
 
-def test_a_relative_data_folder_is_that_of_the_caller(monkeypatch, tmp_path):
+def test_a_relative_data_folder_is_relative_to_the_caller(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for given, expected in {"movies": "movies", "~/movies": "home/movies"}.items():

@@ -1,4 +1,4 @@
-"""Submissions in every packing, classes in every layout, names in any bytes."""
+"""Collecting submissions: every packing, every layout of a class, any file names."""
 
 import io
 import os
@@ -38,7 +38,7 @@ EIGHT = dict.fromkeys(NAMES, "1")
 
 
 def chosen(path):
-    """The eight files that are found, by their expected name, and what is said."""
+    """Return the eight chosen files by expected name, and the notes."""
     package = read_package(path)
     notes = list(package.notes)
     found = choose_files(package.files, notes)
@@ -76,7 +76,7 @@ PACKINGS = {
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_every_packing_is_read(tmp_path, packing):
+def test_read_package_accepts_every_packing(tmp_path, packing):
     found, _ = chosen(PACKINGS[packing](tmp_path))
     assert len(found) == 8
     assert set(found.values()) == {b"1"}
@@ -93,7 +93,7 @@ def test_a_folder_for_each_task_is_one_submission(tmp_path, form):
     assert (found.name, len(found.files)) == ("ann", 8)
 
 
-def test_what_systems_leave_is_skipped_and_said(tmp_path):
+def test_files_of_operating_systems_are_skipped_with_a_note(tmp_path):
     left = {f"__MACOSX/{n.replace('/', '/._')}": "x" for n in NAMES}
     left |= {".DS_Store": "x", "notebooks/.ipynb_checkpoints/01_svd-checkpoint.ipynb": "x"}
     left |= {"Thumbs.db": "x", "desktop.ini": "x", "mflib/__pycache__/svd.pyc": "x"}
@@ -124,11 +124,11 @@ def test_what_systems_leave_is_skipped_and_said(tmp_path):
         ("check_svd.py", None),
     ],
 )
-def test_names_are_recognised(name, which):
+def test_expected_file_recognises_names(name, which):
     assert expected_file(name) == which
 
 
-def test_renamed_and_doubled_files_are_said(tmp_path):
+def test_renamed_files_and_copies_are_noted(tmp_path):
     files = {"notebooks/01_svd (1).ipynb": "2", "mflib/svd.py": "1", "old/mflib/svd.py": "0"}
     found, notes = chosen(zipped(files, tmp_path / "a.zip"))
     assert found == {"svd.ipynb": b"2", "svd.py": b"1"}
@@ -148,7 +148,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("packed", [False, True])
-def test_classes_of_every_platform(tmp_path, layout, packed):
+def test_packages_reads_exports_of_every_platform(tmp_path, layout, packed):
     files = {LAYOUTS[layout](who): zipped(EIGHT) for who in ("Jane Doe", "Bo")}
     path = zipped(files, tmp_path / "c.zip") if packed else written(tmp_path / "class", files)
     found = packages([path])
@@ -157,7 +157,7 @@ def test_classes_of_every_platform(tmp_path, layout, packed):
         assert len([n for n in package.files if expected_file(n)]) == 8
 
 
-def test_loose_files_of_platforms(tmp_path):
+def test_packages_reads_loose_files_of_platforms(tmp_path):
     moodle = {f"Jane Doe_12_assignsubmission_file_/{n}": "1" for n in NAMES}
     moodle |= {f"Bo_13_assignsubmission_file_{n.rpartition('/')[2]}": "1" for n in NAMES}
     canvas = {f"doejane_12_{n}_{name.rpartition('/')[2]}": "1" for n, name in enumerate(NAMES)}
@@ -172,7 +172,7 @@ WHO = ("ann", "bo", "cy")
 
 
 def class_of(form, **more):
-    """The files of three students, each in a folder of this form."""
+    """Return the files of three students, each in a folder of this form."""
     return {f"{form.format(who)}/{name}": c for who in WHO for name, c in (TWO | more).items()}
 
 
@@ -194,7 +194,7 @@ NESTED = {
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("layout", NESTED)
-def test_a_class_is_found_however_deep(tmp_path, layout, packed):
+def test_packages_finds_a_class_at_any_depth(tmp_path, layout, packed):
     found = packages([made(tmp_path, NESTED[layout], packed)])
     assert [package.name for package in found] == list(WHO)
     for package in found:
@@ -205,7 +205,7 @@ def test_a_class_is_found_however_deep(tmp_path, layout, packed):
         assert package.notes == []
 
 
-HEAD = "Essay_1_{}_attempt_2026-06-{}-14-05-09"  # as the title of the assignment may be
+HEAD = "Essay_1_{}_attempt_2026-06-{}-14-05-09"  # a possible title of an assignment
 PEOPLE = """---
 submission_7:
   :submitters:
@@ -291,7 +291,7 @@ def test_exports_have_names_times_and_the_newest_attempt(tmp_path, platform, pac
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_what_may_be_two_layouts_is_asked(tmp_path, packed):
+def test_ambiguous_layouts_are_refused_with_a_choice(tmp_path, packed):
     sections = made(tmp_path, class_of("one/{}") | class_of("two/{}"), packed)
     with pytest.raises(ValueError, match=r"in each of one, two; pass --level 1 if .*--level 2 if"):
         packages([sections])
@@ -303,14 +303,14 @@ def test_what_may_be_two_layouts_is_asked(tmp_path, packed):
         packages([made(tmp_path / "teams", teams, packed=False)])
 
 
-def test_copies_in_one_zip_are_asked_about(tmp_path):
+def test_copies_in_one_zip_are_refused_with_a_choice(tmp_path):
     path = zipped({"a/svd.py": "1", "b/svd.py": "2", "als.py": "1"}, tmp_path / "x.zip")
     with pytest.raises(ValueError, match=r"there are 2 copies of svd.py: a/svd.py, b/svd.py; pass"):
         packages([path])
     assert [p.name for p in packages([path], level=0)] == ["x"]
 
 
-def test_of_copies_the_shallowest_counts_then_the_newest():
+def test_choose_files_prefers_the_shallowest_then_the_newest_copy():
     def taken(**times):
         notes = []
         files = {name: File(lambda: b"", time) for name, time in times.items()}
@@ -327,7 +327,7 @@ def test_of_copies_the_shallowest_counts_then_the_newest():
     )
 
 
-def test_of_two_zips_of_one_student_the_newest_counts(tmp_path):
+def test_the_newest_of_two_zips_of_a_student_counts(tmp_path):
     inner = {}
     for name, day in (("a", 3), ("b", 9), ("c", 5)):
         target = io.BytesIO()
@@ -343,7 +343,7 @@ def test_of_two_zips_of_one_student_the_newest_counts(tmp_path):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_who_hands_in_an_empty_zip_has_a_row_with_the_reason(tmp_path, packed):
+def test_an_empty_zip_gets_a_row_with_the_reason(tmp_path, packed):
     for form in ("{}_1_assignsubmission_file_/w.zip", "{}_1_2_w.zip", "{}.zip", "{}/w.zip"):
         files = {form.format("ann"): zipped(TWO), form.format("bo"): zipped(TWO)}
         files[form.format("cy")] = zipped({})
@@ -358,7 +358,7 @@ def test_who_hands_in_an_empty_zip_has_a_row_with_the_reason(tmp_path, packed):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", [".DS_Store", "mflib/.DS_Store", ".git/config"])
-def test_who_hands_in_only_what_systems_leave_has_a_row(tmp_path, name, packed):
+def test_a_submission_of_only_skipped_files_gets_a_row(tmp_path, name, packed):
     files = {"ann/svd.py": "1", f"bo/{name}": "", "cy/svd.py": "1", "__MACOSX/di/._x": ""}
     found = {p.name: p.notes for p in packages([made(tmp_path, files, packed)])}
     assert sorted(found) == list(WHO)
@@ -374,7 +374,7 @@ def test_impostors_are_numbered_and_noted(tmp_path):
         assert package.files["svd.py"].read().decode() == package.owners[0].name
 
 
-def test_a_class_has_a_row_for_everybody(tmp_path, capsys):
+def test_every_entry_of_a_class_gets_a_row(tmp_path, capsys):
     files = {f"ann/{n}": "1" for n in NAMES} | {"bo/report.docx": "", "cy.rar": "", "di.7z": ""}
     found = {p.name: p for p in packages([written(tmp_path / "class", files | {"grades.csv": ""})])}
     assert sorted(found) == ["ann", "bo", "cy", "di"]
@@ -387,7 +387,7 @@ def test_a_class_has_a_row_for_everybody(tmp_path, capsys):
         assert package.notes == ["work.rar cannot be opened here: pack a .zip instead"]
 
 
-def test_too_many_files_cost_nobody_else_a_row(tmp_path, monkeypatch):
+def test_too_many_files_affect_only_their_submission(tmp_path, monkeypatch):
     monkeypatch.setattr("grading.intake.collect.STUDENT_FILES", 5)
     files = {f"bo/{n}.txt": "1" for n in range(9)} | {"ann/svd.py": "1", "cy/svd.py": "1"}
     found = {p.name: p for p in packages([written(tmp_path / "class", files)])}
@@ -396,8 +396,8 @@ def test_too_many_files_cost_nobody_else_a_row(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_too_much_in_an_archive_costs_nobody_else_a_row(tmp_path, packed):
-    """Twenty thousand files, thirty archives, fifty links: of mallory's, in the middle."""
+def test_an_oversized_archive_affects_only_its_submission(tmp_path, packed):
+    """Mallory submits 20,000 files, 30 archives or 50 links, between two honest students."""
     own = {f"x/{n}.txt": "" for n in range(20_000)} | {"mflib/svd.py": "1"}
     several = {f"{n}.zip": zipped({"mflib/svd.py": f"{n}"}) for n in range(30)}
     for what in (own, several):
@@ -414,7 +414,7 @@ def test_too_much_in_an_archive_costs_nobody_else_a_row(tmp_path, packed):
         (tmp_path / "class.zip").unlink()
 
 
-def test_nobodys_names_change_the_layout_of_a_class(tmp_path):
+def test_names_of_students_cannot_change_the_layout(tmp_path):
     honest = {f"{who}/{name}": "1" for who in ("ann", "zoe") for name in NAMES}
     for name in (
         "submitted/zoe/ps1/mflib/svd.py",
@@ -430,8 +430,8 @@ def test_nobodys_names_change_the_layout_of_a_class(tmp_path):
     assert (own.name, len(own.files)) == ("ann", 9)
 
 
-def test_on_canvas_nobody_can_be_somebody_else(tmp_path):
-    """A name of Moodle's within one of Canvas's is a student's own."""
+def test_file_names_on_canvas_cannot_impersonate_others(tmp_path):
+    """A Moodle name inside a Canvas file name is the student's choice."""
     files = {
         "mallory_200_9002_300_assignsubmission_file_svd.py": "0",
         "zoe_300_9003_svd.py": "1",
@@ -440,8 +440,8 @@ def test_on_canvas_nobody_can_be_somebody_else(tmp_path):
     assert [(p.name, p.number) for p in found] == [("mallory", "200"), ("zoe", "300")]
 
 
-def test_notes_are_of_whoever_they_are_about(tmp_path):
-    """Whoever hands in nothing but a link has a row, too, and nobody else its note."""
+def test_notes_belong_to_the_submission_that_they_concern(tmp_path):
+    """A submission that is only a link has a row, and only this row has the note."""
     written(tmp_path / "class", {f"ann/{n}": "1" for n in NAMES} | {"zoe/svd.py": "1"})
     (tmp_path / "class" / "mallory").mkdir()
     (tmp_path / "class" / "mallory" / "ann copied this from zoe").symlink_to("/etc")
@@ -451,13 +451,13 @@ def test_notes_are_of_whoever_they_are_about(tmp_path):
     assert "is a link" in found["mallory"].notes[0]
 
 
-def test_names_that_become_one(tmp_path):
+def test_equal_safe_names_are_numbered(tmp_path):
     files = {f"{who}/svd.py": who for who in ("zo:e", "zo_e", "zo_e (2)", "ZO_E")}
     found = {p.name: p.files["svd.py"].read() for p in packages([written(tmp_path / "c", files)])}
     assert sorted(found.values()) == [b"ZO_E", b"zo:e", b"zo_e", b"zo_e (2)"]
 
 
-def test_names_are_unique_and_what_is_not_there_is_said(tmp_path):
+def test_names_are_unique_and_missing_paths_are_refused(tmp_path):
     for folder in ("a", "b"):
         zipped(EIGHT, (tmp_path / folder).mkdir() or tmp_path / folder / "same.zip")
     found = packages([tmp_path / "a" / "same.zip", tmp_path / "b" / "same.zip"])
@@ -487,11 +487,11 @@ def test_names_are_unique_and_what_is_not_there_is_said(tmp_path):
         ("-rf", "rf"),
     ],
 )
-def test_names_in_any_bytes_are_made_safe(raw, safe):
+def test_safe_name_accepts_any_bytes(raw, safe):
     assert safe_name(raw) == safe
 
 
-def test_a_latin_1_name_ends_nothing(tmp_path):
+def test_latin_1_names_are_read(tmp_path):
     raw = bytes(tmp_path) + b"/class"
     os.makedirs(raw + b"/M\xfcller")
     with open(raw + b"/M\xfcller/svd.py", "w", encoding="utf-8") as file:
@@ -541,7 +541,7 @@ def test_links_in_a_folder_are_not_followed(tmp_path):
     assert len([note for note in package.notes if "is a link" in note]) == 2
 
 
-def test_handed_in_is_when_the_newest_file_was_changed(tmp_path):
+def test_handed_in_is_the_date_of_the_newest_file(tmp_path):
     written(tmp_path, EIGHT)
     for name in NAMES:
         os.utime(tmp_path / name, (0, datetime(2026, 1, 1).timestamp()))
@@ -550,6 +550,6 @@ def test_handed_in_is_when_the_newest_file_was_changed(tmp_path):
 
 
 @pytest.mark.parametrize("time", [-1e12, 0, 2.0**62])
-def test_a_date_of_no_calendar_ends_nothing(time):
+def test_impossible_dates_are_clamped(time):
     package = Package("a", {"svd.py": File(bytes, time)})
     assert 1969 <= package.handed_in.astimezone(UTC).year < 9999

@@ -1,4 +1,4 @@
-"""What outputs are worth, and what is said of wrong ones."""
+"""Comparing outputs with the reference: points and messages."""
 
 import importlib
 import inspect
@@ -52,7 +52,7 @@ def test_the_reference_is_right_and_its_inputs_differ_by_seed(key):
 @pytest.mark.parametrize(("key", "bound"), [("svd/svd_step", 1), ("bpr/bpr_step", 4)])
 @pytest.mark.parametrize("seed", range(2000, 2020))
 def test_the_bound_of_the_rate_holds_for_some_rows_only(key, bound, seed):
-    """In each call, so that a kernel without it is wrong, and one with nothing else is, too."""
+    """In each call the bound must matter for some rows and be inactive for others."""
     arguments = calls(key, seed)[0]
     (entries,) = (argument for argument in arguments if isinstance(argument, Entries))
     items, rate = entries.column_counts, arguments[8] if bound == 1 else arguments[5]
@@ -68,8 +68,8 @@ def test_the_bound_of_the_rate_holds_for_some_rows_only(key, bound, seed):
 
 
 @pytest.mark.parametrize("key", [f"{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]])
-def test_a_short_fit_tells_a_right_kernel_from_a_wrong_one(key, monkeypatch):
-    """With the seed of a submission, which is larger than a seed of the package."""
+def test_short_fit_distinguishes_right_and_wrong_kernels(key, monkeypatch):
+    """Seeds of submissions are larger than the package's seeds."""
     seed, (task, _, name) = 2**40 + 7, key.partition("/")
     right, again = short_fit(key, seed), short_fit(key, seed)
     assert all(is_close(again[what], array) for what, array in right.items())
@@ -91,7 +91,7 @@ def test_a_short_fit_tells_a_right_kernel_from_a_wrong_one(key, monkeypatch):
 
 
 def test_hidden_inputs_have_large_differences_and_ties():
-    """Where exp(-x) overflows, and where > and >= differ."""
+    """They must detect overflow of exp(-x) and the difference between > and >=."""
     for seed in range(100, 110):
         P, Q, b, likes, j, *_ = calls("bpr/bpr_step", seed)[1]
         users, i = likes.rows.long(), likes.columns.long()
@@ -108,7 +108,7 @@ def test_hidden_inputs_have_large_differences_and_ties():
             assert (scores.gather(1, draws.T) == limits[:, None]).any()
 
 
-def test_each_output_counts_alike():
+def test_all_outputs_have_the_same_weight():
     def without_losses(*arguments):
         bpr_step(*arguments)
 
@@ -119,7 +119,7 @@ def test_each_output_counts_alike():
     assert verdict.sentences[-1] == "bpr_step: right: P, Q, b"
 
 
-def test_what_is_not_in_place_is_said():
+def test_missing_in_place_updates_are_reported():
     def functional(P, Q, b, *rest):
         return bpr_step(P.clone(), Q.clone(), b.clone(), *rest)
 
@@ -132,7 +132,7 @@ def test_what_is_not_in_place_is_said():
     ("dtype", "fraction", "says"),
     [(torch.float32, 1, "float32?"), (torch.bfloat16, 0, "half precision?")],
 )
-def test_imprecise_numbers_are_called_so(dtype, fraction, says):
+def test_imprecise_numbers_are_reported(dtype, fraction, says):
     def imprecise(P, Q, b, *rest):
         own = [W.to(dtype).double() for W in (P, Q, b)]
         losses = bpr_step(*own, *rest)
@@ -185,7 +185,7 @@ def test_the_hint_fits_the_fault(monkeypatch):
         ("warp/warp_step: duplicates of others lost", "item"),
     ],
 )
-def test_lost_duplicates_are_called_so(what, row):
+def test_lost_duplicates_are_reported(what, row):
     case = next(c for c in all_cases() if f"{c.key}: {c.name}" == what)
     found = {}
     for seed in (1101, 1102, 1103):
@@ -199,7 +199,7 @@ def test_lost_duplicates_are_called_so(what, row):
     assert update in why, why
 
 
-def test_numbers_in_a_message_differ():
+def test_distinguishable_shows_enough_digits():
     assert distinguishable(0.123456789, 0.123456788) == ("0.123456789", "0.123456788")
     assert distinguishable(1.0, 2.0) == ("1", "2")
     right = expected("als/over_entries", SEED)
@@ -220,7 +220,7 @@ def test_numbers_in_a_message_differ():
         (lambda a: a + 1, "100% of the numbers differ"),
     ],
 )
-def test_shapes_kinds_and_values(mine, says):
+def test_wrong_shapes_kinds_and_values_are_reported(mine, says):
     right = expected("als/over_entries", SEED)
     arrays = {place: mine(came.after) for place, came in right.items()}
     verdict = judge("als/over_entries", arrays, right)
@@ -229,13 +229,13 @@ def test_shapes_kinds_and_values(mine, says):
 
 
 @pytest.mark.parametrize(("said", "fraction"), [("a", 1), (" D ", 1), ("e", 0), (3, 0), (["c"], 0)])
-def test_a_prediction_may_be_wrong_but_must_be_one(said, fraction):
+def test_any_of_the_choices_earns_the_point_of_a_prediction(said, fraction):
     verdict = judged(lambda: said, "als/prediction")
     assert verdict.fraction == fraction
     assert "expected one of a, b, c, d" in verdict.sentence or fraction
 
 
-def test_sentences():
+def test_verdict_sentence_names_place_and_failure():
     assert Verdict("svd/check_step", failure=NOT_ATTEMPTED).sentence == "check_step: not attempted"
     verdict = Verdict("svd/check_step", failure=RAISED, where="cell exercise-1, line 2")
     assert verdict.sentence == "check_step (cell exercise-1, line 2): raises ValueError: x"
@@ -249,8 +249,8 @@ def test_calls_have_shapes_that_vary():
 
 
 @pytest.mark.parametrize("other", ["U5", "M8[s]", "c16", [("a", float)], "?"])
-def test_outputs_that_are_no_numbers_are_wrong_and_no_more(other):
-    """Also beside numbers that are wrong, from which a hint is made."""
+def test_non_numeric_outputs_are_wrong_without_an_exception(other):
+    """This holds even if another output has wrong numbers, for which a hint is computed."""
     right = expected("svd/svd_step", (7, 8))
     for seed in ("7/", "8/"):
         got = {
@@ -263,7 +263,7 @@ def test_outputs_that_are_no_numbers_are_wrong_and_no_more(other):
 
 
 def test_answers_of_the_self_check_follow_the_kernels_and_loops():
-    """Each wrong answer replaces text of the reference; otherwise this raises. Without checks."""
+    """Each wrong answer replaces text of the reference, or building it raises (without checks)."""
     cases = all_cases()
     assert sum(case.right for case in cases) > 90
     assert sum(not case.right for case in cases) > 300

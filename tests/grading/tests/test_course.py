@@ -1,4 +1,4 @@
-"""What an instructor decides, and the class as a whole: marks, pages, who is not here any more."""
+"""Decisions of instructors, and class-wide results: marks, pages, students who have left."""
 
 import argparse
 from dataclasses import replace
@@ -59,7 +59,7 @@ def decided(folder, package, *given, points=20.0):
     return report
 
 
-def test_what_is_late_has_at_most_the_cap(tmp_path):
+def test_late_submissions_get_at_most_the_cap(tmp_path):
     found = {}
     for time in ("2026-01-31T23:59", "2026-02-01T00:01", "2026-02-14T23:59", "2026-02-15T00:01"):
         report = decided(tmp_path, package_of(time=time), "--cap", 70)
@@ -74,7 +74,7 @@ def test_what_is_late_has_at_most_the_cap(tmp_path):
         assert f"after 2026-01-31 23:59 CET, the soft deadline: {says}." in page
 
 
-def test_times_come_from_data_and_what_has_none_is_said(tmp_path, capsys):
+def test_times_come_from_the_table_and_missing_ones_are_reported(tmp_path, capsys):
     (tmp_path / "t.csv").write_text(
         "name,time\nA,2026-02-01T00:30+02:00\nB,2026-02-01T00:30Z\n", encoding="utf-8"
     )
@@ -96,7 +96,7 @@ def test_times_come_from_data_and_what_has_none_is_said(tmp_path, capsys):
         (10.0, "2026-02-10T00:00", 60.0, "that one counts"),
     ],
 )
-def test_the_better_of_two_counts(tmp_path, points, time, counts, said):
+def test_the_better_of_two_submissions_counts(tmp_path, points, time, counts, said):
     before = decided(tmp_path, package_of(), points=12.0)
     write_report(before, tmp_path / "soft")
     report = decided(tmp_path, package_of(time=time), "--earlier", tmp_path / "soft", points=points)
@@ -105,7 +105,7 @@ def test_the_better_of_two_counts(tmp_path, points, time, counts, said):
     assert report.earlier_counts == (said == "that one counts")
 
 
-def test_who_has_handed_in_only_once_is_in_the_class(tmp_path):
+def test_students_with_only_an_earlier_submission_stay_in_the_class(tmp_path):
     write_report(decided(tmp_path, package_of("A"), points=12.0), tmp_path / "soft")
     course = read_course(
         options("--earlier", tmp_path / "soft"), [package_of("B")], tmp_path / "hard"
@@ -116,7 +116,7 @@ def test_who_has_handed_in_only_once_is_in_the_class(tmp_path):
         read_course(options("--earlier", tmp_path / "none"), [package_of()], tmp_path)
 
 
-def test_decisions_count_are_shown_and_can_be_taken_back(tmp_path):
+def test_overrides_count_are_shown_and_can_be_withdrawn(tmp_path):
     file = tmp_path / "o.csv"
     file.write_text(
         'name,task,part,points,comment\na,svd,correctness,38.5,"a <typo>"\na,,total,,well done\n',
@@ -145,7 +145,7 @@ def test_decisions_count_are_shown_and_can_be_taken_back(tmp_path):
 MOODLE = "Identifier,Full name,Email address,Status,Grade,Maximum grade,Feedback comments\n"
 
 
-def test_pseudonyms_in_pages_names_in_exports(tmp_path):
+def test_pages_have_pseudonyms_and_exports_have_names(tmp_path):
     key, sheet, target = tmp_path / "private" / "key.csv", tmp_path / "m.csv", tmp_path / "out"
     sheet.write_text(
         f"{MOODLE}Participant 7,Jane Doe,j@x.org,,,100,\nParticipant 8,Bo,b@x.org,,,100,",
@@ -173,7 +173,7 @@ def test_pseudonyms_in_pages_names_in_exports(tmp_path):
         read_course(options("--anonymous", target / "key.csv"), found, target)
 
 
-def test_of_two_who_would_be_one_person_neither_is_filled_in(tmp_path):
+def test_two_submissions_of_one_person_are_not_filled_in(tmp_path):
     sheet = tmp_path / "m.csv"
     sheet.write_text(f"{MOODLE}Participant 7,Jane Doe,j@x.org,,,100,\n", encoding="utf-8")
     found = [package_of("Jane Doe", number="7"), package_of("Mal", number="7")]
@@ -184,7 +184,7 @@ def test_of_two_who_would_be_one_person_neither_is_filled_in(tmp_path):
     assert read_table(tmp_path / "moodle.csv").rows[0].cells["Grade"] == ""
 
 
-def test_a_line_for_the_platform():
+def test_feedback_is_one_line():
     report = report_of(points=5.0, missed=Missed.SOFT, most=20.0, earlier=Earlier(24.0, ""))
     report.decision.overrides = [Override("", "total", None, "=1")]
     said = feedback(report)
@@ -192,7 +192,7 @@ def test_a_line_for_the_platform():
     assert said.endswith("at most 20 points; the earlier submission counts; =1")
 
 
-def test_platforms_numbers_tell_namesakes_apart(tmp_path):
+def test_numbers_of_platforms_distinguish_namesakes(tmp_path):
     for folder in (
         "Jane Doe_11_assignsubmission_file_",
         "Jane Doe_12_assignsubmission_file_",
@@ -226,7 +226,7 @@ def class_of_three():
     return reports
 
 
-def test_the_class_on_one_page():
+def test_class_page_shows_marks_and_difficulties():
     reports = class_of_three()
     assert histogram([0, 9.9, 10, 55, 99.9, 100]) == [2, 1, 0, 0, 0, 1, 0, 0, 0, 2]
     assert hardest(reports)[0] == Difficulty("svd/check_step", pytest.approx(1 / 3), 1, 2)
@@ -242,7 +242,7 @@ def test_the_class_on_one_page():
     assert class_page([]).count("height=0") == 10
 
 
-def test_pages_of_those_who_left_are_retire(tmp_path):
+def test_pages_of_students_who_left_are_retired(tmp_path):
     for report in class_of_three():
         report.name = report.name[0]
         write_report(report, tmp_path)
@@ -263,7 +263,7 @@ def test_pages_of_those_who_left_are_retire(tmp_path):
     assert not (tmp_path / GONE / "B.html").exists()
 
 
-def test_published_answers_are_called_that_and_no_sentence_stands_twice():
+def test_published_answers_are_marked_and_sentences_are_not_repeated():
     report = report_of()
     report.score.published = {"svd/svd.py": ["svd_step"], "svd/check_step": [], "als/x": ["<i>"]}
     report.score.reasons = {"svd": ["twice", "twice"], "als": ["twice", "once"]}
@@ -276,15 +276,15 @@ def test_published_answers_are_called_that_and_no_sentence_stands_twice():
     assert "Published" not in report_page(report)
 
 
-def test_without_a_zone_deadlines_are_this_machines():
+def test_deadlines_without_a_zone_use_the_machines_zone():
     course = Course(Deadlines(deadline("2026-01-31")))
     assert course.decide("a", datetime(2026, 1, 31, 12)).missed is None
     assert course.decide("a", datetime(2026, 2, 2, 12, tzinfo=UTC)).missed is Missed.SOFT
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_extension_of_a_member_is_the_groups(tmp_path, order):
-    """An extension is an earlier time; the order of members and rows does not matter."""
+def test_an_extension_of_a_member_applies_to_the_group(tmp_path, order):
+    """An extension is an earlier time, in any order of members and rows."""
     members = [Owner("Ann", "1"), Owner("Bo", "2")][::order]
     rows = ["Ann,2026-02-03T12:00", "bo,2026-01-30T12:00"][::-order]
     (tmp_path / "t.csv").write_text("\n".join(["name,time", *rows]), encoding="utf-8")
@@ -297,7 +297,7 @@ def test_the_extension_of_a_member_is_the_groups(tmp_path, order):
     assert course.decide("Ann and Bo", None).missed == Missed.SOFT
 
 
-def test_times_of_the_platform_count_before_those_of_files(tmp_path):
+def test_times_of_the_platform_precede_dates_of_files(tmp_path):
     package = package_of(time="2026-03-01T00:00")
     package.time, package.platform = datetime(2026, 1, 31, 23, 30), Platform.BLACKBOARD
     decision = decided(tmp_path, package).decision
@@ -321,7 +321,7 @@ def replace_points(score, points):
     return Report("a", replace(score, marks=marks), Decision())
 
 
-def test_the_table_of_the_class_says_when_and_according_to_what(tmp_path):
+def test_class_table_shows_times_and_their_sources(tmp_path):
     report = decided(tmp_path, package_of(time="2026-02-10T20:00"))
     write_class_tables([report], tmp_path)
     (row,) = read_table(tmp_path / "class.csv").rows

@@ -1,7 +1,7 @@
-"""Marks do not depend on where, when, beside what and in which order a submission was graded.
+"""Marks do not depend on machine load, parallel graders, interruptions or order.
 
-A class is generated, and graded by 1, 2 and 4 graders in three orders, which are killed at random;
-what they write must be the same, byte for byte. CLASS=100 makes it a class of a hundred.
+A generated class is graded by 1, 2 and 4 graders in three orders, and graders are killed at random.
+The files that they write must be identical. CLASS=100 sets the size of the class.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ ORDERS = {
 
 
 def submissions(folder: Path, how_many: int) -> list[Path]:
-    """Zips of one task each, some with a kernel that is wrong, some broken."""
+    """Write zips with one task each, some with a wrong kernel, some corrupt."""
     wrong = {}
     for key, _, right, instead in WRONG:
         wrong.setdefault(key.partition("/")[0], []).append((right, instead))
@@ -65,7 +65,7 @@ def submissions(folder: Path, how_many: int) -> list[Path]:
 
 
 def graded(paths: list[Path], target: Path, workers: int, deaths: int) -> None:
-    """By so many graders at once, of which some are killed and begin again; then joined."""
+    """Grade with parallel graders, some of which are killed and restarted, then merge."""
     chance = random.Random(workers)
     command = [*GRADE, *map(str, paths), "--into", str(target), "--secret", "77", "--jobs", "1"]
     shards = [[*command, "--shard", f"{n + 1}/{workers}"] for n in range(workers)]
@@ -94,7 +94,7 @@ def _started(command: list[str]) -> subprocess.Popen:
 
 
 def written(target: Path) -> dict[str, str]:
-    """A hash of each file, but for the times."""
+    """Return a hash of each file except the file with times."""
     files = [file for file in target.rglob("*") if file.is_file() and file.name != "seconds.csv"]
     return {
         file.relative_to(target).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -102,7 +102,7 @@ def written(target: Path) -> dict[str, str]:
     }
 
 
-def test_a_class_is_graded_alike_by_any_number_of_killed_graders(tmp_path):
+def test_marks_do_not_depend_on_number_and_interruptions_of_graders(tmp_path):
     (tmp_path / "class").mkdir()
     paths = submissions(tmp_path / "class", SIZE)
     found = {}
@@ -125,7 +125,7 @@ def test_a_class_is_graded_alike_by_any_number_of_killed_graders(tmp_path):
 
 @pytest.mark.skipif(not shutil.which("parallel"), reason="needs GNU parallel")
 def test_parallel_drives_graders(tmp_path):
-    """As tests/grading/README.md shows."""
+    """This is the command in tests/grading/README.md."""
     (tmp_path / "class").mkdir()
     paths = submissions(tmp_path / "class", 4)
     command = [*GRADE, str(tmp_path / "class"), "--secret", "77"]
@@ -140,7 +140,7 @@ def test_parallel_drives_graders(tmp_path):
 
 
 def _digest() -> dict:
-    """Of all that the reference makes of the inputs, computed anew."""
+    """Return the hashes of the reference's outputs, without using the cache."""
     found = hashlib.sha256()
     for key in OUTPUTS:
         for place, came in sorted(expected.__wrapped__(key, (77, 78)).items()):
@@ -148,8 +148,8 @@ def _digest() -> dict:
     return {"digest": found.hexdigest()}
 
 
-def test_the_reference_is_always_right():
-    """Sixteen at once, again and again: nothing that they share changes."""
+def test_the_reference_passes_in_parallel_runs():
+    """Sixteen parallel threads must not change the arrays that they share."""
     torch.set_num_threads(1)
     right = _digest()
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""The student edition: nothing of the answers in it, and checks that tell right from wrong."""
+"""The student edition contains no answers, and its checks detect mistakes."""
 
 import ast
 import os
@@ -42,7 +42,7 @@ from grading.student.edition import (
     fold_hints,
 )
 
-# Plausible mistakes: module, right, wrong, the function in which it must be found.
+# Plausible mistakes: module, right text, wrong text, the function that must be reported.
 MISTAKES = {
     "the sign of a step": (
         "svd",
@@ -119,9 +119,9 @@ def check(edition: Path, *tasks: str) -> tuple[int, str]:
 
 
 def answers() -> set[str]:
-    """The lines, without indentation, that stand in the blanked bodies and nowhere else.
+    """Return the unindented lines that occur only in blanked bodies.
 
-    Short ones say nothing and are left out.
+    Short lines are left out, because they may occur anywhere.
     """
     inside, everywhere = Counter(), Counter()
     for entry in RUBRIC.values():
@@ -140,7 +140,7 @@ def answers() -> set[str]:
     return {line for line, times in inside.items() if len(line) > 24 and times == everywhere[line]}
 
 
-def test_nothing_of_the_answers_is_left(edition):
+def test_the_edition_contains_no_answers(edition):
     lines = answers()
     assert len(lines) > 100
     for file in edition.rglob("*"):
@@ -166,7 +166,7 @@ def test_nothing_of_the_answers_is_left(edition):
 
 
 def shown_text(output: nbformat.NotebookNode) -> str:
-    """All text of an output."""
+    """Return all text of an output."""
     return "\n".join([output.get("text", ""), *map(str, output.get("data", {}).values())])
 
 
@@ -216,7 +216,7 @@ def test_notebooks_show_marked_outputs_of_the_reference(edition):
 
 
 def test_outputs_of_the_reference_earn_nothing(edition, tmp_path):
-    """Neither as they were handed out, nor with execution counts that somebody has written in."""
+    """They earn nothing, even if execution counts have been added."""
     files, right = {}, {key: Verdict(key) for key in OUTPUTS}
     for file in (edition / "notebooks").glob("0[1-4]*.ipynb"):
         files[f"notebooks/{file.name}"] = File(file.read_bytes, 0.0)
@@ -234,8 +234,8 @@ def test_outputs_of_the_reference_earn_nothing(edition, tmp_path):
         assert set(compare_with_known(task, stored, "ml-100k").differences) >= shown
 
 
-def test_derivations_fold_away(edition):
-    """A passage that gives the update comes after the objective, in a fold; the rest stays."""
+def test_derivations_are_folded(edition):
+    """The update is shown in a fold after the objective; other text is unchanged."""
     for entry in RUBRIC.values():
         name = f"{entry['notebook']}.ipynb"
         mine, whole = (
@@ -268,21 +268,21 @@ def test_copied_modules_import_only_copied_modules(names):
                 assert {f"{module}.py" for module in modules} <= set(names), name
 
 
-def test_the_checks_have_a_suite_of_their_own(edition):
+def test_the_checks_use_their_own_copy_of_the_suite(edition):
     name, own = "mflib/svd.py", edition / "checks" / "suite"
     assert (own / name).read_bytes() == (edition / name).read_bytes()
     known, given = (handed_out(folder / "notebooks") for folder in (own, edition))
     assert known == given
 
 
-def test_as_handed_out_everything_is_not_attempted(edition):
+def test_check_reports_the_untouched_edition_as_not_attempted(edition):
     code, text = check(edition)
     assert code == 1
     assert f"0 of {len(OUTPUTS)} done, {len(OUTPUTS)} not attempted" in text
 
 
 def with_answers(edition: Path, folder: Path) -> Path:
-    """The edition with the reference's answers, in ``folder``."""
+    """Copy the edition with the reference's answers to ``folder``."""
     shutil.copytree(edition, folder)
     for entry in RUBRIC.values():
         shutil.copy(ROOT / "mflib" / f"{entry['module']}.py", folder / "mflib")
@@ -290,7 +290,7 @@ def with_answers(edition: Path, folder: Path) -> Path:
     return folder
 
 
-def test_the_reference_is_done(edition, tmp_path):
+def test_check_reports_the_reference_as_done(edition, tmp_path):
     code, text = check(with_answers(edition, tmp_path / "reference"))
     assert code == 0, text
     assert f"{len(OUTPUTS)} of {len(OUTPUTS)} done" in text
@@ -304,7 +304,7 @@ def test_one_task_can_be_checked_alone(edition, tmp_path):
 
 
 def test_check_shows_each_output_lists_and_the_smallest_case(edition, tmp_path):
-    """Losses are right, duplicates of users are lost, and a model trained so differs."""
+    """The kernel has right losses but loses duplicates of users, so its model differs."""
     folder = with_answers(edition, tmp_path / "mine")
     file = folder / "mflib" / "bpr.py"
     source = file.read_text(encoding="utf-8")
@@ -340,8 +340,8 @@ def test_check_shows_each_output_lists_and_the_smallest_case(edition, tmp_path):
     assert check(folder, "--show", "step")[0] == 2, "no function of this name"
 
 
-def test_mistakes_are_named(edition, tmp_path):
-    """All in one process; with what the checks expect."""
+def test_check_names_the_mistakes(edition, tmp_path):
+    """All mistakes run in one process, compared with the checks' expected outputs."""
     folder, units, stored = tmp_path / "work", [], np.load(edition / "checks" / "cases.npz")
     prepare(folder, edition / "checks" / "suite")
     for n, (module, right, wrong, function) in enumerate(MISTAKES.values()):
@@ -360,7 +360,7 @@ def test_mistakes_are_named(edition, tmp_path):
 
 
 def test_check_never_ends_in_a_traceback(edition, tmp_path):
-    """A file that cannot be parsed, a notebook that is none, a file that is not there."""
+    """Cases: a file with a syntax error, a malformed notebook, a missing file."""
     folder = with_answers(edition, tmp_path / "mine")
     file = folder / "mflib" / "svd.py"
     source = file.read_text(encoding="utf-8")
@@ -379,8 +379,8 @@ def test_check_never_ends_in_a_traceback(edition, tmp_path):
     assert f"{len(OUTPUTS) - len(gone)} of {len(OUTPUTS)} done" in text
 
 
-def test_data_are_obtained_whatever_becomes_of_the_package(edition, tmp_path):
-    """Else JupyterLab would not open for whom a syntax error needs it most."""
+def test_obtain_works_with_a_broken_package(edition, tmp_path):
+    """Otherwise a syntax error would prevent JupyterLab from starting."""
     broken = shutil.copytree(edition, tmp_path / "broken")
     (broken / "mflib" / "svd.py").write_text("def svd_step(", encoding="utf-8")
     command = [sys.executable, "-P", "-m", "grading.student.obtain", "no-such"]
@@ -401,7 +401,7 @@ def test_blank_keeps_signature_and_docstring():
     )
 
 
-def test_the_place_for_an_answer_is_not_folded():
+def test_blank_notebook_unfolds_cells_of_answers():
     cell = nbformat.v4.new_code_cell("def f(x):\n    return x")
     cell.metadata = nbformat.from_dict({"tags": ["solution"], "jupyter": {"source_hidden": True}})
     other = nbformat.v4.new_code_cell("1", metadata={"jupyter": {"source_hidden": True}})

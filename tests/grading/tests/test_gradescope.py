@@ -1,4 +1,4 @@
-"""Gradescope: the zip that is uploaded, and what is shown for a submission."""
+"""Gradescope: the uploaded zip and the results of a submission."""
 
 import os
 import stat
@@ -32,7 +32,7 @@ def shown(points, metadata):
     return gradescope.results(report, metadata)
 
 
-def test_parts_are_tests_and_the_deadline_counts():
+def test_results_have_parts_as_tests_and_respect_the_deadline():
     found = shown(20.0, METADATA)
     assert found["score"] == 80
     assert "after 2026-01-31 23:00 UTC-08:00, the soft deadline" in found["output"]
@@ -54,7 +54,7 @@ def test_parts_are_tests_and_the_deadline_counts():
     assert shown(20.0, hard)["score"] == 0
 
 
-def test_the_best_submission_counts():
+def test_results_count_the_best_submission():
     before = METADATA | {"previous_submissions": [{"score": "77.5"}, {"score": None}, {}]}
     assert shown(20.0, before)["score"] == 80
     found = shown(10.0, before)
@@ -62,7 +62,7 @@ def test_the_best_submission_counts():
     assert "This submission has 50 points; an earlier one with 77.5 counts." in found["output"]
 
 
-def test_the_zip_has_what_gradescope_asks_for(tmp_path):
+def test_the_zip_has_the_files_that_gradescope_needs(tmp_path):
     gradescope.build(tmp_path / "build" / "a.zip", 65)
     with zipfile.ZipFile(tmp_path / "build" / "a.zip") as archive:
         names = set(archive.namelist())
@@ -92,7 +92,7 @@ setsid sleep 987 > /dev/null &
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, as root does in a container")
 def test_in_a_container_students_can_neither_read_the_grader_nor_write_results(tmp_path):
     for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o711)  # as the grader's own folder there
+        folder.chmod(0o711)  # like the grader's folder in the container
     work, private = tmp_path / "work", tmp_path / "private"
     work.mkdir()
     private.mkdir(mode=0o700)
@@ -112,14 +112,14 @@ def test_a_container_needs_root(tmp_path, monkeypatch):
         run(["true"], tmp_path, [], container=True)
 
 
-def test_times_are_gradescopes():
+def test_times_come_from_gradescopes_metadata():
     time, deadlines = gradescope.handed_in(METADATA, 80)
     assert time == datetime.fromisoformat(METADATA["created_at"])
     assert deadlines.hard is None
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_extension_of_a_member_is_the_groups_in_any_order(order):
+def test_an_extension_of_a_member_applies_to_the_group_in_any_order(order):
     more = {"assignment": {"due_date": "2026-02-02T00:00:00Z"}}
     users = [{"name": "A"}, more, {"name": "B", "assignment": {}}][::order]
     assert shown(20.0, METADATA | {"users": users})["score"] == 100

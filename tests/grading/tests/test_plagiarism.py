@@ -1,4 +1,4 @@
-"""Identical functions, whatever their names, and copies of the published answers."""
+"""Detecting identical functions and copies of the published answers."""
 
 import ast
 import zipfile
@@ -63,14 +63,14 @@ def test_normal_form_keeps_operations_numbers_attributes_and_builtins():
         assert digest(ONE.replace(right, other, 1)) != digest(ONE), other
 
 
-def test_normal_forms_leave_out_small_functions_and_take_classes():
+def test_normal_forms_skip_small_functions_and_include_classes():
     assert normal_forms("def f(x):\n    return x + 1") == []
     inside = ONE.replace("\n", "\n    ")
     one, other = f"class A:{inside}", f"class B:{inside.replace('step', 'walk')}"
     assert digest(one) == digest(other)
 
 
-def test_anything_can_be_parsed():
+def test_normal_forms_accepts_any_source():
     deep = "def step():\n return " + "-" * 2_000 + "1"
     for source in (
         "",
@@ -90,7 +90,7 @@ def test_anything_can_be_parsed():
     assert normal_forms(ONE.replace("error", "\ud800")) == []
 
 
-def test_the_own_part_of_a_module():
+def test_own_part_returns_the_added_statements():
     given = "import torch\n\ndef f(x):\n    raise NotImplementedError\n\ndef g():\n    return 1\n"
     mine = "import torch\n\n@wrap\ndef f(x):\n    return x  # mine\n\ndef g():\n    return 1\n"
     assert own_part(mine, given) == "@wrap\ndef f(x):\n    return x  # mine"
@@ -128,7 +128,7 @@ def grouped(found):
     return groups({report.name: report.score.normal_forms for report in found})
 
 
-def test_all_identical_answers_are_one_group_however_many():
+def test_all_identical_answers_form_one_group():
     for count in (2, 4, 40):
         sources = {f"s{n:02}": ONE if n % 2 else RENAMED for n in range(count)}
         (group,) = grouped(reports(**sources, other=ONE.replace("0.5", "0.6")))

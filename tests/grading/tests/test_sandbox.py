@@ -1,4 +1,4 @@
-"""The sandbox: limits, isolation, and messages where it does not work."""
+"""The sandbox: limits, isolation, and messages if it does not work."""
 
 import os
 import sys
@@ -33,7 +33,7 @@ def execute(tmp_path):
         return run([sys.executable, "-c", code], work, [], limits), work
 
     yield execute
-    remove(work)  # which pytest could not, see below
+    remove(work)  # pytest cannot, see below
 
 
 def test_sandbox_runs_code_that_writes_into_its_folder(execute):
@@ -131,7 +131,7 @@ def test_monitor_stops_waiting_runs(execute):
         assert finished.waited > 0.4
 
 
-def test_monitor_does_not_take_runnable_processes_for_waiting(execute, monkeypatch):
+def test_monitor_does_not_treat_runnable_processes_as_waiting(execute, monkeypatch):
     monkeypatch.setattr(monitor, "_is_runnable", lambda process: True)
     limits = Limits(idle=0.5, waiting=0.5, seconds=3)
     finished, _ = execute("import time; time.sleep(600)", limits)
@@ -141,7 +141,7 @@ def test_monitor_does_not_take_runnable_processes_for_waiting(execute, monkeypat
 
 
 def test_monitor_concludes_nothing_from_few_samples(tmp_path, monkeypatch):
-    """One sample in a minute, and the process sleeps in it."""
+    """There is one sample in a minute, during which the process sleeps."""
     monkeypatch.setattr(monitor, "_is_runnable", lambda process: False)
     watch = monitor.Monitor(os.getpid(), tmp_path, Limits(), cgroups.Group())
     assert not watch._waits(watch.start + 61, watch._processes()[:1])
@@ -167,7 +167,7 @@ def test_sandbox_limits_memory_of_a_process(execute):
 
 def test_sandbox_limits_memory_of_all_processes(execute):
     hogs = "import os, time\nfor n in range(4):\n    if os.fork() == 0: break\n"
-    # orphans of orphans count, too
+    # orphans of orphans are counted, too
     hogs += "if os.fork() == 0: held = b'x' * 2**28; time.sleep(60)\ntime.sleep(60)"
     finished, _ = execute(hogs)
     assert (finished.code, str(finished.stopped)) == (None, "ended for filling the memory")
@@ -205,7 +205,7 @@ def test_sandbox_hides_other_files(execute, tmp_path):
         assert "No such file" in finished.output or "denied" in finished.output
 
 
-def test_sandbox_writes_nowhere_else(execute):
+def test_sandbox_denies_writing_elsewhere(execute):
     for path in ("/usr/x", "/x", f"{sys.prefix}/x"):
         finished, _ = execute(f"open({path!r}, 'w')")
         assert finished.code == 1, path
@@ -237,7 +237,7 @@ def test_a_full_disk_is_a_machine_error(execute, monkeypatch):
 
 
 def test_a_sandbox_that_was_not_entered_is_a_machine_error(execute, monkeypatch, tmp_path):
-    """Another grader has removed its group; untrusted code cannot pretend that."""
+    """Another grader has removed its group; untrusted code cannot forge this error."""
     gone = cgroups.Group(tmp_path / "gone")
     monkeypatch.setattr(cgroups, "group", lambda *_: gone)
     with pytest.raises(MachineError, match=r"could not be entered: .*cgroup\.procs"):
@@ -270,7 +270,7 @@ def test_control_groups_are_made_directly_without_systemd(control_groups, monkey
     assert (group.cpu_seconds(), group.ran_out()) == (2.5, True)
 
 
-def test_groups_of_other_graders_stay(control_groups, monkeypatch):
+def test_groups_of_other_graders_are_kept(control_groups, monkeypatch):
     folder = control_groups / f"{cgroups.NAME}-1-1"
     folder.mkdir()
     cgroups._remove_abandoned()
@@ -331,18 +331,18 @@ def no_groups(monkeypatch):
 
 
 @pytest.mark.skipif(not sandbox.strength().groups, reason="no control groups on this machine")
-def test_memory_of_no_process_is_counted_by_control_groups(execute):
+def test_control_groups_count_memory_outside_processes(execute):
     finished, _ = execute(MEMFD, replace(SOON, file_size=2**30))
     assert finished.failure.kind in (FailureKind.SPACE, FailureKind.CRASHED)
 
 
 @pytest.mark.skipif(not sandbox.strength().filter, reason="no filter of calls on this machine")
-def test_memory_of_no_process_is_refused_without_control_groups(execute, no_groups):
+def test_memory_outside_processes_is_refused_without_control_groups(execute, no_groups):
     finished, _ = execute(MEMFD, replace(SOON, file_size=2**30))
     assert "Operation not permitted" in finished.output
 
 
-def test_without_control_groups_memory_is_added_up(execute, no_groups):
+def test_monitor_adds_up_memory_without_control_groups(execute, no_groups):
     hogs = "import os, time\nfor n in range(5):\n    if os.fork() == 0: break\n"
     hogs += "held = b'x' * 2**28; time.sleep(600)"
     assert execute(hogs)[0].stopped.kind is FailureKind.SPACE

@@ -1,4 +1,4 @@
-"""Submissions in their own processes: if one ends, its report gives the reason."""
+"""Grading in separate processes: if one dies, its report gives the reason."""
 
 import fcntl
 import os
@@ -74,7 +74,7 @@ def fail():
         (dict, ""),
     ],
 )
-def test_bounded_process_reports_why_it_ended(function, says):
+def test_bounded_process_reports_the_reason_of_its_end(function, says):
     if not says:
         assert call(function, bounds=SMALL) == {}
         return
@@ -88,7 +88,7 @@ def test_bounded_process_limits_wall_time():
 
 
 def behave(send, package, options, folder):
-    """Replace grade_in_child: do what the name says, and log it."""
+    """Replace grade_in_child: behave as the submission's name says, and log it."""
     log = Path(os.environ["LOG"])
     tries = log.read_text(encoding="utf-8").split().count(package.name)
     with log.open("a", encoding="utf-8") as file:
@@ -116,7 +116,7 @@ def behave(send, package, options, folder):
         os.kill(os.getpid(), 9)
 
 
-def test_grade_all_continues_whatever_ends_a_process(tmp_path, monkeypatch):
+def test_grade_all_continues_when_a_process_ends(tmp_path, monkeypatch):
     log = tmp_path / "log"
     log.touch()
     monkeypatch.setenv("LOG", str(log))
@@ -216,7 +216,7 @@ def test_shards_depend_on_the_names_alone():
 
 
 def judged(send, package, options, folder):
-    """Replace grade_in_child: marks depend only on what was handed in."""
+    """Replace grade_in_child: marks depend only on the submission."""
     score = new_score(options)
     for name in package.files.keys() & {"mflib/svd.py"}:
         score.marks["svd"]["correctness"] = float(package.files[name].read())
@@ -261,7 +261,7 @@ def test_one_of_a_class_is_graded_again_by_name(pseudonyms, tmp_path, monkeypatc
 
 
 def test_an_incomplete_score_counts_until_it_is_graded_again(tmp_path, monkeypatch):
-    """Whoever joins the shares sees what one grader would have seen."""
+    """Merging the shards gives the same result as one grader."""
     zipped({"mflib/svd.py": "1"}, tmp_path / "crash.zip")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     (tmp_path / "log").touch()
@@ -302,7 +302,7 @@ def test_invalid_options_are_reported(tmp_path, monkeypatch, capsys, more, says)
     assert re.search(says, f"{ended.value} {capsys.readouterr().err}")
 
 
-def test_scores_of_submissions_that_changed_meanwhile_are_not_reused(tmp_path):
+def test_scores_of_submissions_changed_during_grading_are_not_reused(tmp_path):
     (tmp_path / "class" / "ann").mkdir(parents=True)
     (tmp_path / "class" / "ann" / "svd.py").write_text("1", encoding="utf-8")
     (package,) = packages([tmp_path / "class" / "ann"])
@@ -316,7 +316,7 @@ def test_scores_of_submissions_that_changed_meanwhile_are_not_reused(tmp_path):
 
 
 def test_bounded_process_may_be_killed_while_it_sends():
-    """Of a message only a part has come: its length, and some bytes."""
+    """Only a part of the message arrives: its length and some bytes."""
     child = BoundedProcess(lambda send: die(), bounds=SMALL)
     child.connection.close()
     child.connection, theirs = FORK.Pipe(duplex=False)
@@ -386,7 +386,7 @@ NAMES = ("Åsa Müller", "Жанна", "Ann")
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", ""])
 def test_the_command_works_in_any_locale(tmp_path, encoding):
-    """A locale of ASCII for names of files, and different encodings of the output."""
+    """The locale is ASCII, and the output has different encodings."""
     (tmp_path / "class").mkdir()
     for name in NAMES:
         zipped(EIGHT, tmp_path / "class" / f"{name}.zip")

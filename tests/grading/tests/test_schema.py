@@ -1,4 +1,4 @@
-"""Dataclasses become JSON and come back; other forms are refused with the place of the fault."""
+"""Dataclasses are converted to JSON and back; malformed JSON is refused with the place."""
 
 import json
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Outer:
     by_key: Annotated[dict[str, int], Bounds(2)] = field(default_factory=dict)
 
 
-def test_what_is_encoded_is_decoded():
+def test_decode_inverts_encode():
     outer = Outer(1.5, [Inner("a", Colour.RED), Inner("b")], {"x": -1})
     raw = json.loads(json.dumps(encode(outer)))
     assert decode(Outer, raw) == outer
@@ -54,6 +54,6 @@ def test_what_is_encoded_is_decoded():
         ({"number": 1, "by_key": {"a" * 201: 1}}, r"by_key: expected keys with a length of"),
     ],
 )
-def test_other_forms_are_refused_with_their_place(raw, message):
+def test_decode_refuses_other_forms_and_names_the_place(raw, message):
     with pytest.raises(ValueError, match=message):
         decode(Outer, raw, "outer")

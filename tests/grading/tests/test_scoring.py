@@ -1,4 +1,4 @@
-"""What results are worth, what does not count in outputs, deadlines, pages, what is graded anew."""
+"""Points for results, comparison of outputs, pages, and the reuse of scores."""
 
 import inspect
 import json
@@ -46,7 +46,7 @@ def test_ndcg_and_relative_quality_by_hand():
     assert 0 < relative_quality(1.0, 1.04, 0.92) < 1, "smaller may be better"
 
 
-def test_lists_are_judged_where_no_estimates_come():
+def test_lists_are_judged_without_estimates():
     movies = pd.DataFrame({"genres": ["A", "A|B", "B", "C"]})
     test, arrays = sp.csr_matrix([[0, 5.0, 0, 0], [4.0, 0, 0, 1]]), {"shape": np.array([2, 4])}
     count = np.array([20, 20, 20, 20])
@@ -63,7 +63,7 @@ def test_lists_are_judged_where_no_estimates_come():
 
 
 def verdicts(**wrong):
-    """Return right verdicts, but for some functions: wrong outputs, a failure, or its message."""
+    """Return right verdicts except for some functions: wrong outputs, a failure, or its message."""
     found = {key: Verdict(key, model=ModelFit.AGREES) for key in OUTPUTS}
     for name, what in wrong.items():
         for verdict in found.values():
@@ -96,15 +96,15 @@ def test_each_output_of_each_function_counts():
     }
 
 
-def test_what_is_wrong_comes_before_what_is_not_there():
+def test_wrong_outputs_are_listed_before_missing_ones():
     score = marked(over_entries=NOT_ATTEMPTED, cholesky=["X"], textbook="ends the program")
     names = [reason.partition(":")[0] for reason in score.reasons["als"]]
     assert names == ["cholesky", "textbook", "over_entries"]
     assert score.functions["als/cholesky"].fraction == 0
 
 
-def test_messages_decide_nothing(tmp_path, monkeypatch):
-    """Students write them: only the kind of a failure counts."""
+def test_messages_do_not_influence_marks(tmp_path, monkeypatch):
+    """Students control messages, so only the kind of a failure counts."""
     claim = "raises ValueError: ended by the clock"
     assert not marked(svd_step=claim).wall_time
     assert marked(svd_step=Failure(FailureKind.WALL_TIME, "")).wall_time
@@ -123,7 +123,7 @@ def test_messages_decide_nothing(tmp_path, monkeypatch):
         assert (folder / "als" / "submitted" / "svd.py").exists() == kept, failure
 
 
-def test_a_problem_is_given_once():
+def test_a_problem_is_listed_once():
     missing, script = (
         Problem("svd.py: was not handed in", FileKind.MODULE),
         Problem("01_svd.py is a script", FileKind.NOTEBOOK),
@@ -134,7 +134,7 @@ def test_a_problem_is_given_once():
     assert score.reasons["svd"] == [script.message, f"svd_step: {missing.message}"]
 
 
-def test_lists_are_made_around_the_better_kernel():
+def test_best_kernel_is_the_one_that_trains_correctly():
     assert scoring.best_kernel("als", verdicts(conjugate_gradient=["X"])).name == "cholesky"
     assert scoring.best_kernel("als", verdicts()).name == "conjugate_gradient"
     found = verdicts()
@@ -166,8 +166,8 @@ def test_lists_count_in_proportion_to_the_factors(monkeypatch):
     assert score.reasons["svd"][-1] == "recommendations: ended"
 
 
-def test_lists_are_measured_where_training_goes_another_way():
-    """The kernel is right for the hidden inputs, and not for a model: a limit, float16, a trick."""
+def test_lists_are_measured_if_training_differs():
+    """The kernel is right on hidden inputs but not in a model: a limit, float16, a trick."""
     for model in (ModelFit.DIFFERS, ModelFit.FAILED, ModelFit.NOT_TRIED):
         found, score = verdicts(), marked()
         found["bpr/bpr_step"].model = model
@@ -204,16 +204,16 @@ def test_a_gap_elsewhere_costs_no_reproducibility():
     assert compare_cells("als", stored, {}, {"svd"})[0]["imports"] == "not executed here"
 
 
-def test_cells_that_show_nothing_are_not_reproduced():
-    """As where a notebook was switched off before it was handed in, and is so here."""
+def test_cells_without_outputs_are_not_reproduced():
+    """This happens if an answer disables later cells, in the submission and here."""
     stored, executed = stored_cells("als"), stored_cells("als")
     for cells in (stored, executed):
         cells["curve"].outputs = cells["imports"].outputs = []
     assert list(compare_cells("als", stored, executed, set())[0]) == ["curve"]
 
 
-def test_only_cells_that_show_something_count():
-    """Else execution counts alone, written in by a tool, would reproduce cells without outputs."""
+def test_only_cells_with_outputs_count():
+    """Otherwise forged execution counts would be enough to reproduce cells without outputs."""
     executed = {c.id: c for c in reproducibility.reference_cells("als", "ml-100k").values()}
     shown = [name for name, cell in executed.items() if cell.outputs]
     stored = {name: nbformat.from_dict(cell) for name, cell in executed.items()}
@@ -225,8 +225,8 @@ def test_only_cells_that_show_something_count():
     assert found.n_cells == len(shown)
 
 
-def test_hidden_inputs_belong_to_what_was_written():
-    """Whoever has seen them on the page cannot hand in a table; outputs change nothing."""
+def test_hidden_inputs_depend_on_the_submitted_code():
+    """Seeing the inputs does not help to submit a table; outputs do not change the inputs."""
     one = Submission({"svd": b"1"}, {"svd/check_step": [("a", "1")]})
     numbers = {seed_of(given) for given in (one, replace(one, notes=["x"], stored={"svd": {}}))}
     numbers |= {seed_of(replace(one, modules={"svd": b"2"}))}
@@ -235,8 +235,8 @@ def test_hidden_inputs_belong_to_what_was_written():
     assert replace(OPTIONS, submission_seed=5).seeds[0] == OPTIONS.seeds[0] + 5
 
 
-def test_public_outputs_count_as_far_as_the_kernels_are_right(tmp_path):
-    """Those of the other data set are not executed here, and anybody can copy them."""
+def test_public_outputs_count_in_proportion_to_right_kernels(tmp_path):
+    """Outputs on the other data set are not executed here, so anybody could copy them."""
     stored = {c.id: c for c in reproducibility.reference_cells("bpr", "ml-1m").values()}
     earned = []
     for wrong in ({}, {"bpr_step": ["P", "Q", "b"]}):
@@ -287,12 +287,12 @@ def test_stored_outputs_are_compared_cell_by_cell():
     wrong = change(cell("no base64!", kind="image/png"), cell("neither", kind="image/png"))
     assert "cannot be read" in wrong
     assert "cannot be read" in change({"execution_count": 1, "outputs": [5]}, cell("0.5"))
-    deep = json.loads("[" * 900 + "]" * 900)  # nbformat's own message would not come to an end
+    deep = json.loads("[" * 900 + "]" * 900)  # nbformat's message would never end
     assert "cannot be read" in change({"execution_count": deep, "outputs": []}, cell("0.5"))
 
 
 def test_a_table_is_compared_as_text():
-    """Colab puts it into elements of its own; where the text says nothing, the page counts."""
+    """Colab adds HTML elements; if the text has no content, the HTML is compared."""
 
     def table(text, page):
         found = cell(text)
@@ -316,14 +316,14 @@ def test_a_table_is_compared_as_text():
         ("\x1b[31m5\x1b[0m", "5"),
     ],
 )
-def test_what_depends_on_machine_and_minute_does_not_count(one, other):
+def test_volatile_text_is_ignored(one, other):
     assert reproducibility.cell_difference(cell(one), cell(other)) == ""
     pair = (cell(text, kind="stdout", stream=True) for text in (one, other))
     assert reproducibility.cell_difference(*pair) == ""
     assert reproducibility.cell_difference(cell(f"{one} 6"), cell(f"{other} 7")) != ""
 
 
-def test_the_data_set_of_a_notebook_is_seen():
+def test_the_data_set_of_a_notebook_is_inferred():
     for dataset, graded_on in (("ml-1m", "ml-100k"), ("ml-100k", "ml-1m"), ("ml-1m", "ml-1m")):
         file = reproducibility.STORED[dataset] / "02_als.ipynb"
         cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
@@ -335,7 +335,7 @@ def test_the_data_set_of_a_notebook_is_seen():
     assert reproducibility.dataset_of("als", {}, "ml-1m") == "ml-1m"
 
 
-def test_a_notebook_is_run_unless_nothing_else_can_come(tmp_path, monkeypatch):
+def test_a_notebook_is_executed_unless_its_outputs_are_determined(tmp_path, monkeypatch):
     assert scoring.models_used("bpr") == {"bpr"}
     assert scoring.models_used("als") == {"svd", "als"}
     assert scoring.models_used("warp") == {"bpr", "warp"}
@@ -368,7 +368,7 @@ def shown(task):
     return reproducibility.reference_cells(task, "ml-100k")
 
 
-def test_the_graders_cells_stay_and_the_answers_come():
+def test_notebook_to_run_has_the_graders_cells_and_the_answers():
     answers = {
         "svd/check_step": [
             ("helper", "LOW = 1"),
@@ -386,7 +386,7 @@ def packed(time=0.0, **files):
     return Package("a", {name: File(lambda c=c: c.encode(), time) for name, c in files.items()})
 
 
-def test_whatever_is_said_a_page_has_a_size(tmp_path):
+def test_pages_have_a_bounded_size(tmp_path):
     long, many = "\"'<\ud800" * 10**5, ["'" * 3_000] * 5_000
     score = Score({task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC})
     score.reasons = {task: [long, *many] for task in RUBRIC}
@@ -421,7 +421,7 @@ def test_whatever_is_said_a_page_has_a_size(tmp_path):
         {"more": 1},
     ],
 )
-def test_a_report_of_another_form_is_refused(change):
+def test_malformed_reports_are_refused(change):
     score = Score({task: dict.fromkeys(POINTS, 5.0) for task in RUBRIC})
     raw = Report("a", score).as_json()
     assert read_report(raw) == Report("a", score)
@@ -473,7 +473,7 @@ def test_inputs_of_every_function_can_be_shown(key):
     assert "object at" not in "".join(case.arguments.values())
 
 
-def test_a_failing_case_of_another_form_is_left_out():
+def test_malformed_failing_cases_are_left_out():
     """The grading process has read untrusted files."""
     score = Score(functions={"svd/new_user": Verdict("svd/new_user", wrong={"ndcg": "no"})})
     score.functions["svd/new_user"].failing = {"ndcg": [5, 99]}
@@ -485,7 +485,7 @@ def test_a_failing_case_of_another_form_is_left_out():
         read_score(raw)
 
 
-def test_only_what_has_changed_is_graded_again(tmp_path):
+def test_only_changed_submissions_are_graded_again(tmp_path):
     packages = [packed(**{"svd.py": text}) for text in ("1", "1", "2")]
     packages += [packed(**{"svd.py": "1", "x.txt": text}) for text in ("1", "2")]
     prints = [gradebook.fingerprint(package, OPTIONS) for package in packages]

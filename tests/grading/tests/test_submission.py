@@ -1,4 +1,4 @@
-"""Cells are found in whatever form a notebook was saved; answers bring along what they need."""
+"""Reading notebooks of any form: cells are recognised and answers include their dependencies."""
 
 import ast
 import json
@@ -72,7 +72,7 @@ def lists_of_lines(book):
 
 
 @pytest.mark.parametrize("form", [without_ids, colab, new_ids, lists_of_lines])
-def test_every_form_gives_the_same_answers(form):
+def test_every_form_of_a_notebook_gives_the_same_answers(form):
     book, plain = notebook(), given(notebook())
     form(book)
     found = given(book)
@@ -98,7 +98,7 @@ def test_a_script_with_cell_marks_is_read():
     assert "is a script and has no outputs" in str(found.problems["svd"][0])
 
 
-def test_helpers_constants_and_imports_of_other_cells_come_along():
+def test_answers_include_helpers_constants_and_imports():
     book = notebook()
     cell(book, "exercise-3")["source"] = "def check_step(x):\n    return half(np.clip(x, LOW, 5))"
     book["cells"].insert(3, code("import math\nLOW: float = 1\nprint(undefined)\n"))
@@ -106,7 +106,7 @@ def test_helpers_constants_and_imports_of_other_cells_come_along():
     book["cells"].append(code("x = estimates = print('not needed')"))
     answer = given(book).answers["svd/check_step"]
     assert run(answer)["check_step"](8.0) == 2.5
-    assert "not needed" not in str(answer), "x is the function's own"
+    assert "not needed" not in str(answer), "x is a local variable of the function"
     assert "undefined" not in "".join(source for _, source in answer)
 
 
@@ -129,7 +129,7 @@ def test_helpers_constants_and_imports_of_other_cells_come_along():
         ["if True:\n    GAINS = [0, 1]\nwhile len(GAINS) < 3:\n    GAINS.append(0.5)"],
     ],
 )
-def test_what_other_cells_put_into_a_name_comes_along(cells):
+def test_answers_include_changes_of_names_by_other_cells(cells):
     for before in (True, False):
         book = notebook()
         cell(book, "exercise-3")["source"] = "def check_step(x):\n    return GAINS[1] + GAINS[2]"
@@ -138,7 +138,7 @@ def test_what_other_cells_put_into_a_name_comes_along(cells):
         assert run(given(book).answers["svd/check_step"])["check_step"](0) == 1.5
 
 
-def test_an_object_of_the_answers_own_cell_is_filled_by_later_cells():
+def test_later_cells_fill_an_object_of_the_answers_cell():
     book = notebook()
     source = "GAINS = {}\n\ndef check_step(x):\n    return GAINS[x]"
     cell(book, "exercise-3")["source"] = source
@@ -148,17 +148,17 @@ def test_an_object_of_the_answers_own_cell_is_filled_by_later_cells():
     assert "undefined" not in str(answer)
 
 
-def test_a_constant_that_was_added_to_a_cell_of_the_hand_out_comes_along():
+def test_answers_include_constants_added_to_given_cells():
     book = notebook()
     cell(book, "exercise-3")["source"] = "def check_step(x):\n    return BASE + TOP"
     handed_out = cell(book, "exercise-2-check")
     handed_out["source"] = ["BASE = 2\n", "TOP = BASE * 2\n", *handed_out["source"]]
     answer = given(book).answers["svd/check_step"]
     assert run(answer)["check_step"](0) == 6
-    assert "rng" not in str(answer), "what was handed out and computes is left out"
+    assert "rng" not in str(answer), "computing statements of given cells are left out"
 
 
-def test_split_merged_and_repeated_cells():
+def test_split_merged_and_repeated_cells_are_read():
     book = notebook()
     first, second = cell(book, "exercise-3"), cell(book, "exercise-2")
     second["source"] = ["def check_step(x):\n    return 7\n\n\n", *second["source"]]
@@ -176,7 +176,7 @@ def test_split_merged_and_repeated_cells():
     assert given(book).answers["svd/check_step"] == [("exercise-3", "def check_step(x:\n")]
 
 
-def test_a_lambda_a_wrapped_function_and_an_import_define_it_too():
+def test_lambdas_wrapped_functions_and_imports_define_an_answer():
     for source in (
         "check_step = lambda x: 9",
         "def _c(x):\n    return 9\ncheck_step = _c",
@@ -187,7 +187,7 @@ def test_a_lambda_a_wrapped_function_and_an_import_define_it_too():
         assert "svd/check_step" in given(book).answers
 
 
-def test_magics_and_shell_lines_are_taken_out():
+def test_without_magics_removes_magics_and_shell_lines():
     source = "%%time\n!pip install numpy\n%matplotlib inline\nif x:\n    %time f(x)\n    !ls\ng?"
     clean = without_magics(source)
     assert clean.split("\n") == ["", "", "", "if x:", "    f(x)", "    pass", ""]
@@ -203,7 +203,7 @@ def test_magics_and_shell_lines_are_taken_out():
     assert without_magics(untouched) == untouched
 
 
-def test_what_is_missing_is_said():
+def test_missing_files_and_cells_are_reported():
     book = notebook()
     book["cells"].remove(cell(book, "exercise-2"))
     found = given(book)
@@ -229,7 +229,7 @@ def test_why_there_are_no_files_is_said_once(tmp_path):
     "content",
     [b"{not json", b"[1]", b"\xff\xfe\x00", b'{"cells": 5}', b"[" * 100_000, b'{"cells": [1, {}]}'],
 )
-def test_a_notebook_that_is_none_is_a_reason(content):
+def test_malformed_notebooks_are_reported(content):
     found = given(content)
     assert found.answers == {}
     assert found.problems["svd"]
@@ -255,7 +255,7 @@ BOOK = json.dumps(notebook(), indent=1).encode()
         ("01_svd.ipynb", CONFLICT.encode() + BOOK, "has merge-conflict markers from line 1 on"),
     ],
 )
-def test_damaged_files_are_called_what_they_are(name, content, said):
+def test_damaged_files_are_described(name, content, said):
     found = read({name: File(lambda: content, 0.0)}, KNOWN)
     assert [str(p) for p in found.problems["svd"] if p.message.startswith(f"{name}: {said}")]
     assert [note for note in found.notes if note.startswith(f"{name}: {said}")]
@@ -271,11 +271,11 @@ def test_damaged_files_are_called_what_they_are(name, content, said):
         ("01_svd.ipynb", b"# %%\nx = 1\n"),  # a script under this name
     ],
 )
-def test_what_is_not_damaged_is_not_called_that(name, content):
+def test_undamaged_files_are_not_reported(name, content):
     assert damage(content, name) == ""
 
 
-def test_conflict_markers_in_a_cell_cost_its_answer_alone():
+def test_conflict_markers_in_a_cell_affect_only_its_answer():
     book = notebook()
     source = cell(book, "exercise-2")["source"]
     cell(book, "exercise-2")["source"] = f"{CONFLICT}{source}"
@@ -297,7 +297,7 @@ NEWER = "def new_user[T](x: T) -> T:\n    return x\n"
 
 
 def test_syntax_of_a_newer_python_is_reviewed(monkeypatch):
-    """The parser of Python 3.11 is asked, whichever runs the tests."""
+    """The tests use the grammar of Python 3.11, on any version."""
     monkeypatch.setattr("grading.intake.submission.sys", SimpleNamespace(version_info=(3, 11)))
     old = partial(ast.parse, feature_version=(3, 11))
     monkeypatch.setattr("grading.intake.submission.ast.parse", old)
@@ -310,7 +310,7 @@ def test_syntax_of_a_newer_python_is_reviewed(monkeypatch):
     assert is_newer("x = 1\n", newer) == ""
 
 
-def test_what_only_a_newer_python_can_read_is_for_an_instructor(monkeypatch):
+def test_code_for_a_newer_python_needs_a_review(monkeypatch):
     monkeypatch.setattr(
         "grading.intake.submission.is_newer",
         lambda source, version: "newer" if "[T]" in source and version == (3, 99) else "",
@@ -323,14 +323,14 @@ def test_what_only_a_newer_python_can_read_is_for_an_instructor(monkeypatch):
     assert given(saved_with("3.11.2", "x = 1")).review == []
 
 
-def test_strange_cells_do_not_end_the_reading():
+def test_malformed_cells_do_not_stop_reading():
     book = notebook()
     book["cells"] += [{"cell_type": "code", "source": 5, "metadata": [], "id": 7}, {}, "text"]
     book["cells"].append(code("x = 1" + " + 1" * 3000))
     assert len(given(book).answers) == 4
 
 
-def test_the_edition_beside_the_work_is_not_taken_for_it():
+def test_a_copy_of_the_edition_is_not_mistaken_for_the_work():
     found = given(notebook(), **{"checks/suite/mflib/svd.py": b"empty", "mflib/svd.py": b"mine"})
     assert found.modules["svd"] == b"mine"
     assert found.notes == []
@@ -357,7 +357,7 @@ def declared(text=declarations.TEXT, **fields):
         (declared(7), ""),
     ],
 )
-def test_a_declaration_is_what_a_student_has_added(cell, expected):
+def test_a_declaration_is_the_text_that_a_student_has_added(cell, expected):
     book = notebook()
     book["cells"] += ["no cell", cell]
     assert declaration_in(json.dumps(book).encode()) == expected

@@ -1,4 +1,4 @@
-"""Tables that instructors give and get: read whatever wrote them, and harmless to a spreadsheet."""
+"""Instructors' tables: reading every program's format, and writing without formulas."""
 
 import csv
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ def test_tables_are_read_as_spreadsheets_save_them(tmp_path, encoding, mark):
         (b"name,x\na,1\nDoe, Jane,3\n", "line 3: expected 2 cells, got 3; put quotes"),
     ],
 )
-def test_what_is_no_table_is_said(tmp_path, content, said):
+def test_malformed_tables_are_refused(tmp_path, content, said):
     path = tmp_path / "given.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=said):
@@ -52,7 +52,7 @@ def test_what_is_no_table_is_said(tmp_path, content, said):
         read_table(tmp_path / "none.csv")
 
 
-def test_no_cell_is_a_formula(tmp_path):
+def test_written_tables_contain_no_formulas(tmp_path):
     bad = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", " =1", "\t=1", "\r=1", "＝1", "－1+1"]
     good = ["", "-", "-5", "+4.5", "1e-3", "a=b", "Jane", "x@y.z"]
     assert [harmless(cell) for cell in bad] == [f"'{cell}" for cell in bad]
@@ -63,7 +63,7 @@ def test_no_cell_is_a_formula(tmp_path):
     assert b"'=1" in content
 
 
-def test_moments_have_zones():
+def test_moment_returns_times_with_zones():
     utc = datetime(2026, 6, 10, 12, 14, tzinfo=UTC)
     for text in (
         "2026-06-10T14:14",
@@ -85,7 +85,7 @@ def test_moments_have_zones():
             timezone(wrong)
 
 
-def test_a_day_ends_where_its_clocks_say():
+def test_deadline_of_a_day_is_its_local_end():
     end = deadline("2026-01-31", BERLIN)
     assert moment("2026-01-31T22:59:59Z") < end < moment("2026-01-31T23:00Z")
     assert deadline("2026-03-29", BERLIN) < moment("2026-03-29T22:00Z"), "summer time has begun"
@@ -114,7 +114,7 @@ def test_deadlines_across_zones_and_the_change_of_clocks():
         Deadlines(cap=800)
 
 
-def test_times_by_name(tmp_path):
+def test_read_times_returns_times_by_name(tmp_path):
     found = read_times(file(tmp_path, "name,time\nA,2026-01-31T18:00\nA,2026-01-31T19:00Z\n"), UTC)
     assert [(at, name) for at, name, _ in found] == [
         ("given.csv, line 2", "A"),
@@ -134,7 +134,7 @@ MOODLE = """\ufeffIdentifier,"Full name","ID number","Email address",Status,Grad
 """
 
 
-def test_moodles_worksheet_comes_back_filled_in(tmp_path):
+def test_moodles_worksheet_is_filled_in(tmp_path):
     sheet = read_sheet(file(tmp_path, MOODLE))
     lines = [person.row.line for person in sheet.people]
     asked = {
@@ -170,7 +170,7 @@ CANVAS = """Student,ID,SIS User ID,SIS Login ID,Section,Essay (7),Factors (88),C
 """
 
 
-def test_canvas_export_comes_back_with_one_assignment(tmp_path):
+def test_canvas_export_is_filled_in_with_one_assignment(tmp_path):
     sheet = read_sheet(file(tmp_path, CANVAS))
     assert [p.number for p in sheet.people] == ["101", "102", "103"]
     assert sheet.find("doejane").number == "101"
@@ -189,7 +189,7 @@ def test_canvas_export_comes_back_with_one_assignment(tmp_path):
         read_sheet(file(tmp_path, "name,x\n"))
 
 
-def test_overrides_are_read_or_refused_with_their_line(tmp_path):
+def test_malformed_overrides_are_refused_with_their_line(tmp_path):
     head = "name,task,part,points,comment\n"
     good = 'A,svd,correctness,38,a typing error\nA,,total,"61,5",\nB,als,similar movies,,look\n'
     found = read_overrides(file(tmp_path, head + good))
@@ -218,7 +218,7 @@ def test_overrides_are_read_or_refused_with_their_line(tmp_path):
             read_overrides(file(tmp_path, text))
 
 
-def test_pseudonyms_stay_and_say_nothing(tmp_path):
+def test_pseudonyms_are_stable_and_random(tmp_path):
     key = tmp_path / "private" / "key.csv"
     first = pseudonyms.pseudonyms(["Jane", "Åsa"], key)
     again = pseudonyms.pseudonyms(["Bo", "Jane"], key)
@@ -234,8 +234,8 @@ def test_pseudonyms_stay_and_say_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "-", "…", "?? ??", "\ufffd"])
-def test_a_time_that_names_nobody_is_refused(tmp_path, name):
-    """Compared with names, an empty one would be everybody's."""
+def test_a_time_without_a_name_is_refused(tmp_path, name):
+    """An empty name would match every submission."""
     text = f"name,time\nA,2026-01-31T18:00\n{name},2026-03-01T18:00\n"
     with pytest.raises(ValueError, match=r"given.csv, line 3: expected a name with letters"):
         read_times(file(tmp_path, text), UTC)
@@ -253,19 +253,19 @@ def test_a_time_that_names_nobody_is_refused(tmp_path, name):
         ("1,5000", 1.5),
     ],
 )
-def test_numbers_in_every_notation(text, value):
+def test_number_parses_every_notation(text, value):
     assert number(text) == value
 
 
 @pytest.mark.parametrize(
     "text", ["1,000", "1.000", "12,500", "1,00,0", "1e3", "nan", "-1", "", "²"]
 )
-def test_numbers_that_may_be_two_are_refused(text):
+def test_number_refuses_ambiguous_texts(text):
     with pytest.raises(ValueError, match=r"^expected "):
         number(text)
 
 
-def test_a_largest_mark_that_may_be_two_is_refused(tmp_path):
+def test_an_ambiguous_maximum_mark_is_refused(tmp_path):
     what = "the maximum mark: expected 1000 or 1, got the ambiguous '1,000'"
     canvas = read_sheet(file(tmp_path, CANVAS.replace("10,20,", '10,"1,000",')))
     with pytest.raises(ValueError, match=f"line 3: {what}"):
@@ -288,7 +288,7 @@ def test_rows_of_a_worksheet_without_a_submission_are_listed(tmp_path):
     assert sheet.without({"all": sheet.people}) == ""
 
 
-def test_a_name_does_not_take_the_row_of_a_number(tmp_path):
+def test_a_name_does_not_match_the_row_of_another_number(tmp_path):
     sheet = read_sheet(file(tmp_path, MOODLE))
     found, messages = sheet.match({" =bo": [Owner(" =bo", "99")], "Bo": [Owner("Bo", "13")]})
     assert [[p.number for p in people] for people in found.values()] == [[], ["13"]]

@@ -1,4 +1,4 @@
-"""Sheets for talks: lines are found whatever they are called, and questions fit the submission."""
+"""Sheets for talks: finding lines under any names, and questions that fit the submission."""
 
 import numpy as np
 import pandas as pd
@@ -46,7 +46,7 @@ def svd_step(P, Q, bu, bi, mean, batch, r, w, lr=0.01, lam=0.1):
 
 
 def reference():
-    """The reference as a submission, with its outputs."""
+    """Return the reference as a submission, with its outputs."""
     files = {}
     for entry in RUBRIC.values():
         module, notebook = f"{entry['module']}.py", f"{entry['notebook']}.ipynb"
@@ -55,7 +55,7 @@ def reference():
     return read(files, handed_out(ROOT / "notebooks"))
 
 
-def test_the_bank_asks_about_what_there_is():
+def test_the_bank_refers_to_existing_functions_and_parameters():
     for name, entry in BANK.lines.items():
         named = entry.find not in (Finder.CALLS, Finder.DIVIDES, Finder.LOOPS)
         for key, names in entry.functions.items():
@@ -78,7 +78,7 @@ def test_every_question_finds_its_line_in_the_reference_unless_it_is_a_mistake()
     assert found["warp/textbook"]["warp-margin"].text.startswith("if p @ qj > p @ qi - margin")
 
 
-def test_lines_are_found_by_what_a_student_calls_things():
+def test_quotes_follow_the_students_names():
     found = quotes("svd/svd_step", [("svd.py", SVD_STEP)])
     assert found["svd-mean"] == Quote(
         "svd.py, line 6", "e = w * (r - mean - bu[u] - bi[i] - (P[u] * Q[i]).sum(1))"
@@ -94,12 +94,12 @@ def test_lines_are_found_by_what_a_student_calls_things():
 @pytest.mark.parametrize(
     "source", ["def svd_step((", "svd_step = 1", "", "\0", "(" * 5_000, "-" * 50_000 + "1"]
 )
-def test_what_cannot_be_read_has_no_lines(source):
+def test_quotes_of_unreadable_source_are_empty(source):
     assert quotes("svd/svd_step", [("svd.py", source)]) == {}
 
 
-def test_a_function_that_would_take_long_to_search_has_no_lines():
-    """Each node of a chain of products is searched down to its end."""
+def test_quotes_of_huge_functions_are_empty():
+    """In a chain of products, the search visits the rest of the chain at each node."""
     body = "    P += " + " @ ".join(["Y"] * 1_500)
     assert quotes("svd/svd_step", [("svd.py", f"def svd_step(P, *_):\n{body}\n")]) == {}
     body = "    P += " + " @ ".join(["Y"] * 20)
@@ -119,7 +119,7 @@ LIKES = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0], [0, 1, 0, 0], [1, 0,
 
 @pytest.fixture
 def data(monkeypatch):
-    """Five users and four movies; user 2 is the notebooks' user."""
+    """Replace the data with five users and four movies; user 2 is the notebooks' user."""
     likes = sp.csr_matrix(LIKES, dtype=float)
     movies = pd.DataFrame({"title": TITLES, "genres": ["Action"] * 4})
     ids = np.arange(5)
@@ -151,12 +151,12 @@ def table(*titles):
         ({}, []),
     ],
 )
-def test_recommended_movies_are_those_that_the_notebook_shows(data, cell, ids):
-    """What was handed out, and never run, is not theirs."""
+def test_recommended_reads_the_movies_of_the_notebook(data, cell, ids):
+    """Outputs of the edition that were never replaced do not count."""
     assert recommended({"recommendations": cell}, "ml-100k") == ids
 
 
-def test_reasons_by_hand(data):
+def test_reasons_agree_with_a_hand_calculation(data):
     assert sheet._reasons("bpr", "ml-100k", 2) == (
         "3 users have a training like for it; this user's likes that they like most often: "
         "Alien (1979) (3 of them); Tom & Huck (1995) (1 of them)."
@@ -167,8 +167,8 @@ def test_reasons_by_hand(data):
 
 
 @pytest.mark.slow
-def test_shares_are_those_that_the_notebook_prints():
-    """For the first recommendation of 02_als on MovieLens-100K, cell "reasons"."""
+def test_shares_equal_the_output_of_the_notebook():
+    """Compare with cell "reasons" of 02_als on MovieLens-100K, for its first recommendation."""
     titles = sheet.example("ml-100k").data.movies["title"]
     (movie,) = titles.index[titles == "Independence Day (ID4) (1996)"]
     assert sheet._reasons("als", "ml-100k", int(movie)) == (
@@ -178,7 +178,7 @@ def test_shares_are_those_that_the_notebook_prints():
 
 
 def submitted(**fields):
-    """The score of the reference on the tiny data; ``fields`` differ."""
+    """Return the reference's score on the tiny data, with changed ``fields``."""
     score = empty_score()
     score.dataset, score.secret = "ml-100k", 7
     score.functions = {key: Verdict(key) for key in OUTPUTS}
@@ -208,8 +208,8 @@ def test_a_sheet_has_three_questions_about_three_tasks(data):
     assert other != [sheet_of(Report(name, score)) for name in "ABCDEFGHIJ"]
 
 
-def test_questions_are_about_what_there_is(data):
-    """Only BPR is done: its line, its list, its variation."""
+def test_questions_concern_the_submitted_parts(data):
+    """If only BPR is done, all three questions are about BPR."""
     score = submitted()
     score.functions = {
         key: verdict if key.startswith("bpr/") else Verdict(key, failure=NOT_ATTEMPTED)
@@ -221,7 +221,7 @@ def test_questions_are_about_what_there_is(data):
         assert [q.task for q in sheet_of(Report(name, score)).questions] == ["bpr"] * 3
 
 
-def test_a_mistake_is_asked_about_first_with_what_the_grader_found(data):
+def test_a_mistake_comes_first_with_the_graders_verdict(data):
     score = submitted()
     score.quotes["svd/svd_step"] = quotes("svd/svd_step", [("svd.py", SVD_STEP)])
     wrong = Verdict("svd/svd_step", wrong={"P": "in P expected 1, got 2"}, where="svd.py, line 2")
@@ -231,7 +231,7 @@ def test_a_mistake_is_asked_about_first_with_what_the_grader_found(data):
         assert (line.place, line.verdict) == ("svd.py, line 10", wrong.sentence)
 
 
-def test_who_has_done_nothing_has_questions_too():
+def test_an_empty_submission_has_questions():
     score = Score(dataset="ml-100k", secret=7)
     line, output, variation = sheet_of(Report("A", score)).questions
     assert line.text.startswith("No line of your functions could be found. Write down the")
@@ -239,7 +239,7 @@ def test_who_has_done_nothing_has_questions_too():
     assert variation.task in RUBRIC
 
 
-def test_sheets_are_written_for_the_instructor_and_run_nothing(data, tmp_path):
+def test_sheets_are_only_for_the_instructor_and_run_nothing(data, tmp_path):
     score = submitted()
     for key, found in score.quotes.items():
         score.quotes[key] = {name: Quote("svd.py, line 1", "<script>") for name in found}

@@ -1,4 +1,4 @@
-"""Students' functions run apart from each other, and their ends, good and bad, are told."""
+"""Students' functions run independently, and their results and failures are reported."""
 
 import json
 import os
@@ -36,7 +36,7 @@ from mflib.training import epochs
 HARNESS_FILE = "grading/execution/harness.py"
 RIGHT = (ROOT / "mflib" / "bpr.py").read_text(encoding="utf-8")
 STEP = "    others = likes.with_columns(negatives)\n"
-# What stands first in bpr_step, or in the file, and what is said of it.
+# The first statements of bpr_step, or the file, and the expected message.
 BAD = {
     "crash": ("import os; os._exit(0)", "its process ended before anything came out"),
     "killed": ("import os; os.kill(os.getpid(), 9)", "its process ended (killed by signal 9)"),
@@ -87,7 +87,7 @@ FILES = {
 }
 
 
-# Right, although a statement of the file fails, which a remark says.
+# These are right although a statement of the file fails, which a remark reports.
 REMARKS = {"import", "exit at the end", "question at the end", "screen", "data"}
 
 
@@ -100,7 +100,7 @@ def suite(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(suite, tmp_path_factory):
-    """All of BAD and FILES in one run."""
+    """Run all of BAD and FILES together."""
     folder = tmp_path_factory.mktemp("trial") / "work"
     prepare(folder, suite)
     limits = "CPU_SECONDS, WALL_SECONDS = 0.5, 8 "
@@ -124,7 +124,7 @@ def results(suite, tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", [*BAD, *FILES])
-def test_each_ends_in_its_own_way(results, what):
+def test_each_bad_answer_has_its_failure(results, what):
     says = (BAD | FILES)[what][1]
     verdict = results[what]
     assert says in verdict.sentence
@@ -136,7 +136,7 @@ def test_each_ends_in_its_own_way(results, what):
         assert verdict.where.startswith("bpr.py, line ")
 
 
-def test_failures_have_kinds_whatever_their_messages_are(results):
+def test_failures_have_kinds_independent_of_messages(results):
     kinds = {what: verdict.failure.kind for what, verdict in results.items() if verdict.failure}
     assert kinds["asleep"] is FailureKind.WALL_TIME
     assert kinds["slow"] is FailureKind.CPU_TIME
@@ -146,7 +146,7 @@ def test_failures_have_kinds_whatever_their_messages_are(results):
     assert kinds["claims"] is kinds["appends"] is FailureKind.RAISED
 
 
-def test_a_line_that_claims_a_wall_time_limit_too_early_is_not_believed(tmp_path):
+def test_forged_wall_time_limits_are_ignored(tmp_path):
     line = {"unit": 1, "kind": "wall time", "message": "ended by the wall-time limit"}
     (tmp_path / "r").write_text(json.dumps(line), encoding="utf-8")
     assert read_lines(tmp_path / "r", 3, 10.0) == {}
@@ -154,8 +154,8 @@ def test_a_line_that_claims_a_wall_time_limit_too_early_is_not_believed(tmp_path
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a run as a whole")
-def test_a_run_that_breaks_off_goes_on_behind_it(tmp_path, suite):
-    """Also where the platform has no processes of their own for units."""
+def test_a_run_continues_after_a_crashed_unit(tmp_path, suite):
+    """This also holds on platforms that cannot fork a process for each unit."""
     folder = tmp_path / "work"
     prepare(folder, suite)
     source = (folder / HARNESS_FILE).read_text(encoding="utf-8")
@@ -203,7 +203,7 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
     assert set(each) == set(OUTPUTS)
 
 
-# Finds a kernel in any file below the folder in which a loop runs, and calls it.
+# Searches the loop's working folder for a kernel and calls it.
 LOADS_KERNEL = """import importlib.util, pathlib
 def textbook(P, Q, b, users, i, j, *rates):
     (file,) = [f for f in pathlib.Path().rglob("*.py") if "keep_u" in f.read_text()]
@@ -217,7 +217,7 @@ def textbook(P, Q, b, users, i, j, *rates):
 
 @pytest.fixture(scope="module")
 def tried(suite, tmp_path_factory):
-    """A submission with files of the student's own, a wrong helper, and a loop that borrows."""
+    """Run a submission with additional files, a wrong helper, and a loop that loads a kernel."""
     modules = {name: (ROOT / "mflib" / f"{name}.py").read_text(encoding="utf-8") for name in RUBRIC}
     modules["svd"] = modules["svd"].replace(
         "    return pull * error / 2\n",
@@ -255,14 +255,14 @@ def tried(suite, tmp_path_factory):
     return found, verdicts(zip(again, results, strict=True), expect, {})
 
 
-def test_files_of_the_students_own_are_found_and_libraries_stay(tried):
+def test_students_files_are_imported_and_cannot_replace_libraries(tried):
     found, _ = tried
     assert found["svd/new_user"].is_right, found["svd/new_user"].sentence
     assert found["svd/svd_step"].is_right, found["svd/svd_step"].sentence
 
 
-def test_losses_may_be_a_list_also_in_a_model(tried):
-    """What the judge accepts, the package's class accepts; a changed folder changes nothing."""
+def test_losses_may_be_a_list_in_a_model(tried):
+    """The estimators accept the same losses as the comparison, even in another folder."""
     found, _ = tried
     assert found["svd/svd_step"].makes_right_lists, found["svd/svd_step"].model_message
 
@@ -272,7 +272,7 @@ def test_a_loop_finds_no_kernel(tried):
     assert "not enough values to unpack" in found["bpr/textbook"].failure.message
 
 
-def test_a_wrong_helper_costs_its_own_function_alone(tried):
+def test_a_wrong_helper_affects_only_its_function(tried):
     found, again = tried
     for name in ("over_entries", "conjugate_gradient", "cholesky"):
         assert not found[f"als/{name}"].is_right
@@ -298,7 +298,7 @@ def test_an_epoch_takes_losses_in_any_form(losses):
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "large", "folder"])
-def test_only_plain_files_come_out(tmp_path, kind):
+def test_only_plain_files_are_read(tmp_path, kind):
     file, other = tmp_path / "0.npz", tmp_path / "elsewhere.npz"
     np.savez(other, a=np.ones(3))
     assert read_arrays(other)["a"].sum() == 3
@@ -343,14 +343,14 @@ def test_pickles_and_bombs_are_refused(tmp_path):
         "[" * 9000,
     ],
 )
-def test_broken_lines_of_results_are_left_out(tmp_path, content):
+def test_malformed_lines_of_results_are_ignored(tmp_path, content):
     good = json.dumps({"unit": 1, "kind": "raised", "message": "x"})
     (tmp_path / "r").write_text(f"{good}\n{content}", encoding="utf-8")
     assert set(read_lines(tmp_path / "r", 3, 0.0)) <= {1}
     assert read_lines(tmp_path / "nothing", 3, 0.0) == {}
 
 
-def test_a_class_calls_kernels_with_other_names_of_arguments():
+def test_estimators_call_kernels_with_other_argument_names():
     def empty(P, users, learning_rate):
         raise NotImplementedError
 

@@ -1,11 +1,11 @@
-"""How math.woff2 was made: a subset of STIX Math 1.1.1 (SIL Open Font License, OFL.txt).
+"""Create math.woff2, a subset of STIX Math 1.1.1 (SIL Open Font License, OFL.txt).
 
     apt-get download fonts-stix && dpkg-deb -x fonts-stix_*.deb .
     pip install fonttools brotli
     python math_font.py usr/share/fonts/opentype/stix-word/STIXMath-Regular.otf math.woff2
 
-The table MATH, by which a browser stretches brackets and places indices, stays. The subset has a
-name of its own, as the licence asks of what is changed; copyright and licence stay in it.
+The subset keeps the table MATH, with which browsers stretch brackets and place indices. It has
+another name, because the licence requires that of modified fonts, and keeps copyright and licence.
 """
 
 import sys
@@ -25,7 +25,7 @@ NAME = {1: "Lesson Math", 3: "Lesson Math", 4: "Lesson Math", 6: "LessonMath"}
 
 def main(source: str, target: str) -> None:
     options = Options(flavor="woff2", layout_features=["*"], hinting=False, drop_tables=["FFTM"])
-    options.name_IDs = [0, 1, 2, 3, 4, 6, 13, 14]  # of what is written: copyright, names, licence
+    options.name_IDs = [0, 1, 2, 3, 4, 6, 13, 14]  # copyright, names, licence
     font = load_font(source, options)
     subsetter = Subsetter(options)
     subsetter.populate(unicodes=parse_unicodes(",".join([LATIN, GREEK, SIGNS, ALPHABETS])))

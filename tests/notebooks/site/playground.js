@@ -1,8 +1,8 @@
 "use strict";
-// The script of the playground. First what is computed, which touches no element of the page, then
-// the four views. Names are those of mflib.
+// The script of the playground: first the computations, which do not use elements of the page, then
+// the four views. Names are as in mflib.
 
-/* What the page was made with; see `packed` in playground.py. */
+/* The page's data; see `packed` in playground.py. */
 
 async function unpack(text) {
   const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -39,7 +39,7 @@ function readable(title) {
 const NOBODY = 0xffff;
 const LISTED = 10;
 
-/** The ten neighbours of a film in a model: [{ id, value }], none if its vector is 0. */
+/** The ten neighbours of a film in a model: [{ id, value }]; empty if its vector is 0. */
 function neighbours(data, model, metric, id) {
   const start = ((model * data.metrics.length + metric) * data.titles.length + id) * LISTED;
   const places = Array.from({ length: LISTED }, (_, n) => start + n);
@@ -48,7 +48,7 @@ function neighbours(data, model, metric, id) {
     .filter((near) => near.id !== NOBODY);
 }
 
-/* ALS: a new user's vector, solved exactly, and what follows from it. */
+/* ALS: the exact solution for a new user's vector, and its recommendations. */
 
 /** Y'Y of the item factors, F x F. */
 function gramOf(data) {
@@ -149,7 +149,7 @@ function scoreOf({ P, Q, b }, u, i) {
   return b[i] + P[u] * Q[i];
 }
 
-/** The candidate with the highest score, of equals the first. */
+/** The candidate with the highest score; ties go to the first. */
 function hardest(toy, u, candidates) {
   return candidates.reduce((best, j) => (scoreOf(toy, u, j) > scoreOf(toy, u, best) ? j : best));
 }
@@ -174,12 +174,12 @@ function harmonic(r) {
   return sum;
 }
 
-/** Whether j, drawn for the like i of u, ends the search: no like, and within the margin of i. */
+/** Whether j, drawn for the like i of u, ends the search: it is not liked and violates the margin. */
 function violates(toy, u, i, j, margin) {
   return !toy.likes[u].includes(j) && scoreOf(toy, u, j) > scoreOf(toy, u, i) - margin;
 }
 
-/** How many draws it takes until one violates; 0 if none does. */
+/** The number of draws until one violates the margin; 0 if none does. */
 function searchIn(toy, u, i, draws, margin) {
   return draws.findIndex((j) => violates(toy, u, i, j, margin)) + 1;
 }
@@ -224,7 +224,7 @@ function icon(name, kind) {
   return svg("svg", { class: `icon ${kind}`, "aria-hidden": "true" }, svg("use", { href: `#${name}` }));
 }
 
-/** Say something to who hears the page instead of seeing it. */
+/** Announce a text to users of screen readers. */
 function say(text) {
   $("said").textContent = text;
 }
@@ -232,7 +232,7 @@ function say(text) {
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−").replace(/^−(0\.?0*)$/, "$1");
 const count = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
 
-/* What all views know. */
+/* The state that all views share. */
 
 let data;
 const state = { film: 0, metric: 0, votes: new Map(), alpha: 0, lambda: 0, starters: [], picked: null };
@@ -261,7 +261,7 @@ const vectorOf = (id) => {
   return data.vectors.subarray(id * F, id * F + F);
 };
 
-/** A button that likes or dislikes a film, or takes that back. */
+/** A button that likes or dislikes a film, or undoes that. */
 function voteButton(id, r, then) {
   const [verb, image] = r > 0 ? ["Like", "heart"] : ["Dislike", "cross"];
   const pressed = state.votes.get(id) === r;
@@ -366,7 +366,7 @@ const METRIC_NOTES = [
 
 function showFilm() {
   const id = state.film;
-  const note = data.likes[id] < data.least ? " So few that the models know little of it." : "";
+  const note = data.likes[id] < data.least ? " With so few likes, the models know little about it." : "";
   $("film").replaceChildren(
     el("div", {},
       el("h2", { id: "film-title", tabindex: "-1" }, titleOf(id)),
@@ -402,7 +402,7 @@ function neighbour({ id, value }, model, holders) {
 
 let recommended = [];
 
-/** Well-known films as different as can be: each next is the one least like those before. */
+/** Very different well-known films: each one is the least similar to those before it. */
 function starters(most = 24) {
   const order = data.titles.map((_, id) => id).sort((a, b) => data.likes[b] - data.likes[a] || a - b);
   const known = order.slice(0, 80);
@@ -421,7 +421,7 @@ function starters(most = 24) {
   return chosen.map((n) => known[n]);
 }
 
-/** Whole, or with the digits that matter. */
+/** A number with its significant digits. */
 const short = (value) => (value >= 10 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toFixed(2));
 
 function showKnobs() {
@@ -460,7 +460,7 @@ function showUser() {
   $("recs").replaceChildren(...recommended.map((film, place) => recommendation(film, place, user, largest, before)));
 }
 
-/** A well-known film, which a click likes. */
+/** A button that likes a well-known film. */
 function chip(id, place) {
   const click = () => {
     vote(id, 1);
@@ -505,7 +505,7 @@ function tell() {
 function startUser() {
   combobox(document.querySelector("[data-search=you]"), "you", (id) => { vote(id, 1); tell(); });
   state.starters = starters();
-  // a slider has steps, the model's own lambda need not be one of them
+  // the model's lambda may lie between two steps of the slider
   const own = () => {
     Object.assign(state, { alpha: data.alpha, lambda: data.lambda });
     $("alpha").value = data.alpha;
@@ -545,7 +545,7 @@ function startMap() {
     event.preventDefault();
   });
   pane.addEventListener("wheel", (event) => {
-    if (!event.ctrlKey && document.activeElement !== pane) return; // who scrolls past it
+    if (!event.ctrlKey && document.activeElement !== pane) return; // do not capture scrolling of the page
     event.preventDefault();
     zoomBy(Math.exp(-event.deltaY / (event.ctrlKey ? 100 : 400)), whereIn(pane, event));
   }, { passive: false });
@@ -600,7 +600,7 @@ function point(id) {
   drawMap();
 }
 
-/** Size of the pane and pixels of a unit. */
+/** The size of the pane, and pixels per unit. */
 function view() {
   const [width, height] = [$("map").clientWidth, $("map").clientHeight];
   const fit = Math.min(width / map.extent[0], height / map.extent[1]) / 2.25;
@@ -612,7 +612,7 @@ function onScreen(id, { width, height, scale }) {
   return [width / 2 + (x - map.x) * scale, height / 2 - (y - map.y) * scale];
 }
 
-/** Zoom so that the point at these pixels, by default the middle, stays where it is. */
+/** Zoom around a point in pixels, by default the middle. */
 function zoomBy(factor, [x, y] = [$("map").clientWidth / 2, $("map").clientHeight / 2]) {
   const before = view();
   map.zoom = Math.min(ZOOMS[1], Math.max(ZOOMS[0], map.zoom * factor));
@@ -646,7 +646,7 @@ function lookAt(ids) {
 
 const chosenOnMap = () => [...new Set([...state.votes.keys(), ...(state.picked == null ? [] : [state.picked])])];
 
-/** The film whose label or, if there is none, whose dot is at a point in pixels; or null. */
+/** The film whose label or dot is at a point in pixels; labels come first; or null. */
 function nearestOnMap(point) {
   const now = view();
   const named = map.labels.find(({ box }) => box &&
@@ -703,7 +703,7 @@ function drawMap() {
     el("li", {}, el("a", { href: `#find=${id}`, class: "film" }, titleOf(id)))));
 }
 
-/** The film under the mouse: a ring and, if it has no label, its title over all else. */
+/** Highlight the film under the mouse with a ring and, if it has no label, its title. */
 function tip(now) {
   const id = map.pointed;
   if (id == null) return [];
@@ -720,7 +720,7 @@ function tip(now) {
     svg("text", { class: "tip-name", x: left + 6, y: top + size * 1.2 }, nameOf(id))];
 }
 
-/** Where the axes are and, of each, where its name begins, in pixels. */
+/** The positions of the axes and of their names, in pixels. */
 function axesOf({ width, height, scale }) {
   const [x, y] = [width / 2 - map.x * scale, height / 2 + map.y * scale];
   const within = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -751,7 +751,7 @@ function drawDots(canvas, now) {
   }
 }
 
-/** Labels that overlap nothing: chosen films first, then those with most ratings, while there is room. */
+/** Labels without overlaps: chosen films first, then films by number of ratings. */
 function placeLabels(now) {
   const pen = (map.pen ??= document.createElement("canvas").getContext("2d"));
   const size = parseFloat(getComputedStyle($("map")).fontSize);
@@ -784,7 +784,7 @@ function placeLabels(now) {
     const dot = [x - 4, y - 4, x + 4, y + 4];
     const box = (kind || free(dot)) && boxes.find(free);
     if (!box) {
-      if (kind) labels.push({ ...film, left: 0, base: 0, text: "" }); // its mark, at least
+      if (kind) labels.push({ ...film, left: 0, base: 0, text: "" }); // at least its mark
       continue;
     }
     taken.push(box);
@@ -802,7 +802,7 @@ const shortened = (name) => {
 /* One step by hand. */
 
 const TOY = { likes: [[0, 1], [1, 2], [2, 3]], rate: 0.1, margin: 1, draws: 12, searches: 100 };
-// The example of the lesson: its numbers, and the draws with which it begins.
+// The example of the lesson: its numbers and first draws.
 const BY_HAND = {
   warp: { P: [1, 1, 1], Q: [0.5, 0.8, 0.2, -1], draws: [1, 3, 2] },
   bpr: { P: [1, 1, 1], Q: [0.5, 0, 1, 0], draws: [2] },
@@ -815,7 +815,7 @@ function startToy(method = "warp") {
   const { P, Q, draws } = BY_HAND[method];
   toy = {
     method, likes: TOY.likes, P: [...P], Q: [...Q], b: [0, 0, 0, 0],
-    ahead: [...draws], // draws that are given; the next ones are random
+    ahead: [...draws], // the first draws; later ones are random
     u: 0, i: 0, drawn: [], log: [], changed: {}, steps: 0,
   };
   $("found").replaceChildren();
@@ -825,13 +825,13 @@ const random = (n) => Math.floor(Math.random() * n);
 const unliked = (u) => FILM.map((_, j) => j).filter((j) => !toy.likes[u].includes(j));
 const perTriple = () => Number(document.querySelector("[name=draws]:checked").value);
 
-/** The next draw: for WARP of all films, for BPR of those that the user does not like. */
+/** The next draw: any film for WARP, a film that the user has not liked for BPR. */
 function nextDraw() {
   if (toy.ahead.length) return toy.ahead.shift();
   return toy.method === "warp" ? random(FILM.length) : unliked(toy.u)[random(unliked(toy.u).length)];
 }
 
-/** Whether the draws made so far are all that the step needs. */
+/** Whether the step needs no further draws. */
 function readyToy() {
   if (toy.method === "bpr") return toy.drawn.length >= perTriple();
   return toy.drawn.length >= TOY.draws || searchIn(toy, toy.u, toy.i, toy.drawn, TOY.margin) > 0;
@@ -858,13 +858,13 @@ function said(j) {
   return `${draw} scores ${s(u, j)}, more than ${limit}: too near to ${FILM[i]}, or above it. Found!`;
 }
 
-/** Which draw BPR takes. */
+/** A sentence on the draw that BPR uses. */
 function chosenOf() {
   const j = hardest(toy, toy.u, toy.drawn);
   return toy.drawn.length > 1 ? [`The highest of these is ${FILM[j]}.`] : [];
 }
 
-/** What WARP's search has told. */
+/** Sentences on the result of WARP's search. */
 function concluded() {
   const truth = `The true rank is ${rankOf(toy.u, toy.i)}.`;
   const needed = searchIn(toy, toy.u, toy.i, toy.drawn, TOY.margin);
@@ -872,7 +872,7 @@ function concluded() {
   const rank = Math.floor((FILM.length - 1) / needed);
   const weighs = rank
     ? `and the step weighs L(${rank}) = ${number(harmonic(rank))}`
-    : "and L(0) = 0: after so long a search the like is taken to be at the top, and nothing is to be done";
+    : "and L(0) = 0: after such a long search, WARP assumes that the like is at the top and changes nothing";
   return [`Draw ${needed} violates the margin, so the estimated rank is ⌊3 / ${needed}⌋ = ${rank}, ${weighs}. ${truth}`];
 }
 
@@ -902,17 +902,17 @@ function takeStep() {
   toy.log.push(...told);
   toy.changed = Object.fromEntries(["P", "Q", "b"].map((name) => [name, toy[name].map((value, n) => value !== before[name][n])]));
   toy.steps++;
-  $("found").replaceChildren(); // searches from scores that are no more
+  $("found").replaceChildren(); // these searches used the old scores
   toy.drawn = [];
 }
 
-/** The next like at random, as in training. */
+/** Draw the next like at random, as in training. */
 function nextLike() {
   const all = toy.likes.flatMap((liked, u) => liked.map((i) => [u, i]));
   [toy.u, toy.i] = all[random(all.length)];
 }
 
-/** How many pairs, of a like and a film that is not liked, are in the wrong order. */
+/** The number of pairs of a liked and another film in the wrong order. */
 function wrongPairs() {
   const pairs = toy.likes.flatMap((liked, u) => liked.flatMap((i) => unliked(u).map((j) => [u, i, j])));
   return [pairs.filter(([u, i, j]) => scoreOf(toy, u, i) <= scoreOf(toy, u, j)).length, pairs.length];
@@ -942,7 +942,7 @@ function showToy() {
   $("line").replaceChildren(numberLine());
 }
 
-/** Only what is new is added: it is read aloud. */
+/** Add only new lines, because screen readers read them aloud. */
 function showLog() {
   const shown = [...$("log").children].map((line) => line.textContent);
   const goesOn = shown.every((line, n) => line === toy.log[n]);
@@ -965,7 +965,7 @@ function cell(u, i) {
   return el("td", { class: kind }, el("button", { type: "button", "aria-pressed": String(now), "aria-label": label, click }, icon("heart", "like"), s(u, i)));
 }
 
-/** The user's films on a line by their scores; what violates the margin is shaded. */
+/** The user's films on a line by their scores, with the violating range shaded. */
 function numberLine() {
   const { u, i } = toy;
   const scores = FILM.map((_, j) => scoreOf(toy, u, j));
@@ -979,7 +979,7 @@ function numberLine() {
   const marks = [];
   for (const j of FILM.map((_, n) => n).sort((a, b) => scores[a] - scores[b])) {
     const x = place(scores[j]);
-    // the first level, of balls and of numbers, on which no other is too near
+    // the first levels for the ball and for its number without a close neighbour
     const level = [0, 1, 2, 3].find((n) => placed.every((other) => other.level !== n || x - other.x > 28));
     const row = [0, 1, 2].find((n) => n === 2 || placed.every((other) => other.row !== n || x - other.x > 42));
     placed.push({ x, level, row });
@@ -1001,7 +1001,7 @@ function numberLine() {
     ...(toy.method === "warp" ? zone : []), svg("path", { class: "axis", d: `M0 122H${wide}` }), ...marks);
 }
 
-/** Searches for every like from the scores as they are; nothing is changed. */
+/** Run searches for every like with the current scores, without changing them. */
 function manySearches() {
   const likes = toy.likes.flatMap((liked, u) => liked.map((i) => [u, i]));
   return likes.map(([u, i]) => {
@@ -1028,10 +1028,10 @@ function showSearches() {
   const heads = ["like", "true rank", `draws until found: 1 … ${TOY.draws}, none`, "mean", "expected"];
   $("found").replaceChildren(el("caption", { class: "hidden" }, "A hundred searches for each like"),
     el("thead", {}, el("tr", {}, heads.map((name, n) => el("th", { scope: "col", class: [1, 3, 4].includes(n) ? "number" : null }, name)))), el("tbody", {}, rows));
-  say("A hundred searches for each like: the table says how many draws they took.");
+  say("A hundred searches for each like: the table shows how many draws they took.");
 }
 
-/** The mean number of draws of a search that finds one of `rank` films within its draws. */
+/** The mean number of draws of a successful search among `rank` violating films. */
 function expectedDraws(rank) {
   const found = rank / FILM.length;
   const chances = Array.from({ length: TOY.draws }, (_, n) => found * (1 - found) ** n);
@@ -1069,13 +1069,13 @@ function startSteps() {
   showToy();
 }
 
-/* The views: the address says which is shown, so that Back works and a view can be linked to. */
+/* The views: the address selects one, so that Back and links to views work. */
 
 const VIEWS = ["find", "you", "map", "step"];
 
 function route(moved) {
   const [name, id] = location.hash.slice(1).split("=");
-  if (name && !VIEWS.includes(name)) return; // the way past the header
+  if (name && !VIEWS.includes(name)) return; // the link that skips the header
   const shown = name || VIEWS[0];
   if (shown === "find" && data.films[Number(id)] && id) state.film = Number(id);
   for (const view of VIEWS) $(`${view}-view`).hidden = view !== shown;
