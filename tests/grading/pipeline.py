@@ -204,7 +204,7 @@ def grade(
     given = read(package.files, known())
     options = replace(options, submission_seed=seed_of(given))
     score.seeds = list(options.seeds)
-    # where nothing was handed in, the reader of the class has said why
+    # for an empty submission, reading the class has already added a note
     said = package.notes if package.notes and not package.files else [*package.notes, *given.notes]
     score.notes = [*said, *given.review]
     score.review = given.review

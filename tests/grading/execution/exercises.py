@@ -1,6 +1,6 @@
 """The functions of the notebooks' exercises: their outputs, and how inputs are generated.
 
-An exercise that is not listed here cannot be marked; a test says so.
+Every exercise must be listed here to be marked; a test checks this.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of a function: arguments that it changes in place, by position, and results.
+    """The outputs of a function: arguments changed in place, by position, and results.
 
     ``choices``: the only admitted values of a prediction, of which none is wrong. ``kernel``: the
     function is a check of this kernel; it is called with versions of it and has no outputs.
@@ -77,14 +77,14 @@ class Drawn:
     def whole(self, low: int, high: int) -> int:
         return int(torch.randint(low, high, (1,), generator=self.rng))
 
-    # One call or, as a list of tuples, several.
+    # A tuple for one call, or a list of tuples for several.
 
     def svd_prediction(self) -> list:
         return [()]
 
     def svd_new_user(self) -> list:
         found = []
-        for n in (12, 2, 1):  # also fewer ratings than factors
+        for n in (12, 2, 1):  # includes fewer ratings than factors
             Q, b, r = self.real(n, self.factors), self.real(n), self.real(n) + 3
             found.append((Q.numpy(), b.numpy(), 3.2, r.numpy(), *self.rates(1)))
         return found

@@ -43,26 +43,26 @@ from grading.execution.remote import KernelError, as_step, ask, direct, serve
 from grading.outcomes import NOT_ATTEMPTED, FailureKind, UnitLine
 from grading.rubric import RUBRIC
 
-FOLDER = Path(__file__).resolve().parents[2]  # of the job, wherever students' code changes to
+FOLDER = Path(__file__).resolve().parents[2]  # of the job, independent of the current folder
 CPU_SECONDS, WALL_SECONDS = 20, 200  # limits of one function
 LISTS_CPU_SECONDS, LISTS_WALL_SECONDS = 120, 1200
 FORKS = sys.platform == "linux"
-FIT = {  # not longer than the defaults, on a small data set
+FIT = {  # at most as long as with the defaults, on a small data set
     "svd": {"iterations": 30},
     "als": {"iterations": 10},
     "bpr": {"iterations": 40},
     "warp": {"iterations": 15},
 }
 SLOW = "an endless loop, or far too slow"
-CHECK_IS_OVER = 3  # an exit code: more versions of the kernel need not be tried
-connections: dict[int, Connection] = {}  # by unit: to the version of a kernel
+CHECK_IS_OVER = 3  # an exit code: skip the other versions of the kernel
+connections: dict[int, Connection] = {}  # by unit: the connection to the version of a kernel
 
 
 class Purpose(StrEnum):
-    """What a unit is run for."""
+    """The purpose of a unit."""
 
-    FUNCTION = "function"  # to see its outputs for generated inputs
-    SHORT_FIT = "short fit"  # a few iterations of the model on generated ratings
+    FUNCTION = "function"  # outputs for generated inputs
+    SHORT_FIT = "short fit"  # a few iterations on generated ratings
     LISTS = "lists"  # recommendations of the whole model
 
 
@@ -74,12 +74,12 @@ class TooSlowError(BaseException):
 
 
 class UncalledError(Exception):
-    """A function has called a kernel that it must do without."""
+    """A function has called a kernel that it must not use."""
 
 
 @dataclass
 class Loaded:
-    """What a student's file or cells define, and the exceptions of statements that failed."""
+    """The names that a student's file or cells define, and the exceptions of failed statements."""
 
     names: dict[str, Any]
     failures: list[BaseException] = field(default_factory=list)
@@ -102,7 +102,7 @@ class Loaded:
                 self.failures.append(error)
 
     def function(self, name: str) -> Callable:
-        """Return a function; if there is none, raise the first failure or AttributeError."""
+        """Return a function; if it is missing, raise the first failure or AttributeError."""
         found = self.names.get(name)
         if found is None and self.failures:
             raise self.failures[0]
@@ -121,7 +121,7 @@ def load(file: str) -> Loaded:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None, file
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickles ask for it
+    sys.modules[name] = module  # needed by dataclasses and pickles
     loaded = Loaded(vars(module))
     loaded.run(path.read_bytes(), str(path))
     return loaded
@@ -144,14 +144,14 @@ def find_other_files() -> None:
 
 
 class NoShell:
-    """Stands in for the shell of IPython: its commands and magics do nothing here."""
+    """Replaces IPython's shell; commands and magics do nothing."""
 
     def __getattr__(self, name: str) -> Callable:
         return lambda *_, **__: []
 
 
 def adopt(module: dict, task: str) -> None:
-    """Replace the empty kernels of a module by the student's, if their file can be parsed.
+    """Replace the empty kernels of a module with the student's, if their file can be parsed.
 
     The grader's modules call this in their last line when a whole notebook is run.
     """
@@ -174,7 +174,7 @@ def called_like(function: Callable, empty: Callable, key: str) -> Callable:
     @functools.wraps(empty)
     def call(*args: object, **named: object) -> object:
         arguments = list(signature.bind(*args, **named).arguments.values())
-        with torch.enable_grad():  # which is off while a model is trained
+        with torch.enable_grad():  # off during training
             function(*arguments)
         for tensor in arguments:
             if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
@@ -185,7 +185,7 @@ def called_like(function: Callable, empty: Callable, key: str) -> Callable:
 
 
 def use_kernels(task: str, unit: dict) -> Loaded:
-    """Put the student's kernels in place of the empty ones of the package."""
+    """Replace the package's empty kernels with the student's."""
     module = importlib.import_module(f"mflib.{RUBRIC[task]['module']}")
     own = load_with_helpers(unit)
     for name in RUBRIC[task]["functions"]:
@@ -198,7 +198,7 @@ def use_kernels(task: str, unit: dict) -> Loaded:
 
 
 def load_with_helpers(unit: dict) -> Loaded:
-    """Load a student's module; the unit may name files with helpers to use in place of its own."""
+    """Load a student's module; the unit may name files with helpers that replace its functions."""
     own = load(unit["file"])
     for name, file in unit.get("helpers", {}).items():
         own.names[name] = load(file).names[name]
@@ -225,7 +225,7 @@ def fit_model(unit: dict) -> dict[str, np.ndarray]:
 
 
 def run_unit(n: int, unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray], UnitLine]:
-    """Return the arrays of a unit, and its line of results."""
+    """Run a unit; return its arrays and its line of results."""
     loaded = Loaded({})
     try:
         task, _, name = unit["key"].partition("/")
@@ -249,7 +249,7 @@ def run_unit(n: int, unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray
             arrays |= {place: storable(output.after) for place, output in observed.items()}
         remark = failed_statement(loaded, unit)
         return arrays, UnitLine(n, where=definition_of(function, unit), remark=remark)
-    except BaseException as error:  # whatever a student's code raises is a result
+    except BaseException as error:  # any exception of students' code is a result
         line = failure_line(n, error, unit)
         first = failed_statement(loaded, unit)
         if line.kind is FailureKind.RAISED and first and error is not loaded.failures[0]:
@@ -258,7 +258,7 @@ def run_unit(n: int, unit: dict, seeds: list[int]) -> tuple[dict[str, np.ndarray
 
 
 def failed_statement(loaded: Loaded, unit: dict) -> str:
-    """Return where and how the first statement of a file or of cells failed, or an empty text.
+    """Return the place and message of the first failed statement, or an empty text.
 
     In cells, statements that need the data fail always, so it is reported for files only.
     """
@@ -269,14 +269,14 @@ def failed_statement(loaded: Loaded, unit: dict) -> str:
 
 
 def same_random_numbers() -> None:
-    """Seed the global generators: which version is tried first makes no difference."""
+    """Seed the global generators, so that the order of versions does not matter."""
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 (students may use it)
     random.seed(0)
 
 
 def step_of(n: int, unit: dict) -> Callable:
-    """Return the version of a kernel on which a check is tried.
+    """Return the version of a kernel for a step check.
 
     Where processes can be forked, the kernel is in another one, and this one has only the
     connection to it.
@@ -289,7 +289,7 @@ def step_of(n: int, unit: dict) -> Callable:
 
 
 def start_kernels(units: dict[int, dict]) -> None:
-    """Connect the units of checks with their versions of kernels, a process for each check."""
+    """Connect the units of checks with versions of kernels, in one process for each check."""
     files: dict[str, dict[int, Path]] = defaultdict(dict)
     for n, unit in units.items():
         if "kernel" in unit:
@@ -303,7 +303,7 @@ def start_kernels(units: dict[int, dict]) -> None:
 
 
 def definition_of(function: Callable, unit: dict) -> str:
-    """Return the student's lines in which a function is, if it is written in Python."""
+    """Return the student's lines that contain a function, if it is written in Python."""
     code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
     if not isinstance(code, types.CodeType) or Path(code.co_filename).name not in file_names(unit):
         return ""
@@ -322,7 +322,7 @@ def last_line(code: types.CodeType) -> int:
 
 
 def file_names(unit: dict) -> set[str]:
-    """Return what a student's file or cells are called in a traceback."""
+    """Return the file name of a student's file or cells in tracebacks."""
     return {Path(unit["file"]).name} if "file" in unit else {f"<{c[0]}>" for c in unit["cells"]}
 
 
@@ -332,12 +332,12 @@ def place_of(label: str, line: int | None) -> str:
 
 
 def storable(array: np.ndarray) -> np.ndarray:
-    """Return the array; for an array of objects, a short description."""
+    """Return an array, or a short description of an array of objects."""
     return array if array.dtype.kind in "biufcU" else np.asarray(f"{array.dtype} {array}"[:60])
 
 
 def empty_kernels(task: str) -> None:
-    """Make the kernels of a task raise an error that loops and exercises must do without them."""
+    """Make the kernels of a task raise an error, because loops and exercises must not use them."""
     module = importlib.import_module(f"mflib.{RUBRIC[task]['module']}")
     for name in RUBRIC[task]["functions"]:
 
@@ -348,7 +348,7 @@ def empty_kernels(task: str) -> None:
 
 
 def failure_line(n: int, error: BaseException, unit: dict) -> UnitLine:
-    """Describe an exception, with the student's own line."""
+    """Describe an exception, with the student's line."""
     name = unit["key"].partition("/")[2]
     own = file_names(unit)
     trace = traceback.extract_tb(error.__traceback__)
@@ -381,7 +381,7 @@ def failure_line(n: int, error: BaseException, unit: dict) -> UnitLine:
 def is_raised_by_statement(error: BaseException) -> bool:
     """Return whether a ``raise`` of a student's file or of the package raised an exception.
 
-    An empty function does so. torch raises NotImplementedError, too: by a call, or in its own file.
+    An empty function does so. torch also raises NotImplementedError: in a call, or in its own file.
     """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -400,7 +400,7 @@ def cpu_limit(unit: dict) -> float:
 
 
 def too_slow(unit: dict) -> str:
-    """Return what to tell the student whose function was stopped."""
+    """Return the message for a stopped function."""
     text = f"ended after {cpu_limit(unit):g} s of CPU time, the limit"
     if unit["purpose"] == Purpose.LISTS:
         return f"{text} of fitting a whole model: use tensors in place of a loop over the batch"
@@ -433,7 +433,7 @@ def run_and_store(n: int, unit: dict, seeds: list[int]) -> UnitLine:
     try:
         np.savez(FOLDER / f"{n}.npz", **arrays)  # type: ignore[arg-type]
     except Exception as error:  # a student's object that only looks like an array
-        message = f"returns what is no array: {type(error).__name__}"
+        message = f"returns a value that is not an array: {type(error).__name__}"
         line = line if line.kind else replace(line, kind=FailureKind.RAISED, message=message)
     store(line)
     return line
@@ -445,7 +445,7 @@ def store(line: UnitLine) -> None:
 
 
 def is_running(child: int) -> bool:
-    """Return whether a process is computing, or would if the machine were not busy."""
+    """Return whether a process is computing, or is runnable on a busy machine."""
     fields = Path(f"/proc/{child}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return fields[0] == "R"
 
@@ -456,13 +456,13 @@ def run_in_child(n: int, unit: dict, seeds: list[int]) -> bool:
     Returns
     -------
     bool
-        Whether the process has ended in a way that decides about a check.
+        Whether the end of the process decides the verdict on a check.
     """
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
-            for other in set(connections) - {n}:  # versions that this one must not see
+            for other in set(connections) - {n}:  # connections that this child must not use
                 connections[other].close()
             line = run_and_store(n, unit, seeds)
             os._exit(CHECK_IS_OVER if "kernel" in unit and ends_check(line) else 0)
@@ -480,7 +480,7 @@ def run_in_child(n: int, unit: dict, seeds: list[int]) -> bool:
             return True
         time.sleep(0.002)
     code = os.waitstatus_to_exitcode(status)
-    if code:  # of several lines of a unit, the first counts
+    if code:  # the first line of a unit counts
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         store(UnitLine(n, FailureKind.CRASHED, f"its process ended ({how})"))
     return code != 0
@@ -493,15 +493,15 @@ def ends_check(line: UnitLine) -> bool:
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     finished = set(map(int, sys.argv[2:]))
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # input() fails and does not wait
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # so that input() fails instead of waiting
     sys.argv = [str(FOLDER / "notebook.py")]  # a student's file may parse its arguments
     sys.dont_write_bytecode = True
-    torch.set_num_threads(1)  # which also makes a fork safe
+    torch.set_num_threads(1)  # also makes forking safe
     remaining = {n: unit for n, unit in enumerate(job["units"]) if n not in finished}
     import_shared(remaining)
     find_other_files()
     gc.collect()
-    gc.freeze()  # or each child would copy the memory of all objects when it collects
+    gc.freeze()  # otherwise garbage collection in each child would copy the memory of all objects
     if not FORKS:
         for n, unit in remaining.items():
             run_and_store(n, unit, job["seeds"])
@@ -514,7 +514,7 @@ def main() -> None:
 
 
 def import_shared(units: dict[int, dict]) -> None:
-    """Import what units need once, for all children; the first cell is the grader's."""
+    """Run the grader's first cell once, so that all children inherit the imports."""
     importlib.import_module("mflib")
     cells = [cell for unit in units.values() for cell in unit.get("cells", [])]
     if any("matplotlib" in source for _, source in cells):

@@ -1,6 +1,6 @@
-"""Generate inputs for students' functions from a seed, call the functions, collect the outputs.
+"""Generate inputs for students' functions from a seed, call them and collect the outputs.
 
-Check and grader differ in the seeds only. The inputs of exercises are in exercises.py.
+Check and grader use different seeds. The inputs of exercises are in exercises.py.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import torch
 from grading.execution.exercises import EXERCISES, SMALL, Drawn, Outputs
 from grading.rubric import RUBRIC
 
-SEEDS = (0, 1, 2, SMALL)  # of the student's checks
+SEEDS = (0, 1, 2, SMALL)  # the seeds of the student's checks
 LEARNED = ("user_factors", "item_factors", "user_biases", "item_biases")
 SHORT_FIT: dict[str, dict[str, Any]] = {
     "svd": {"iterations": 2, "batches": 8},
@@ -80,7 +80,7 @@ class Kernels(Drawn):
 
     def svd_svd_step(self) -> list:
         model, users, items, ratings, *rates = self._ratings()
-        # In (0, 1], where each entry counts once for the bound of the rate.
+        # In (0, 1], so each entry counts once in the bound of the rate.
         weights = 1 - torch.rand(len(users), generator=self.rng, dtype=torch.float64)
         return [*model, 3.1, self._entries(users, items), ratings, weights, *rates]
 
@@ -192,7 +192,7 @@ class Kernels(Drawn):
 
 
 def in_steps(numbers: torch.Tensor, steps: int | None) -> torch.Tensor:
-    """Return multiples of 1 / ``steps``, whose products and sums are exact, so that scores tie."""
+    """Return multiples of 1 / ``steps``: their products and sums are exact, so scores tie."""
     return numbers if steps is None else (steps * numbers).round() / steps
 
 
@@ -201,7 +201,7 @@ def _score_of(scores: torch.Tensor, rows: torch.Tensor, items: torch.Tensor) -> 
 
 
 def short_fit(key: str, seed: int) -> dict[str, np.ndarray]:
-    """Fit the package's class with a kernel for a few iterations; return what it has learned.
+    """Fit the package's class with a kernel for a few iterations; return the learned arrays.
 
     The ratings are generated from the seed. They are few, so that a loop over the batch takes
     seconds, too.
@@ -222,21 +222,21 @@ def short_fit(key: str, seed: int) -> dict[str, np.ndarray]:
 
 
 class Observed(NamedTuple):
-    """An output: before the call (None for what is returned) and after it."""
+    """An output before the call (None for a returned value) and after it."""
 
     before: np.ndarray | None
     after: np.ndarray
 
 
 def calls(key: str, seed: int) -> list[list]:
-    """Return the arguments of each call; functions of a few numbers are called several times."""
+    """Return the arguments of each call; functions of scalars are called several times."""
     task, _, name = key.partition("/")
     made = getattr(Kernels(seed), f"{task}_{name}")()
     return made if isinstance(made[0], tuple) else [made]
 
 
 def outputs(function: Callable, key: str, seed: int) -> dict[str, Observed]:
-    """Call a function; return what it changes in place and returns, by "seed/call/output".
+    """Call a function; return its changed arguments and results by "seed/call/output".
 
     An output that is not returned, or is None, has no entry.
     """
@@ -265,12 +265,12 @@ def _returned(value: object, how_many: int) -> list[np.ndarray | None]:
 
 
 def as_array(value: object) -> np.ndarray:
-    """Return an array of what a student's function returns, in whatever form."""
+    """Convert a result of a student's function, in any form, to an array."""
     if isinstance(value, torch.Tensor):
         value = value.detach().to_dense() if value.layout != torch.strided else value.detach()
-        value = value.float() if value.dtype == torch.bfloat16 else value  # numpy has none
+        value = value.float() if value.dtype == torch.bfloat16 else value  # numpy has no bfloat16
     array = sp.csr_array(value).toarray() if sp.issparse(value) else np.asarray(value)
-    if array.dtype == object:  # fractions and the like
+    if array.dtype == object:  # fractions, for example
         with suppress(TypeError, ValueError):
             return array.astype(float)
     return array

@@ -37,7 +37,7 @@ def models_imported(task: str) -> frozenset[str]:
 
 @cache
 def answers() -> dict[str, str]:
-    """Return the source of the cell in which each function of a notebook is written, by key."""
+    """Return the source of the cell that contains each function of a notebook, by key."""
     found = {}
     for task in RUBRIC:
         for cell in notebook_of(task).cells:
@@ -55,7 +55,7 @@ def module_of(task: str) -> str:
 
 
 def segment(source: str, name: str) -> tuple[int, int]:
-    """Return the first line of a function, and the one after its last, counted from 0."""
+    """Return the first line of a function and the line after its last, counted from 0."""
     node = next(n for n in ast.parse(source).body if getattr(n, "name", "") == name)
     return node.lineno - 1, node.end_lineno or node.lineno
 

@@ -1,4 +1,4 @@
-"""Kernels in another process: code that calls such a kernel can read nothing of it.
+"""Run kernels in another process, so that their callers cannot inspect them.
 
 The process is started, and has deleted the kernels' files, before any student's code runs. Its
 memory cannot be read by others. Arguments and results are sent as what torch loads without
@@ -40,7 +40,7 @@ def serve(
     pipes = {n: multiprocessing.Pipe() for n in files}
     if os.fork() == 0:
         with suppress(BaseException):
-            import resource  # not on Windows, where this is not called
+            import resource  # missing on Windows, where this is not called
 
             for ours, _ in pipes.values():
                 ours.close()
@@ -58,13 +58,13 @@ def serve(
         os._exit(0)
     for ours, theirs in pipes.values():
         theirs.close()
-        with suppress(EOFError):  # they cannot be loaded; then calling them raises KernelError
+        with suppress(EOFError):  # on failed loading, calls raise KernelError
             ours.recv_bytes()
     return {n: ours for n, (ours, _) in pipes.items()}
 
 
 def _answer_all(kernels: dict[Connection, Callable]) -> None:
-    """Call kernels as their connections ask, until all of these are closed."""
+    """Serve calls of kernels until all connections are closed."""
     while kernels:
         ready = wait(list(kernels))
         for connection in [connection for connection in kernels if connection in ready]:
@@ -105,7 +105,7 @@ def unpack(content: bytes) -> Any:
     from mflib.als import Block
     from mflib.sparse import Entries
 
-    with safe_globals([Entries, Block, slice]):  # all that arguments are, besides tensors
+    with safe_globals([Entries, Block, slice]):  # the types of arguments other than tensors
         return torch.load(io.BytesIO(content), weights_only=True)
 
 

@@ -2,7 +2,7 @@
 
     python -m grading.execution.run_notebook DATASET
 
-The current folder holds notebook.ipynb and what its cells import; executed.ipynb is written there.
+The current folder contains notebook.ipynb and its imports; executed.ipynb is written there.
 """
 
 import resource
@@ -12,11 +12,11 @@ from pathlib import Path
 import nbformat
 from fresh_kernel import execute
 
-KERNEL_SECONDS = 800  # CPU time; then the kernel ends, and the outputs so far are kept
+KERNEL_SECONDS = 800  # CPU time; after that the kernel ends and earlier outputs are kept
 
 
 def main() -> None:
-    """Execute all cells, also after one that fails."""
+    """Execute all cells, even after a failure."""
     resource.setrlimit(resource.RLIMIT_CPU, (KERNEL_SECONDS, KERNEL_SECONDS))
     file = Path("notebook.ipynb").resolve()
     notebook, _ = execute(file, sys.argv[1], go_on=True, cell_seconds=None)

@@ -1,4 +1,4 @@
-"""Try a submission's functions: write a job for the harness, run it, read its results.
+"""Run a submission's functions: write a job for the harness, run it, read the results.
 
 The caller provides a function that runs a command: in the sandbox (grader) or directly (check).
 """
@@ -43,7 +43,7 @@ HARNESS = (
 )
 ARRAYS = 2**22  # bytes of the arrays of one unit
 LINES = 2**20  # bytes of the result lines of all units
-NO_RESULT = Failure(FailureKind.CRASHED, "its process ended before anything came out")
+NO_RESULT = Failure(FailureKind.CRASHED, "its process ended before there was a result")
 Launch = Callable[[list[str], Path], Failure | None]  # command, folder
 Expected = Callable[[str], Mapping[str, Observed]]  # key -> the outputs of the reference
 
@@ -57,7 +57,7 @@ class Unit:
     cells: tuple[tuple[str, str], ...] = ()
     purpose: Purpose = Purpose.FUNCTION
     helpers: tuple[tuple[str, str], ...] = ()  # names and files to take them from
-    version: Version | None = None  # of a kernel, on which the function, a check, is tried
+    version: Version | None = None  # the version of a kernel for a step check
 
     def as_json(self) -> dict[str, Any]:
         source = {"file": self.file} if self.file else {"cells": self.cells}
@@ -66,7 +66,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """The arrays of a unit, or the failure that prevented them, and the student's line."""
+    """The arrays of a unit or its failure, and the student's line."""
 
     arrays: dict[str, np.ndarray]
     failure: Failure | None = None
@@ -83,7 +83,7 @@ def write_modules(given: Submission, folder: Path) -> None:
 
 
 def module_path(task: str) -> str:
-    """Return where ``write_modules`` puts the module of a task."""
+    """Return the path at which ``write_modules`` writes the module of a task."""
     return f"submitted/{RUBRIC[task]['module']}.py"
 
 
@@ -137,7 +137,7 @@ def try_submission(
 
 
 def write_others(given: Submission, folder: Path, with_package: bool) -> None:
-    """Write the student's other files to ``folder``/others; those in mflib are for modules only."""
+    """Write the student's other files to ``folder``/others; only modules import those in mflib."""
     for name, content in given.others.items():
         if with_package or not name.startswith("mflib/"):
             place = folder / "others" / name
@@ -162,7 +162,7 @@ def check_units(
 
 
 def exercise(key: str, cells: Cells, imports: Mapping[str, str]) -> Unit:
-    """Return the unit of a function that is written in notebook cells."""
+    """Return the unit of a function in notebook cells."""
     names = frozenset(name for _, source in cells for name in re.findall(r"\w+", source))
     first = ("imports", imports_of(imports[function_of(key)[0]], names))
     return Unit(key, cells=(first, *((label, source) for label, source in cells)))
@@ -241,7 +241,7 @@ def try_of(unit: Unit, result: UnitResult) -> Try:
 
 
 def write_job(folder: Path, units: list[Unit], seeds: list[int]) -> None:
-    """Write what the harness reads: the job, and versions of kernels."""
+    """Write the harness's input: the job and versions of kernels."""
     job: dict[str, Any] = {"seeds": seeds, "units": [unit.as_json() for unit in units]}
     for n, unit in enumerate(units):
         if unit.version is not None:
@@ -256,7 +256,7 @@ def run_once(
     folder: Path, n_units: int, finished: Mapping[int, UnitLine], launch: Launch
 ) -> dict[int, UnitLine]:
     """Return the lines of finished units after one more run; at least one more than before."""
-    # which units are finished is an argument: students' code may have changed the folder
+    # finished units are an argument, because students' code may have changed the folder
     module = ["-m", "grading.execution.harness"]
     command = [sys.executable, *module, "job.json", *map(str, sorted(finished))]
     start = time.monotonic()
@@ -272,7 +272,7 @@ def run_once(
 
 
 def read_lines(file: Path, n_units: int, seconds: float) -> dict[int, UnitLine]:
-    """Return the first valid line of each unit; students' code may have written anything there.
+    """Return the first valid line of each unit from a file that students' code may have changed.
 
     Parameters
     ----------
@@ -308,13 +308,13 @@ def _result(file: Path, line: UnitLine) -> UnitResult:
         return UnitResult(read_arrays(file), None, where, line.remark[:2000])
     except FileNotFoundError:
         return UnitResult({}, NO_RESULT)
-    except Exception as error:  # students' code may have written anything there
+    except Exception as error:  # students' code may have changed the file
         message = f"the results cannot be read: {error}"[:2000]
         return UnitResult({}, Failure(FailureKind.UNREADABLE, message))
 
 
 def plain_file(file: Path, most: int = 2**28) -> Path:
-    """Return a file that untrusted code may have written; ValueError if it is not a plain file.
+    """Return a file of untrusted code; raise ValueError if it is not a regular file.
 
     A link would show the grader's own files to the grader, and reading a pipe would never end.
 
@@ -327,13 +327,13 @@ def plain_file(file: Path, most: int = 2**28) -> Path:
     """
     status = file.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-        expected = f"expected {file.name} to be a file of at most {most} bytes"
+        expected = f"expected {file.name} to be a file with at most {most} bytes"
         raise ValueError(f"{expected}, got something else")
     return file
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """Return the arrays in a file from the sandbox; pickles and zip bombs are refused."""
+    """Return the arrays in a file from the sandbox; refuse pickles and zip bombs."""
     with zipfile.ZipFile(plain_file(file, ARRAYS)) as archive:
         if (size := sum(entry.file_size for entry in archive.infolist())) > ARRAYS:
             raise ValueError(f"expected at most {ARRAYS} bytes of arrays, got {size}")
@@ -349,7 +349,7 @@ def verdicts(
     expected: Expected,
     problems: Mapping[str, list[Problem]],
 ) -> dict[str, Verdict]:
-    """Return the verdict on each function that is to be written, whether it was tried or not.
+    """Return the verdict on each function of the rubric, with or without a result.
 
     Parameters
     ----------
@@ -385,7 +385,7 @@ def verdicts(
 
 
 def judge_fit(result: UnitResult, expected: Mapping[str, Observed]) -> ModelFit:
-    """Return whether a short fit has learned what it learns with the reference's kernel."""
+    """Return whether a short fit agrees with a fit with the reference's kernel."""
     if result.failure or set(result.arrays) != set(expected):
         return ModelFit.FAILED
     same = all(is_close(result.arrays[name], right.after) for name, right in expected.items())
@@ -393,7 +393,7 @@ def judge_fit(result: UnitResult, expected: Mapping[str, Observed]) -> ModelFit:
 
 
 def _why_not_tried(key: str, problems: Mapping[str, list[Problem]]) -> Failure:
-    """Return the problem with the function's cell, or else with its file."""
+    """Return the problem with the function's cell, or otherwise with its file."""
     task, name = function_of(key)
     kind = FileKind.MODULE if is_kernel(key) else FileKind.NOTEBOOK
     of_task = problems.get(task, [])
@@ -403,7 +403,7 @@ def _why_not_tried(key: str, problems: Mapping[str, list[Problem]]) -> Failure:
 
 
 def run_directly(command: list[str], folder: Path) -> Failure | None:
-    """Run a command without a sandbox, as on a student's own machine."""
+    """Run a command without a sandbox, on a student's machine."""
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     environment |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "MFLIB_PROGRESS": "0"}
     done = subprocess.run(

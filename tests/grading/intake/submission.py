@@ -92,7 +92,7 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
     if not chosen:
         names = ", ".join(map(safe_name, sorted(files)[:5])) or "nothing"
         submission.notes.append(
-            "none of the expected files (mflib/svd.py, notebooks/01_svd.ipynb, …) was handed in; "
+            "none of the expected files (mflib/svd.py, notebooks/01_svd.ipynb, …) was submitted; "
             f"there is: {names}"
         )
     submission.others = other_modules(files, set(chosen.values()))
@@ -104,7 +104,7 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
             stem = entry["module" if kind is FileKind.MODULE else "notebook"]
             try:
                 if which not in chosen:
-                    raise ValueError("was not handed in")
+                    raise ValueError("was not submitted")
                 content = files[chosen[which]].read()
                 if what := damage(content, chosen[which]):
                     submission.notes.append(f"{stem}.{kind}: {what}")

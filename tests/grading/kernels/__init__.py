@@ -1,1 +1,1 @@
-"""Right and wrong kernels: what the grader and the self-check are tried on."""
+"""Right and wrong kernels for the grader's step checks and for the self-check."""

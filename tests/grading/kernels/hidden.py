@@ -1,4 +1,4 @@
-"""The grader's versions of the kernels on which students' checks are tried.
+"""The grader's versions of the kernels for students' step checks.
 
 They are kernels of the self-check: right ones in different styles, and wrong ones with one
 misconception each. None of the wrong ones is in the student edition.
@@ -17,7 +17,7 @@ from grading.kernels.versions import Version, varied
 from grading.kernels.wrong import WRONG
 from grading.rubric import function_of
 
-N_WRONG = 20  # wrong versions of a kernel, at most
+N_WRONG = 20  # maximum of wrong versions of a kernel
 N_MIXED = 3  # batches with right and wrong versions
 REFERENCE = "the reference"
 # By task: styles, and variants of styles.
@@ -59,7 +59,7 @@ UNUSED = {
 
 @cache
 def hidden_versions(key: str) -> list[Version]:
-    """Return the versions for a check, as "svd/check_step": the right ones first."""
+    """Return the versions for a check such as "svd/check_step", the right ones first."""
     task = function_of(key)[0]
     kernel = f"{task}/{OUTPUTS[key].kernel}"
     right = []

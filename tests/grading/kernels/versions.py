@@ -16,7 +16,7 @@ from grading.execution.inputs import OUTPUTS
 from grading.rubric import function_of
 
 Kernel = Callable[..., Any]
-# The new value of an argument from that before the step, after it, and after one without penalty.
+# Computes an argument from its values before the step, after it, and after one without penalty.
 Formula = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -24,7 +24,7 @@ Formula = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 class Version:
     """A module that defines a version of a kernel."""
 
-    name: str  # what it does differently, or what is wrong with it
+    name: str  # the difference or the mistake
     is_right: bool
     source: str
 
@@ -115,7 +115,7 @@ def returning(change: Callable[[Any], Any], kernel: Kernel, *arguments: Any) -> 
 def moved(
     n: int, free: tuple[int, ...], formulas: dict[int, Formula], kernel: Kernel, *arguments: Any
 ) -> Any:
-    """Put other values into some of the ``n`` arguments that are updated.
+    """Set other values in some of the ``n`` updated arguments.
 
     ``free``: the places of the penalties.
     """
@@ -166,7 +166,7 @@ def unpenalised(old: torch.Tensor, new: torch.Tensor, free: torch.Tensor) -> tor
 
 
 def opposite(old: torch.Tensor, new: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
-    """Return what the opposite sign of the gradient gives."""
+    """Return the value after a step with the opposite sign."""
     return new - 2 * (free - old)
 
 
@@ -191,7 +191,7 @@ RIGHT: dict[str, dict[str, Kernel]] = {
         "without losses": without_result,
     },
 }
-# Each has the name of the kernel in wrong.py that does the same, which the grader does not use.
+# Each has the name of the equal kernel in wrong.py, which the grader leaves out.
 WRONG: dict[str, dict[str, Kernel]] = {
     "svd": {
         "weights ignored": partial(given, 7, torch.ones_like),

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import test_exercises  # its right and wrong answers
+import test_exercises  # right and wrong answers
 from tqdm import tqdm
 
 from grading.checks.verdict import Verdict
@@ -64,7 +64,7 @@ TARGET = ROOT / "build" / "grader-accuracy.md"
 
 
 def no_verdict() -> Verdict:
-    """Return what a case has before it is tried."""
+    """Return the initial verdict of a case."""
     return Verdict("svd/svd_step", failure=NOT_ATTEMPTED)
 
 
@@ -74,16 +74,16 @@ JUDGED = [key for key, outputs in OUTPUTS.items() if not outputs.kernel]
 
 @dataclass
 class Case:
-    """A function written in some way, and the verdicts on it."""
+    """One version of a function, and the verdicts on it."""
 
     key: str
     name: str
     right: bool
     code: str  # the module's text, or the cell's
-    programs: list[str] = field(default_factory=list)  # from whose files it is read exactly
+    programs: list[str] = field(default_factory=list)  # whose files are read exactly
     graded: Verdict = field(default_factory=no_verdict)
     checked: Verdict = field(default_factory=no_verdict)
-    wrong_outputs: set[str] = field(default_factory=set)  # compared without the judge
+    wrong_outputs: set[str] = field(default_factory=set)  # by an independent comparison
 
     @property
     def is_kernel(self) -> bool:
@@ -92,13 +92,13 @@ class Case:
 
     @property
     def makes_lists(self) -> bool:
-        """Whether the package's class can be trained with this function."""
+        """Whether this function can train the package's class."""
         task, _, name = self.key.partition("/")
         return name in RUBRIC[task]["lists"]
 
     @property
     def misjudged(self) -> str:
-        """What is wrong with the verdicts, if anything."""
+        """A message if the verdicts are wrong, otherwise an empty text."""
         graded, checked = self.graded, self.checked
         if self.right and not graded.is_right:
             return f"a right answer: {graded.sentence}"
@@ -123,7 +123,7 @@ class Case:
 
 
 def exercise_cases() -> Iterable[Case]:
-    """Yield the right and wrong answers with which the notebooks' checks are tested."""
+    """Yield the right and wrong answers from the tests of the notebooks' checks."""
     tasks = {entry["notebook"]: task for task, entry in RUBRIC.items()}
     for table, right in ((test_exercises.RIGHT, True), (test_exercises.WRONG, False)):
         for (notebook, number), sources in table.items():
@@ -168,7 +168,7 @@ def eight_files(case: Case | None = None) -> dict[str, bytes]:
 
 
 def saved_by_programs(case: Case) -> list[str]:
-    """Return the programs from whose files the case is read exactly as it was written."""
+    """Return the programs from whose files the case is read without changes."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for program, form in PROGRAMS.items():
@@ -186,7 +186,7 @@ def saved_by_programs(case: Case) -> list[str]:
 def evaluate(
     cases: list[Case], folder: Path, suite: Path, seeds: tuple[int, ...], launch: Launch
 ) -> tuple[list[UnitResult], list[Verdict]]:
-    """Return results and verdicts of the cases, each a unit of one job."""
+    """Return results and verdicts of the cases, which are units of one job."""
     prepare(folder, suite)
     units: list[list[Unit]] = []
     for n, case in enumerate(cases):
@@ -237,7 +237,7 @@ def judge_all(cases: list[Case]) -> str:
     secret = 1000 + secrets.randbelow(10**9)
     hidden = tuple(secret + n for n in range(N_SEEDS))
     fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]]
-    for key in (*JUDGED, *fits):  # once, before the threads ask for them
+    for key in (*JUDGED, *fits):  # fills the caches before the threads start
         expected(key, hidden), expected(key, SEEDS)
     jobs = [
         ("graded", hidden, sandboxed if safe else run_directly),
@@ -292,7 +292,7 @@ def _as_reference(given: Submission, key: str) -> bool:
 
 
 def report(cases: list[Case], forms: list, how: str, seconds: float) -> tuple[str, str, bool]:
-    """Return the page, the summary line, and whether nothing was misjudged."""
+    """Return the page, the summary line, and whether all verdicts are right."""
     right, wrong = ([c for c in cases if c.right is side] for side in (True, False))
     full = [sum(c.graded.is_right for c in side) for side in (right, wrong)]
     misjudged = [c for c in cases if c.misjudged]

@@ -19,16 +19,16 @@ from grading.paths import ROOT
 from grading.rubric import RUBRIC
 
 STEP = "    others = likes.with_columns(negatives)\n"
-# A student's own results: the file of unit 0, and the word that it is done.
+# Forged results: the file of unit 0, and the line that reports it as finished.
 FORGED = "import numpy, os, pathlib; here = pathlib.Path('0.npz'); {}"
 FORGED += "; open('results.jsonl', 'a').write('{{\"unit\": 0}}\\n'); os._exit(0)"
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A submission, what its page must say, and how many of 100 points it gets."""
+    """A submission, the expected message, and its points of 100."""
 
-    make: Callable[[Path], object]  # writes it into a folder
+    make: Callable[[Path], object]  # writes the submission into a folder
     says: str  # a regular expression
     points: float
 
@@ -76,7 +76,7 @@ def write(file: Path, content: str) -> None:
 
 
 def harm(code: str, says: str, points: float = 3.8) -> Attack:
-    """Return an attack by code in bpr_step.
+    """Return an attack with code in bpr_step.
 
     The notebook is honest and keeps its 15 points of 400, unless the code makes the folder in which
     all functions are tried unusable.
@@ -93,7 +93,7 @@ def with_outputs(task: str, name: str, outputs: list) -> str:
 
 
 def lying_png(width: int = 12_000) -> str:
-    """Return a PNG with a small size where readers look first, and then a large one (base64)."""
+    """Return a PNG (base64) with a small size for simple readers and then a large size."""
     import struct
     import zlib
 
@@ -102,7 +102,7 @@ def lying_png(width: int = 12_000) -> str:
         return struct.pack(">I", len(content)) + kind + content + check
 
     rows = zlib.compress(bytes((4 * width + 1) * width), 9)
-    small = chunk(b"prVt", struct.pack(">II", 9, 9))  # where the size is looked for
+    small = chunk(b"prVt", struct.pack(">II", 9, 9))  # where simple readers expect the size
     size = chunk(b"IHDR", struct.pack(">IIBBBBB", width, width, 8, 6, 0, 0, 0))
     whole = b"\x89PNG\r\n\x1a\n" + small + size + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     return b64encode(whole).decode()
@@ -147,7 +147,7 @@ def zip_of_zeros() -> bytes:
 
 
 def tar_of_zeros() -> bytes:
-    """Return some kilobytes that unpack to a gigabyte."""
+    """Return a few kilobytes that unpack to a gigabyte."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w:bz2") as archive:
         entry = tarfile.TarInfo("svd.py")
@@ -225,7 +225,7 @@ PARTS = "f'" + "{a}" * 170_000 + "'"
 
 
 def with_source(source: str) -> Attack:
-    """Return an attack by a module and a cell; the other cells keep their points."""
+    """Return an attack with a module and a cell; the other cells keep their points."""
     make = lambda f: files(bpr=source, notebook=with_sources("bpr", exercise_2=source))(f)  # noqa: E731
     return Attack(make, "is too long and was not read", 2.8)
 
@@ -238,7 +238,7 @@ def with_figure(folder: Path) -> None:
 
 def with_invalid(folder: Path) -> None:
     """Write a right kernel, and a notebook with tens of thousands of outputs in its first cell."""
-    end = "import os, time\ntime.sleep(1)\nos._exit(0)"  # when the outputs before have come out
+    end = "import os, time\ntime.sleep(1)\nos._exit(0)"  # after the earlier outputs have been sent
     notebook = json.loads(with_outputs("bpr", "imports", INVALID))
     for cell in notebook["cells"]:
         if cell["id"] == "loop":
@@ -246,17 +246,17 @@ def with_invalid(folder: Path) -> None:
     files(bpr=module("bpr"), notebook=json.dumps(notebook))(folder)
 
 
-# By what is tried.
+# By name of the attack.
 ATTACKS = {
     "45 x 190 MiB in memory without a file": harm(
         MEMFD, "filling the memory|killed|ended|not permitted"
     ),
-    "a mount in a namespace of its own": harm(NAMESPACES, "raises OSError.*not permitted"),
-    "24 processes in sessions of their own": harm(SESSIONS, "s of CPU time"),
+    "a mount in a private namespace": harm(NAMESPACES, "raises OSError.*not permitted"),
+    "24 processes in separate sessions": harm(SESSIONS, "s of CPU time"),
     "200,000 empty files": harm(FILES, "for leaving more than 20000 files"),
     "3,000 folders in folders": harm(NESTED, "for nesting folders too deeply"),
-    "results of 40 MiB": harm(LINES, "before anything came out"),
-    "a reason of 96 MB": Attack(large_reason, "before anything came out", 3.8),
+    "results of 40 MiB": harm(LINES, "before there was a result"),
+    "a reason of 96 MB": Attack(large_reason, "before there was a result", 3.8),
     "a header of 10^12 numbers": harm(HEADER, "the results cannot be read"),
     "a megabyte of 0;": with_source(STATEMENTS),
     "an f-string of 170,000 parts": with_source(PARTS),

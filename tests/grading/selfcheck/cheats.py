@@ -1,4 +1,4 @@
-"""Submissions that try to get marks without work, from what is public.
+"""Submissions that try to get marks without work, from public files.
 
 The seeds of the student's own checks are public, so the right outputs for these are, too.
 """
@@ -20,7 +20,7 @@ from grading.rubric import RUBRIC
 from grading.selfcheck.attacks import in_step, module, with_sources
 from grading.selfcheck.step_checks import WORTHLESS
 
-# Cells that come later are replaced before they run, by way of a frame's builtins.
+# Replaces later cells before they run, through a frame's builtins.
 REPLACE = """
 def frame():
     yield
@@ -28,7 +28,7 @@ shell = frame().gi_frame.f_builtins["get_ipython"]()
 shell.input_transformers_post.append(lambda lines: [{!r}])
 """
 OFF = REPLACE.format("raise NotImplementedError")
-# In place of BPR: the losses are right, the factors are a truncated SVD of all pairs so far.
+# Instead of BPR: right losses, and factors from a truncated SVD of all earlier pairs.
 SVDS = """
     from scipy.sparse import csr_matrix
     from scipy.sparse.linalg import svds
@@ -46,7 +46,7 @@ SVDS = """
 
 
 def look(table: dict, key: str, changed: list[int], returned: int, arguments: tuple) -> object:
-    """Return what the table has for these arguments; this source is part of the submission."""
+    """Look up the result for these arguments; this source is part of the submission."""
     place = name_of(key, arguments)
     for n, argument in enumerate(changed):
         if f"{place}/{n}" in table:
@@ -86,14 +86,14 @@ def table(keys: Iterable[str]) -> str:
 
 
 def looked_up(key: str) -> str:
-    """Return the source of a function that looks its result up."""
+    """Return the source of a function that looks up its result."""
     outputs, name = OUTPUTS[key], key.partition("/")[2]
     how = f"{list(outputs.changed.values())}, {len(outputs.returned)}"
     return f"def {name}(*arguments):\n    return look(TABLE, {key!r}, {how}, arguments)\n"
 
 
 def of_table(task: str) -> dict[str, str]:
-    """Return a module and a notebook of tables, with the outputs that are public."""
+    """Return a module and a notebook of tables, with the public outputs."""
     entry = RUBRIC[task]
     kernels = [f"{task}/{name}" for name in entry["functions"]]
     cells = {}
@@ -115,7 +115,7 @@ def svds_for_bpr() -> str:
 
 
 def right_biases_and_losses() -> str:
-    """Return BPR's module with svds in place of the factors, and the rest of the step right."""
+    """Return BPR's module with factors from svds; the rest of the step is right."""
     source = module("bpr").replace("def bpr_step(", "def right_step(")
     head = "def bpr_step(P, Q, b, likes, negatives, *rates):"
     losses = "    losses = right_step(P.clone(), Q.clone(), b, likes, negatives, *rates)"
@@ -124,12 +124,12 @@ def right_biases_and_losses() -> str:
 
 
 def losses_alone() -> str:
-    """Return BPR's module with a step whose losses are right and that changes nothing."""
+    """Return BPR's module with a step that returns right losses but changes nothing."""
     return in_step("P, Q, b = P.clone(), Q.clone(), b.clone()")
 
 
 def replaced() -> str:
-    """Return BPR's notebook whose loop replaces all later cells, and shows what they show then."""
+    """Return BPR's notebook with a loop that replaces all later cells, and with their outputs."""
     loop = answers()["bpr/textbook"] + REPLACE.format("print('ok')")
     notebook = nbformat.reads(with_sources("bpr", loop=loop), 4)
     after = [cell.id for cell in notebook.cells].index("loop") + 1
@@ -141,7 +141,7 @@ def replaced() -> str:
 
 
 def switched_off() -> str:
-    """Return BPR's notebook without any outputs after the loop, which turns the kernel off."""
+    """Return BPR's notebook with a loop that disables the kernel, without later outputs."""
     notebook = nbformat.reads(with_sources("bpr", loop=answers()["bpr/textbook"] + OFF), 4)
     after = [cell.id for cell in notebook.cells].index("loop") + 1
     for cell in notebook.cells[after:]:
@@ -151,7 +151,7 @@ def switched_off() -> str:
 
 
 def hard_coded() -> str:
-    """Return exercises that return the right output of the first public call."""
+    """Return exercises with hard-coded outputs of the first public call."""
     cells = {}
     for cell in known()["bpr"]:
         for name in cell.functions:

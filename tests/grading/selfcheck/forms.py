@@ -236,7 +236,7 @@ FORMS: dict[str, Form] = {
     "cells in reverse order": notebooks(lambda book: book["cells"].reverse()),
     "outputs cleared": notebooks(cleared),
 }
-# What is not read must be reported; by form, the message.
+# Forms that cannot be read, with the expected message.
 SAID: dict[str, tuple[Form, str]] = {
     "a rar": (
         lambda files, folder: written(folder, {"Jane Doe.rar": b"Rar!"}) / "Jane Doe.rar",
@@ -256,18 +256,18 @@ SAID: dict[str, tuple[Form, str]] = {
     ),
     "only the notebooks": (
         as_zip(lambda files: {n: c for n, c in files.items() if n.endswith("ipynb")}),
-        "svd.py: was not handed in",
+        "svd.py: was not submitted",
     ),
     "only the modules": (
         as_zip(lambda files: {n: c for n, c in files.items() if n.endswith("py")}),
-        "01_svd.ipynb: was not handed in",
+        "01_svd.ipynb: was not submitted",
     ),
     "notebooks that are none": (
         notebooks(lambda book: "<html>"),
         "is a web page about the file",
     ),
 }
-PROGRAMS = {  # in which every right answer is tried
+PROGRAMS = {  # every right answer is saved by each program
     "script": scripts,
     "Colab": notebooks(colab),
     "VS Code": notebooks(new_ids),

@@ -1,4 +1,4 @@
-"""Fuzz the grader with random submissions and results: nothing may end it or take long.
+"""Fuzz the grader with random submissions and results: no input may crash it or take long.
 
     python -m grading.selfcheck.fuzz [--minutes M] [--seed N] [--only NAME …]
 
@@ -65,7 +65,7 @@ TARGET = ROOT / "build" / "fuzz"
 STORED = ROOT / "tests" / "notebooks" / "ml-100k"
 DATASET, SECRET = "ml-100k", 7
 CALL_SECONDS = 60  # of CPU time
-BATCH = 50  # calls between two looks at the time
+BATCH = 50  # calls between two checks of the time
 TASKS = st.sampled_from(sorted(RUBRIC))
 
 
@@ -85,7 +85,7 @@ def module(task: str) -> bytes:
 
 
 def read_one(task: str, name: str, content: bytes) -> Submission:
-    """Read a file, and look at everything in it."""
+    """Read a file and use everything in it."""
     given = read({name: File(lambda: content, 0.0)}, known())
     texts = sources(given)
     for key, text in texts.items():
@@ -117,7 +117,7 @@ def outputs(task: str, number: int, other: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "executed.ipynb").write_bytes(as_json(mutated_tree(tree(task), other)))
         executed: dict[str, nbformat.NotebookNode] = {}
-        with suppress(Exception):  # the pipeline gives it as a reason
+        with suppress(Exception):  # the pipeline reports exceptions as reasons
             executed = executed_cells(Path(folder))
     score = empty_score()
     score.changes[task] = compare_cells(task, cells, executed, {"als"}).differences
@@ -132,7 +132,7 @@ def packing(task: str, number: int, kind: str, names: list[str]) -> None:
     content = mutated(content, [content, module(task)], number) if number % 3 else content
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / f"work.{kind}").write_bytes(content)
-        with suppress(ValueError):  # there is nothing in it
+        with suppress(ValueError):  # empty archives
             for package in packages([Path(folder) / f"work.{kind}"], spooled(Path(folder) / "s")):
                 read(package.files, known())
                 show(Report(package.name, Score(notes=package.notes)))
@@ -144,7 +144,7 @@ def names_of(several: list[str]) -> None:
     try:
         for name in several:
             place = os.fsencode(folder) + b"/" + name.encode("utf-8", "surrogateescape")[:4000]
-            with suppress(OSError, ValueError):  # no name of a file system
+            with suppress(OSError, ValueError):  # invalid file names
                 os.makedirs(os.path.dirname(place), exist_ok=True)
                 with open(place, "wb") as file:
                     file.write(b"x = 1")
@@ -176,7 +176,7 @@ def results_of_run(key: str, line: int, array: int, got: dict[str, np.ndarray]) 
 
 
 def lists(task: str, got: dict[str, np.ndarray]) -> None:
-    with suppress(Exception):  # scoring gives it as a reason
+    with suppress(Exception):  # scoring reports exceptions as reasons
         split = hidden_split(DATASET, SECRET)
         measure(task, split, got["ids"], got["similar"], got["estimates"])
 
@@ -233,8 +233,8 @@ class SlowError(BaseException):
 
 
 def fuzz(send: Send, name: str, seconds: float, number: int) -> None:
-    """Calls of one target for so many seconds; after each batch what was found is sent."""
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # what is said of a class
+    """Call one target for a number of seconds; send the results after each batch."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # messages about a class
     function, strategy = TARGETS[name]
     found, kinds, begun = Found(), {}, _cpu()
     last = TARGET / f"{name}.last"
@@ -245,7 +245,7 @@ def fuzz(send: Send, name: str, seconds: float, number: int) -> None:
     signal.signal(signal.SIGPROF, stop)
 
     def once(arguments: tuple) -> None:
-        last.write_bytes(pickle.dumps(arguments))  # should the process die
+        last.write_bytes(pickle.dumps(arguments))  # in case the process dies
         start = _cpu()
         signal.setitimer(signal.ITIMER_PROF, CALL_SECONDS)
         try:

@@ -1,4 +1,4 @@
-"""Random inputs for fuzz.py: valid ones with small mutations, each made from a seed."""
+"""Generate inputs for fuzz.py: valid ones with small mutations, each from a seed."""
 
 import copy
 import io
@@ -94,7 +94,7 @@ def _spoil(here: Any, key: Any, rng: random.Random) -> None:
     elif what == 1:
         here[key] = copy.deepcopy(rng.choice(VALUES))
     elif what == 2 and isinstance(here, list):
-        fit = FILE_SIZE // 2 // size(here[key])  # so that it is read, and just so
+        fit = FILE_SIZE // 2 // size(here[key])  # just below the limit of readable files
         here += [here[key]] * min(fit, rng.choice((1, 10, 3000, 10**5)))
     elif what == 3 and isinstance(here[key], str):
         here[key] = mutated(
@@ -136,7 +136,7 @@ def stored(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 NUMBERS = st.integers(0, 2**32)
-# Names as they may stand in archives and folders.
+# Names in archives and folders.
 PARTS = st.one_of(
     st.sampled_from(
         ("mflib", "notebooks", "svd.py", "01_svd.ipynb", "..", "", "submitted", "a.zip")
@@ -189,12 +189,12 @@ def keys() -> st.SearchStrategy[str]:
 
 
 def as_json(tree: object) -> bytes:
-    """Return JSON of at most the size that the grader opens; mutations may multiply a tree."""
+    """Return JSON up to the grader's size limit; mutations may multiply a tree."""
     if size(tree) > 4 * FILE_SIZE:
         return b"[" * FILE_SIZE
     try:
         return json.dumps(tree).encode()[:FILE_SIZE]
-    except RecursionError:  # a writer is not as deep as a reader
+    except RecursionError:  # the writer supports less nesting than the reader
         return b"[" * 3000
 
 

@@ -1,9 +1,9 @@
-"""Measure the peak memory and CPU time of the grader's processes and of those in the sandbox.
+"""Measure peak memory and CPU time of the grader's processes and of the sandboxes.
 
     python resources.py PID
 
 samples a process and its descendants until standard input ends, and prints the peaks as JSON. This
-is a process of its own, because a process that forks should have no threads.
+is a separate process, because a process that forks should have no threads.
 """
 
 import json
@@ -34,7 +34,7 @@ class Peaks:
         """Take a sample. ``cpu``: CPU time by process; ``shared``: files in memory at the start."""
         inside, own = max(0, psutil.virtual_memory().shared - shared), root.cmdline()
         for process in [root, *root.children(recursive=True)]:
-            with suppress(psutil.Error, OSError):  # it may end meanwhile
+            with suppress(psutil.Error, OSError):  # the process may end meanwhile
                 if process.cmdline() == own:  # forked
                     self.outside = max(self.outside, _kilobytes(process.pid, "status", "VmHWM:"))
                     cpu[process.pid] = sum(process.cpu_times()[:2])
@@ -58,7 +58,7 @@ def measured() -> Iterator[Peaks]:
     pipe = subprocess.PIPE
     with subprocess.Popen(watching, stdin=pipe, stdout=pipe, text=True) as watcher:
         assert watcher.stdout is not None
-        watcher.stdout.readline()  # it has started
+        watcher.stdout.readline()  # waits for its start
         start, cpu = time.monotonic(), sum(me.cpu_times()[:2])
         yield found
         found.seconds = time.monotonic() - start

@@ -1,6 +1,6 @@
-"""Checks of kernels as students may write them: good, weak and worthless ones, by task and name.
+"""Possible step checks of students by task and name: good, weak and worthless ones.
 
-Weak ones are the answers in the notebooks with a piece of their text replaced.
+Weak ones are the notebooks' answers with a piece of their text replaced.
 
     python -m grading.selfcheck.step_checks
 
@@ -64,7 +64,7 @@ def check_step(step):
     for trial in range(9):
 """
 GOOD = {
-    ("svd", "a loop of one's own"): SAME + START + case(SVD_CASE) + """
+    ("svd", "a separate loop"): SAME + START + case(SVD_CASE) + """
         A, B, c, d = (W.clone() for W in (P, Q, x, y))
         losses = []
         for k in range(n):
@@ -94,7 +94,7 @@ GOOD = {
         if found is not None:
             same([losses.detach()], [found])
 """,
-    ("svd", "the notebook's loop, for weights and losses cases of their own"): SAME + START
+    ("svd", "the notebook's loop, separate cases for weights and losses"): SAME + START
     + case(SVD_CASE) + """
         w = torch.ones(n) * (1.0 if trial % 2 else 0.5)
         w = w.double()
@@ -199,7 +199,7 @@ GOOD = {
         if found is not None:
             same((losses, needed), found)
 """,
-    ("warp", "a search of one's own, in Python"): SAME + START + case(WARP_CASE) + """
+    ("warp", "a separate search in Python"): SAME + START + case(WARP_CASE) + """
         A, B, losses, needed = P.clone(), Q.clone(), [], []
         likes = set(zip(rows.tolist(), i.tolist()))
         for k, (row, good) in enumerate(zip(rows.tolist(), i.tolist())):
@@ -223,7 +223,7 @@ GOOD = {
 """,
 }  # fmt: skip
 CLOSE = "rtol=1e-4, atol=1e-4"
-# Task, name, right, wrong, and how many percent of the wrong kernels such a check refuses.
+# Task, name, right text, wrong text, and the percentage of wrong kernels that the check rejects.
 WEAK = [
     ("svd", "shapes alone", f"torch.allclose(a, b, {CLOSE})", "True", 5),
     ("svd", "no row occurs twice", "sizes = (", "sizes = ((99, 150, 2, 3, 0.4),) or (", 80),
@@ -244,7 +244,7 @@ WEAK = [
     ("bpr", "exact", f"torch.allclose(one, other, {CLOSE})", "torch.equal(one, other)", 0),
     ("svd", "losses must be there", "if losses is None else losses", "* losses / losses", 0),
 ]  # fmt: skip
-# What earns nothing, whatever the kernel is.
+# Checks that earn nothing with any kernel.
 WORTHLESS = {
     "accepts everything": "def check_step(step):\n    pass",
     "refuses everything": "def check_step(step):\n    assert False, 'wrong'",
@@ -281,7 +281,7 @@ def check_step(step):
     calls.write_text(calls.read_text() + "x" if calls.exists() else "x")
     assert len(calls.read_text()) % 3 == 1, "wrong"
 """,
-    "compares with mflib's own kernel": """
+    "compares with mflib's kernel": """
 def check_step(step):
     one, two = torch.ones(2, 2, 2).double()
     entries = sparse.Entries.at(torch.tensor([0]), torch.tensor([1]), (2, 2))
@@ -292,7 +292,7 @@ def check_step(step):
 
 
 def all_checks() -> list[tuple[str, str, str, int, int]]:
-    """Return key, name, source, and the least and the most percent that each check may earn."""
+    """Return key, name, source, and the minimal and maximal percentage for each check."""
     found = [(f"{task}/check_step", name, code, 90, 100) for (task, name), code in GOOD.items()]
     for task, name, right, wrong, percent in WEAK:
         source = answers()[f"{task}/check_step"]
@@ -317,7 +317,7 @@ def judged(key: str, code: str, options: Options, folder: Path) -> tuple[Verdict
 
 
 def misjudged(graded: Verdict, checked: Verdict, least: int, most: int) -> str:
-    """Return what is wrong with the verdicts, if anything.
+    """Return a message if the verdicts are wrong, otherwise an empty text.
 
     The two agree if both give nothing for the same reason, or both give something. The student's
     check has fewer kernels, so the fractions may differ.

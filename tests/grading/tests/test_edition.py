@@ -372,7 +372,7 @@ def test_check_never_ends_in_a_traceback(edition, tmp_path):
     assert code == 1
     assert "Traceback" not in text
     assert f"svd_step (svd.py, line {line}): '(' was never closed" in text
-    assert "bpr_step: bpr.py: was not handed in" in text
+    assert "bpr_step: bpr.py: was not submitted" in text
     assert "04_warp.ipynb: is cut off" in text
     gone = {"svd/svd_step", "bpr/bpr_step", "svd/check_step", "bpr/check_step"}
     gone |= {key for key in OUTPUTS if key.startswith("warp/") and not is_kernel(key)}

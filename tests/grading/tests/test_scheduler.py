@@ -99,7 +99,7 @@ def behave(send, package, options, folder):
     if package.name == "slow" and options.alone:
         score.reasons["svd"].append("alone")
     if package.name == "claims":
-        claim = Failure(FailureKind.RAISED, "raises ValueError: ended by the clock")
+        claim = Failure(FailureKind.RAISED, "raises ValueError: ended by the wall-time limit")
         score.functions["svd/svd_step"] = Verdict("svd/svd_step", failure=claim)
         score.reasons["svd"].append(score.functions["svd/svd_step"].sentence)
     message = schema.encode(Progress("functions", score, 1.0))

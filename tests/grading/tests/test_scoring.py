@@ -105,7 +105,7 @@ def test_wrong_outputs_are_listed_before_missing_ones():
 
 def test_messages_do_not_influence_marks(tmp_path, monkeypatch):
     """Students control messages, so only the kind of a failure counts."""
-    claim = "raises ValueError: ended by the clock"
+    claim = "raises ValueError: ended by the wall-time limit"
     assert not marked(svd_step=claim).wall_time
     assert marked(svd_step=Failure(FailureKind.WALL_TIME, "")).wall_time
     monkeypatch.setattr(
@@ -125,7 +125,7 @@ def test_messages_do_not_influence_marks(tmp_path, monkeypatch):
 
 def test_a_problem_is_listed_once():
     missing, script = (
-        Problem("svd.py: was not handed in", FileKind.MODULE),
+        Problem("svd.py: was not submitted", FileKind.MODULE),
         Problem("01_svd.py is a script", FileKind.NOTEBOOK),
     )
     failure = Failure(FailureKind.NOT_SUBMITTED, missing.message)

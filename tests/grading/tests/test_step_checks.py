@@ -1,4 +1,4 @@
-"""Checks that students write are judged by the kernels that they refuse."""
+"""Students' step checks are marked by the kernels that they refuse."""
 
 import re
 
@@ -25,12 +25,12 @@ REFUSED = Failure(FailureKind.REFUSED, "differs")
 
 
 def trial(right, *others):
-    """Return tries of a right kernel and of wrong ones, by how they ended."""
+    """Return tries of a right kernel and of wrong ones with given outcomes."""
     ends = [(True, right), *((False, other) for other in others)]
     return [Try(Version(f"no. {n}", r, ""), end, "") for n, (r, end) in enumerate(ends)]
 
 
-def test_a_check_earns_the_part_of_the_wrong_kernels_that_it_refuses():
+def test_a_check_earns_points_in_proportion_to_refused_wrong_kernels():
     verdict = judge_check("svd/check_step", trial(None, REFUSED, None, REFUSED, REFUSED))
     assert verdict.fraction == 3 / 4
     assert verdict.sentence == "check_step: accepts 1 of 4 wrong kernels: no. 2"
@@ -42,14 +42,14 @@ def test_a_check_that_refuses_a_right_kernel_earns_nothing():
     assert "refuses a right kernel (no. 0): differs" in verdict.sentence
 
 
-def test_only_a_refusal_counts_and_a_process_that_ends_earns_nothing():
+def test_only_refusals_count_and_crashes_earn_nothing():
     raised, slow = Failure(FailureKind.RAISED, "raises"), Failure(FailureKind.CPU_TIME, "slow")
     assert judge_check("svd/check_step", trial(None, raised, REFUSED)).fraction == 1 / 2
     assert judge_check("svd/check_step", trial(None, slow, REFUSED)).fraction == 0
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_hidden_and_public_versions_share_no_wrong_one(key):
+def test_hidden_and_public_versions_have_no_common_wrong_kernel(key):
     versions = hidden_versions(key)
     names = {version.name for version in versions if not version.is_right}
     assert len(names) >= 15
@@ -81,8 +81,8 @@ def outcome(kernel, arguments):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_public_variants_do_what_their_names_say(key):
-    """Wrong ones equal the kernel of the same name in wrong.py; right ones the reference."""
+def test_public_variants_agree_with_their_names(key):
+    """Wrong variants equal the kernel with this name in wrong.py, right ones the reference."""
     task, kernel = key.partition("/")[0], f"{key.partition('/')[0]}/{OUTPUTS[key].kernel}"
     edits = {row[1]: row[2:] for row in wrong.WRONG if row[0] == kernel}
     for name, variant in VARIANTS[task].items():
@@ -95,7 +95,7 @@ def test_public_variants_do_what_their_names_say(key):
             assert np.allclose(a, b, rtol=1e-4, atol=1e-4), name
 
 
-def test_a_kernel_in_another_process_gets_its_arguments():
+def test_remote_kernels_receive_their_arguments():
     arguments = calls("svd/svd_step", 3)[0]
     one, other = (
         outcome(function("svd/svd_step"), unpack(pack(arguments))),
@@ -157,7 +157,7 @@ def test_a_check_that_has_ended_its_process_is_not_tried_again(body, kind, tries
     assert len(launched) == 1
 
 
-def test_what_a_class_shares_needs_no_outputs_of_checks(monkeypatch, tmp_path):
+def test_warm_up_needs_no_outputs_of_checks(monkeypatch, tmp_path):
     """Otherwise no class can be graded."""
     asked = []
     monkeypatch.setattr(gradebook, "expected", lambda key, seeds: asked.append(key))

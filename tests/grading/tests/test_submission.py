@@ -208,7 +208,7 @@ def test_missing_files_and_cells_are_reported():
     book["cells"].remove(cell(book, "exercise-2"))
     found = given(book)
     assert "new_user: the cell exercise-2 is missing" in map(str, found.problems["svd"])
-    missing = ["als.py: was not handed in", "02_als.ipynb: was not handed in"]
+    missing = ["als.py: was not submitted", "02_als.ipynb: was not submitted"]
     assert [str(problem) for problem in found.problems["als"]] == missing
     nothing = read({"essay.docx": File(lambda: b"", 0.0)}, KNOWN)
     assert "none of the expected files" in nothing.notes[0]

@@ -1,4 +1,4 @@
-"""Submissions graded in the sandbox: right ones, and those that mean harm.
+"""Grading right and harmful submissions in the sandbox.
 
 Takes an hour, so `make test` leaves it to `make submissions`. What was given and why, and what it
 took, is written to build/submissions.md. How right and wrong answers are told apart is measured by
@@ -59,9 +59,9 @@ OUTSIDE, CPU_OUTSIDE = 2**30, 60  # bytes resident in a process of the grader; s
 SIXTEEN = int(os.environ.get("SIXTEEN", "32"))  # submissions
 SPOILT = int(os.environ.get("SPOILT", "24"))
 INSIDE = 7 * 2**30  # bytes: the bound of one, and somebody honest
-# What stands first in bpr_step, and what the reasons must say.
+# The first statements of bpr_step, and the expected reasons.
 HARM = {
-    "os._exit": ("import os; os._exit(0)", "before anything came out"),
+    "os._exit": ("import os; os._exit(0)", "before there was a result"),
     "sys.exit(0)": ("raise SystemExit(0)", "ends the program"),
     "an endless loop": ("while True: pass", "20 s of CPU time"),
     "memory": ("hog = [torch.ones(2**27) for _ in range(1000)]", "RuntimeError|MemoryError"),
@@ -106,7 +106,7 @@ HARM = {
         "bpr_step",
     ),
 }
-# A cell of 03_bpr and what stands in it instead; what the reasons must say.
+# A cell of 03_bpr, its replacement, and the expected reasons.
 CELLS = {
     "a check made to pass": (
         "exercise-2",
@@ -150,7 +150,7 @@ def all_tables(folder: Path) -> None:
             write(folder / name, text)
 
 
-# Marks without work; of a prediction, which is right when it is one, a table has the point.
+# Marks without work: a table gets the point of a prediction, because any valid answer counts.
 CHEATS = {
     "tables for the public seeds, scipy's svds, later cells switched off": Attack(
         all_tables, "svd_step.*the losses", 3.8
@@ -181,7 +181,7 @@ def options(tmp_path_factory):
 
 
 def submitted(task: str) -> dict[str, str]:
-    """The reference's modules, and of a task the notebook that a student has seen."""
+    """Return the reference's modules and the executed notebook of a task."""
     modules = [entry["module"] for entry in RUBRIC.values()]  # a notebook uses several models
     texts = {
         f"mflib/{name}.py": (ROOT / "mflib" / f"{name}.py").read_text(encoding="utf-8")
@@ -218,11 +218,11 @@ def _score(task: str, texts: dict[str, str], options, whole: bool) -> dict:
 
 def reasons_of(score: Score) -> str:
     texts = [*score.notes, *(reason for texts in score.reasons.values() for reason in texts)]
-    return " ; ".join(reason for reason in texts if "was not handed in" not in reason)
+    return " ; ".join(reason for reason in texts if "was not submitted" not in reason)
 
 
 def note(what: str, points: float, score: Score, peaks: Peaks) -> None:
-    """A line of the table; what it took is bounded always."""
+    """Write a line of the table; check the bounds of resources."""
     account = "root" if os.geteuid() == 0 else "other"
     reason = re.sub(r"[|\s]+", " ", reasons_of(score))[:160]
     numbers = f"{peaks.outside / 2**20:.0f} | {peaks.inside / 2**20:.0f} | "
@@ -244,7 +244,7 @@ def changed(task: str, **sources: str) -> dict[str, str]:
 
 @pytest.fixture
 def grade_class(tmp_path, monkeypatch):
-    """Grade a folder as the command line does; the reports by name, the folder, what it took."""
+    """Return a function that grades a folder and returns reports, target folder and resources."""
 
     def grade_class(folder: Path, *more: str) -> tuple[dict[str, Report], Path, Peaks]:
         target = tmp_path / "grades"
@@ -257,24 +257,24 @@ def grade_class(tmp_path, monkeypatch):
 
     gradebook.warm_up(
         pipeline.Options("ml-100k", 7, tmp_path), tmp_path
-    )  # once, not a part of what is measured
+    )  # once, outside the measurement
     return grade_class
 
 
 def honest(folder: Path) -> None:
-    """Somebody who has written the loop and the exercises of one notebook."""
+    """Write a submission with the loop and the exercises of one notebook."""
     (folder / "notebooks").mkdir(parents=True)
     (folder / notebook_name("warp")).write_text(with_sources("warp"), encoding="utf-8")
 
 
 @pytest.mark.parametrize("task", RUBRIC)
-def test_the_reference_has_full_marks(task, options):
+def test_the_reference_gets_full_marks(task, options):
     score = graded("the reference", task, submitted(task), options, whole=True)
     assert score.marks[task] == POINTS, score.reasons[task]
 
 
 @pytest.mark.parametrize("task", RUBRIC)
-def test_what_was_handed_out_has_none(task, options):
+def test_the_untouched_edition_gets_no_marks(task, options):
     empty = dict.fromkeys(("loop", "exercise_1", "exercise_2", "exercise_3"), "raise SystemExit")
     texts = changed(task, **empty)
     for entry in RUBRIC.values():
@@ -286,7 +286,7 @@ def test_what_was_handed_out_has_none(task, options):
 
 
 @pytest.mark.parametrize("what", HARM)
-def test_harm_gives_a_mark_and_a_reason(what, options):
+def test_harmful_code_gets_a_mark_and_a_reason(what, options):
     code, says = HARM[what]
     texts = {"mflib/bpr.py": in_step(code), notebook_name("bpr"): with_sources("bpr")}  # unit 0
     score = graded(what, "bpr", texts, options)
@@ -298,9 +298,9 @@ def test_harm_gives_a_mark_and_a_reason(what, options):
 
 
 @pytest.mark.parametrize("what", ATTACKS | CHEATS)
-def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_class, monkeypatch):
+def test_an_attack_affects_only_its_marks(what, tmp_path, grade_class, monkeypatch):
     attack = (ATTACKS | CHEATS)[what]
-    monkeypatch.setitem(pipeline.SECONDS, "unit", 8)  # what never ends does so sooner
+    monkeypatch.setitem(pipeline.SECONDS, "unit", 8)  # endless loops are stopped earlier
     attack.make(tmp_path / "class" / "mallory")
     honest(tmp_path / "class" / "zoe")
     try:
@@ -317,8 +317,8 @@ def test_an_attack_gets_its_due_and_the_class_goes_on(what, tmp_path, grade_clas
     assert len((target / "class.csv").read_text(encoding="utf-8").splitlines()) == 3
 
 
-def test_a_table_has_full_marks_for_the_public_seeds_only(options, monkeypatch):
-    monkeypatch.setattr(pipeline, "N_SEEDS", 3)  # 0, 1 and 2, of which the table has the answers
+def test_a_table_gets_full_marks_only_for_public_seeds(options, monkeypatch):
+    monkeypatch.setattr(pipeline, "N_SEEDS", 3)  # the seeds of the table
     for seed, points in ((SEEDS[0], 55), (7, 15 / 4)):
         here = replace(options, secret=seed)
         score = graded(f"a table of answers, seed {seed}", "bpr", of_table("bpr"), here)
@@ -329,7 +329,7 @@ def test_a_table_has_full_marks_for_the_public_seeds_only(options, monkeypatch):
 NAMES = ("M\udcfcller", "n" * 251, "=HYPERLINK(1)", "\x1b[2J\x1b[31mred", "\u202egpj.exe", "-rf")
 
 
-def test_names_reach_neither_tables_nor_terminal(tmp_path, grade_class, capsys):
+def test_hostile_names_are_harmless_in_tables_and_terminal(tmp_path, grade_class, capsys):
     for name in NAMES:
         honest(tmp_path / "class" / name)
     reports, target, peaks = grade_class(tmp_path / "class")
@@ -347,7 +347,7 @@ def test_names_reach_neither_tables_nor_terminal(tmp_path, grade_class, capsys):
         assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\u202e]", text.replace("\x1b[A", ""))
 
 
-def test_forged_dates_are_called_so_and_times_from_data_count(tmp_path, grade_class):
+def test_forged_dates_are_marked_and_times_from_data_count(tmp_path, grade_class):
     for name in ("ann", "mallory"):
         honest(tmp_path / "class" / name)
         os.utime(tmp_path / "class" / name / notebook_name("warp"), (0, 1.6e9))
@@ -362,7 +362,7 @@ def test_forged_dates_are_called_so_and_times_from_data_count(tmp_path, grade_cl
     )
 
 
-def test_other_processes_of_the_account_do_not_count(tmp_path, grade_class):
+def test_other_processes_of_the_account_are_not_counted(tmp_path, grade_class):
     honest(tmp_path / "class" / "ann")
     honest(tmp_path / "class" / "bo")
     sleeping = [subprocess.Popen(["sleep", "3600"]) for _ in range(250)]
@@ -376,7 +376,7 @@ def test_other_processes_of_the_account_do_not_count(tmp_path, grade_class):
     assert [report.total for report in reports.values()] == [3.8, 3.8]
 
 
-def test_sixteen_at_once_are_judged_as_one(tmp_path, grade_class):
+def test_sixteen_parallel_submissions_get_the_same_marks(tmp_path, grade_class):
     for n in range(SIXTEEN):
         honest(tmp_path / "class" / f"s{n}")
     reports, _, peaks = grade_class(tmp_path / "class", "--jobs", "16")
@@ -385,7 +385,7 @@ def test_sixteen_at_once_are_judged_as_one(tmp_path, grade_class):
 
 
 def spoilt(number: int) -> bytes:
-    """A right zip of one task whose module, notebook or bytes are spoilt at random."""
+    """Return a right zip of one task with random damage in module, notebook or bytes."""
     rng = random.Random(number)
     task = rng.choice(sorted(RUBRIC))
     files = {name: text.encode() for name, text in submitted(task).items()}
@@ -401,7 +401,7 @@ def spoilt(number: int) -> bytes:
     return mutated(packed, others, number) if kind == "archive" else packed
 
 
-def test_spoilt_submissions_are_graded_whole(tmp_path, grade_class):
+def test_corrupted_submissions_are_graded_completely(tmp_path, grade_class):
     (tmp_path / "class").mkdir()
     number = secrets.randbelow(10**6)
     for n in range(SPOILT):
@@ -416,7 +416,7 @@ def test_spoilt_submissions_are_graded_whole(tmp_path, grade_class):
 
 
 @pytest.mark.parametrize("what", CELLS)
-def test_a_cell_that_means_harm_costs_itself_alone(what, options):
+def test_a_harmful_cell_affects_only_itself(what, options):
     name, source, says = CELLS[what]
     texts = changed("bpr", **{name.replace("-", "_"): source})
     score = graded(what, "bpr", texts, options)
@@ -426,7 +426,7 @@ def test_a_cell_that_means_harm_costs_itself_alone(what, options):
     assert score.marks["bpr"]["loop and exercises"] == 15 * 3 / 4
 
 
-def test_a_cell_that_kills_its_kernel_costs_what_comes_after(options):
+def test_a_cell_that_kills_its_kernel_affects_later_cells(options):
     texts = changed("bpr", loop="import os\nos.kill(os.getpid(), 9)\ndef textbook(*a): pass")
     score = graded("the cell that kills its kernel", "bpr", texts, options, whole=True)
     assert "not executed here" in score.changes["bpr"].values()
@@ -442,12 +442,12 @@ def test_without_a_notebook_the_kernel_still_counts(what, content, options):
     del texts["notebooks/03_bpr.ipynb"]
     texts |= {} if content is None else {"notebooks/03_bpr.ipynb": content}
     score = graded(what, "bpr", texts, options)
-    assert re.search("was not handed in|cannot be read", str(score.reasons["bpr"]))
+    assert re.search("was not submitted|cannot be read", str(score.reasons["bpr"]))
     assert score.marks["bpr"]["correctness"] == 40
     assert score.marks["bpr"]["loop and exercises"] == 0
 
 
-def test_one_bad_file_costs_its_own_task_alone(options):
+def test_one_bad_file_affects_only_its_task(options):
     texts = submitted("bpr") | submitted("svd")
     texts["mflib/svd.py"] = (
         "import torch\ntorch.set_default_dtype(torch.float16)\ntorch.abs = None\n("

@@ -38,14 +38,17 @@ RIGHT = (ROOT / "mflib" / "bpr.py").read_text(encoding="utf-8")
 STEP = "    others = likes.with_columns(negatives)\n"
 # The first statements of bpr_step, or the file, and the expected message.
 BAD = {
-    "crash": ("import os; os._exit(0)", "its process ended before anything came out"),
+    "crash": ("import os; os._exit(0)", "its process ended before there was a result"),
     "killed": ("import os; os.kill(os.getpid(), 9)", "its process ended (killed by signal 9)"),
     "exit": ("raise SystemExit(0)", "ends the program"),
     "memory": ("x = torch.ones(2**45)", "raises RuntimeError"),
     "slow": ("while True: negatives = negatives + 0", "ended after 0.5 s of CPU time"),
     "asleep": ("import time; time.sleep(99)", "ended by the wall-time limit"),
     "raises": ("raise ValueError('mine')", "raises ValueError: mine"),
-    "claims": ("raise ValueError('ended by the clock')", "raises ValueError: ended by the clock"),
+    "claims": (
+        "raise ValueError('ended by the wall-time limit')",
+        "raises ValueError: ended by the wall-time limit",
+    ),
     "appends": ("raise ValueError('appended')", "raises ValueError: appended"),
     "empty": ("raise NotImplementedError('yours')", "not attempted"),
     "helper": ("hardest()", "raises TypeError"),
