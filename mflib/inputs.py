@@ -84,7 +84,7 @@ def likes_of(user_items: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def check_likes(n_likes: int, n_entries: int) -> None:
-    """Raise ValueError if none of the entries is a like, that is, a value above 0."""
+    """Raise ValueError if no entry is a like (a value > 0)."""
     if not n_likes:
         got = f"{n_entries} values <= 0"
         raise ValueError(f"expected at least one like (a value > 0) to learn from, got {got}")

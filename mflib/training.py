@@ -12,8 +12,8 @@ How a batch flows through an SGD-trained model, for readers who want to write th
 The batches are fixed when training starts: a random partition of the interactions. Each epoch
 visits them in a new order.
 
-Torch's own threads busy-wait for each other. If one of them loses its processor, the others spin,
-and training on a busy machine becomes 10 to 50 times slower. All computation here therefore uses
+Torch's threads busy-wait for each other. If the system suspends one of them, the others spin, and
+training on a busy machine becomes 10 to 50 times slower. All computation here therefore uses
 one torch thread per Python thread. Where more processors help, several Python threads are used;
 torch releases the interpreter lock while it computes.
 """

@@ -425,7 +425,7 @@ def test_the_map_is_moved_by_the_mouse_and_does_not_capture_scrolling(opened):
     before = window.evaluate(where)
     wheel = """() => document.getElementById('map').dispatchEvent(
         new WheelEvent('wheel', { deltaY: -200, cancelable: true }))"""
-    assert window.evaluate(wheel), "the page must scroll on"
+    assert window.evaluate(wheel), "the page must keep scrolling"
     assert window.evaluate(where) == before
     window.mouse.move(x, y)
     window.mouse.down()

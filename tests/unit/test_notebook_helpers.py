@@ -681,7 +681,7 @@ def test_try_check_passes_positions_as_names():
     assert seen == [([1], 2)]
 
 
-def test_try_check_raises_what_the_check_says_about_a_right_version():
+def test_try_check_raises_the_error_of_a_check_on_a_right_version():
     with pytest.raises(AssertionError, match=r"expected \[3, 7\], got \[1, 5\]"):
         try_check(check_shift, shift, {"in fact wrong": shift_of_copy}, {})
 

@@ -255,7 +255,7 @@ def write_job(folder: Path, units: list[Unit], seeds: list[int]) -> None:
 def run_once(
     folder: Path, n_units: int, finished: Mapping[int, UnitLine], launch: Launch
 ) -> dict[int, UnitLine]:
-    """Return the lines of finished units after one more run; at least one more than before."""
+    """Run the remaining units once; return the lines of all finished ones, at least one more."""
     # finished units are an argument, because students' code may have changed the folder
     module = ["-m", "grading.execution.harness"]
     command = [sys.executable, *module, "job.json", *map(str, sorted(finished))]

@@ -129,7 +129,7 @@ def moved(
 def unbounded(
     n: int, places: tuple[int, ...], entries: int, rate_at: int, kernel: Kernel, *arguments: Any
 ) -> Any:
-    """Update the arguments ``places`` at an unbounded rate: a multiple of a very short step."""
+    """Update the arguments ``places`` without the bound, by scaling up a very short step."""
     rate = arguments[rate_at]
     small = min(rate, 1.0) / max(len(arguments[entries]), 1)
     updated, returned = after(n, kernel, arguments)
@@ -208,8 +208,8 @@ WRONG: dict[str, dict[str, Kernel]] = {
             given, 2, _of_blocks(weighted_preference=lambda cp: cp.clamp(max=1))
         ),
         "stored entries left out": partial(given, 2, _of_blocks(excess=lambda E: 0 * E)),
-        "a copy is set": partial(moved, 1, (), {0: stays}),
-        "added to what was there": partial(moved, 1, (), {0: lambda old, new, free: old + new}),
+        "a copy is updated": partial(moved, 1, (), {0: stays}),
+        "added to the old values": partial(moved, 1, (), {0: lambda old, new, free: old + new}),
     },
     "bpr": {
         "users' penalty on items": lambda kernel, *given: kernel(*given[:7], given[6]),

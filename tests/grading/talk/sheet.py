@@ -171,7 +171,7 @@ def _shares(dataset: str, movie: int) -> str:
 
 
 def _likes_in_common(found: Example, movie: int) -> str:
-    """Return the user's likes that have the most likers in common with a movie."""
+    """Return the likes of the notebooks' user whose likers are most similar to a movie's."""
     n = found.likes.getnnz(axis=0)
     own = np.setdiff1d(found.likes[found.user].indices, [movie])
     together = np.asarray((found.likes.T @ found.likes[:, [movie]]).todense()).ravel()[own]
@@ -180,4 +180,4 @@ def _likes_in_common(found: Example, movie: int) -> str:
     titles = found.data.movies["title"]
     parts = [f"{titles[own[k]]} ({together[k]:.0f} of them)" for k in nearest]
     users = f"{n[movie]} users have a training like for it"
-    return f"{users}; this user's likes that they like most often: {'; '.join(parts)}."
+    return f"{users}; the most similar of this user's likes: {'; '.join(parts)}."

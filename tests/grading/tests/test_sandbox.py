@@ -280,7 +280,7 @@ def test_groups_of_other_graders_are_kept(control_groups, monkeypatch):
     assert not folder.is_dir()
 
 
-def test_where_systemd_runs_the_root_group_is_left_alone(control_groups, monkeypatch):
+def test_the_root_group_is_not_used_if_systemd_runs(control_groups, monkeypatch):
     monkeypatch.setattr(cgroups, "SYSTEMD", control_groups)
     monkeypatch.setattr(cgroups.shutil, "which", lambda _: None)
     assert cgroups.available() is Manager.NOBODY

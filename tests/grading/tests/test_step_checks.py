@@ -116,7 +116,7 @@ def test_kernels_in_one_process_are_called_by_their_own_connections(tmp_path):
     connections = serve(files, kernel, 20)
     assert not any(file.exists() for file in files.values())
     one, other = torch.ones(2), torch.ones(2)
-    connections[5].close()  # what another process does that ends
+    connections[5].close()  # as if the process of another check had ended
     ask(connections[8], [one])
     ask(connections[3], [other])
     assert (one[0], other[0]) == (8, 3)

@@ -158,7 +158,7 @@ def test_recommended_reads_the_movies_of_the_notebook(data, cell, ids):
 
 def test_reasons_agree_with_a_hand_calculation(data):
     assert sheet._reasons("bpr", "ml-100k", 2) == (
-        "3 users have a training like for it; this user's likes that they like most often: "
+        "3 users have a training like for it; the most similar of this user's likes: "
         "Alien (1979) (3 of them); Tom & Huck (1995) (1 of them)."
     )
     assert sheet._reasons("svd", "ml-100k", 1).startswith("The mean of its 3 training ratings is 4")
