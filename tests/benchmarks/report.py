@@ -68,7 +68,7 @@ ROWS = [
         "implicit: one penalty for all rows; ours grows with a row's likes, and we extrapolate",
     ),
     (
-        "BPR, NDCG@10",
+        "BPR, one uniform negative",
         "BPR, one draw",
         {"Cornac BPR": "Cornac"},
         "both: uniform negatives, item biases; Cornac: a step for each pair, constant rate",
@@ -89,7 +89,8 @@ ROWS = [
 PAIRS = [(ours, *peers) for _, ours, peers, _ in ROWS if len(peers) == 1]  # same sampler: timed
 REFERENCE = {
     "ALS + WARP": "ALS + WARP (128 factors)",
-    "EASE": "EASE",
+    "EASE + ALS": "EASE + ALS",
+    "EASE": "EASE (not searched)",
     "truncated SVD, scaled": "truncated SVD of the scaled likes",
     "popularity": "popularity",
     "Bayesian MF": "Bayesian factorization",

@@ -50,11 +50,11 @@ def test_comparison_has_means_over_splits_and_the_median_of_ratios():
     lines = comparison(made_up_results()).splitlines()
     assert lines[2].startswith("| SVD, RMSE | 0.840 (defaults 0.700) | Surprise 0.110 | 3.0 | ")
     assert lines[3].startswith("| ALS, NDCG@10 | 0.120 (defaults 0.600) | implicit 0.130 |  | ")
-    assert lines[4].startswith("| BPR, NDCG@10 | 0.140 | Cornac 0.150 |")
+    assert lines[4].startswith("| BPR, one uniform negative | 0.140 | Cornac 0.150 |")
     assert lines[5].startswith(
         "| BPR, other negatives | 0.160 (defaults 0.600) | implicit 0.170, LightFM 0.180 |"
     )
     notes = f"Each search ended after {TRIALS} trials or about {SECONDS} s of CPU time. "
     notes += "Times are to a quality that both reach, on 2 threads of an Z80. "
-    notes += "For reference, NDCG@10: EASE 0.250."
+    notes += "For reference, NDCG@10: EASE (not searched) 0.250."
     assert lines[-2:] == ["", notes]

@@ -34,7 +34,7 @@ from pages import (
 LESSONS = ["01_svd", "02_als", "03_bpr", "04_warp"]
 EXPERIMENTS = "05_experiments"
 METRICS = r"RMSE|precision@10|NDCG@10"
-# Cells that the README lists for marking a lesson by hand.
+# What a lesson is marked by: in sections 4, 5, 7 and 8, as the README says.
 CRITERIA = {"loop", "kernel", "equality", "similar", "similar-five", "similarity"}
 CRITERIA |= {"history", "recommendations", "judged"}
 ASSERTING = re.compile("by-hand|equality")  # cells that compare two ways to compute the same

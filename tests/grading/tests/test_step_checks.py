@@ -107,10 +107,10 @@ def test_remote_kernels_receive_their_arguments():
 def test_kernels_in_one_process_are_called_by_their_own_connections(tmp_path):
     files = {n: tmp_path / f"{n}.py" for n in (3, 5, 8)}
     for n, file in files.items():
-        file.write_text(str(n))
+        file.write_text(str(n), encoding="utf-8")
 
     def kernel(file):
-        number = int(file.read_text())
+        number = int(file.read_text(encoding="utf-8"))
         return lambda x: x.mul_(number) / 0 if number == 5 else x.mul_(number)
 
     connections = serve(files, kernel, 20)
