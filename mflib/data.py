@@ -347,7 +347,7 @@ def _as_recbole(text: str) -> str:
 
 
 def _advice(name: str, folder: Path) -> str:
-    """Return what to do about a data set that is missing or not as published."""
+    """Return advice for a data set that is missing or differs from the published one."""
     run = f"run: python -m mflib.data {name}"
     given = Path(os.environ.get("MFLIB_DATA") or "/").expanduser()
     if not folder.exists():

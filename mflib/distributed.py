@@ -272,7 +272,7 @@ class DistributedALS(ALS):
         return {name: getattr(self, name) for name in (*LEARNED, "history", "seed")}
 
     def write(self, checkpoint: Path) -> None:
-        """Save what ``read`` needs, atomically."""
+        """Save the state for ``read`` atomically."""
         write_atomically(self.learned() | {"change": self.change, "task": self.task}, checkpoint)
 
     def read(self, checkpoint: Path) -> None:

@@ -180,7 +180,7 @@ class FactorModel:
         return self
 
     def _snapshot(self) -> dict[str, Any]:
-        """Return the attributes, with copies of what training changes in place."""
+        """Return the attributes, with copies of those that training changes in place."""
         copies = {
             name: value.clone() for name, value in vars(self).items() if isinstance(value, Tensor)
         }

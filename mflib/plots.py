@@ -17,7 +17,7 @@ from mflib.inputs import positive_float, positive_int
 from mflib.model import FactorModel
 
 # One style per model in all figures: ``plot(x, y, **STYLES["ALS"])``. Colours are from the
-# colour-blind-safe palette of Okabe and Ito; line and marker tell the models apart without colour.
+# colour-blind-safe palette of Okabe and Ito; line and marker distinguish the models without colour.
 STYLES: dict[str, dict[str, Any]] = {
     "SVD": {"color": "#0072B2", "linestyle": "-", "marker": "o", "markersize": 4},
     "ALS": {"color": "#D55E00", "linestyle": "-.", "marker": "s", "markersize": 4},

@@ -38,7 +38,7 @@ CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 class TrainedBySGD(Protocol):
-    """What ``epochs`` requires of a model."""
+    """The interface of a model for ``epochs``."""
 
     learning_rate: float
     decay: float

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class FailureKind(StrEnum):
-    """Why there is no result."""
+    """The reasons for a missing result."""
 
     NOT_ATTEMPTED = "not attempted"
     NOT_SUBMITTED = "not submitted"  # its file or cell is missing or unreadable

@@ -149,7 +149,7 @@ class Grading:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a grading process sends after each step."""
+    """The message of a grading process after each step."""
 
     step: str
     score: Score

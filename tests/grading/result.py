@@ -48,7 +48,7 @@ class Missed(StrEnum):
 
 @dataclass
 class Score:
-    """What a submission has earned, by task, and why."""
+    """The points of a submission by task, and the reasons."""
 
     # by task and part: points
     marks: Annotated[dict[str, dict[str, Points]], Bounds(10)] = field(default_factory=dict)

@@ -36,7 +36,7 @@ WRONG = {
         "def new_user(Q, b, mu, r, reg):\n    D = np.column_stack([np.ones(len(Q)), Q])\n"
         "    E = reg * len(Q) * np.eye(D.shape[1])\n"
         "    x = np.linalg.solve(D.T @ D + E, D.T @ (r - b))\n    return x[0], x[1:]",
-        # first the bias alone, then the vector from what is left
+        # first the bias alone, then the vector from the residual
         "def new_user(Q, b, mu, r, reg):\n    e = r - mu - b\n    bias = e.mean() / (1 + reg)\n"
         "    A = Q.T @ Q + reg * len(Q) * np.eye(Q.shape[1])\n"
         "    return bias, np.linalg.solve(A, Q.T @ (e - bias))",

@@ -72,13 +72,13 @@ def movies_text(name, rows=MOVIES) -> str:
 
 
 def ratings_bytes() -> bytes:
-    """Return what the content hash of RATINGS is computed from."""
+    """Return the bytes from which the content hash of RATINGS is computed."""
     rows = [(u, i, stars, time if stars >= 4 else 0) for u, i, stars, time in sorted(RATINGS)]
     return b"".join(struct.pack("<4i", *row) for row in rows)
 
 
 def movies_bytes(name) -> bytes:
-    """Return what the content hash of MOVIES is computed from."""
+    """Return the bytes from which the content hash of MOVIES is computed."""
     ids = b"".join(struct.pack("<i", row[0]) for row in MOVIES)
     return ids + "\t".join(text for row in MOVIES for text in movie_texts(name, row)).encode()
 

@@ -344,7 +344,7 @@ MODES = {
 
 
 def results_of(model, likes, train, test):
-    """Return what every method of a fitted model returns, as a flat list of arrays."""
+    """Return the results of every method of a fitted model as a flat list of arrays."""
     users = np.arange(likes.shape[0])
     results = [
         *model.recommend(users, likes),

@@ -656,7 +656,7 @@ def shift_to_the_left(x, by=1):
 
 
 def check_shift(step):
-    """Accept what adds 2: the second argument by name, in another order than the kernel's."""
+    """Accept steps that add 2; pass arguments by name, the second one first."""
     x = [1, 5]
     step(by=2, x=x)
     assert x == [3, 7], f"expected [3, 7], got {x}"

@@ -236,7 +236,7 @@ def test_similarities_equal_their_definitions(draw):
 
 
 def test_similarities_by_distance_are_exact_for_nearly_equal_vectors():
-    """By matrix products, |x|^2 - 2 x·y + |y|^2, these distances would be lost in rounding."""
+    """Matrix products, |x|^2 - 2 x·y + |y|^2, would lose these distances to rounding."""
     W = 1000 + torch.arange(40.0)[:, None] * torch.tensor([2**-12, 0.0])
     steps = torch.arange(40.0) * 2**-12
     assert torch.equal(similarities(W, W, "l2"), -(steps[:, None] - steps).abs())

@@ -383,7 +383,7 @@ def assert_uniform_over_unliked(counts, liked):
 
 @pytest.mark.parametrize("method", ["sample", "sample_exactly"])
 def test_negatives_are_uniform_over_unliked_items(liked, method):
-    """For users who like nothing, few items and almost all items."""
+    """The users like no items, few items or almost all items."""
     unliked = Unliked(sp.csr_matrix(liked))
     assert unliked.count.tolist() == [40, 38, 20, 2, 1]
     assert_uniform_over_unliked(count_draws(unliked, method, 10_000), liked)

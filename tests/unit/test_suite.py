@@ -117,7 +117,7 @@ def test_uv_is_used_if_available_and_pip_if_uv_fails(calls, monkeypatch, capsys)
 
 
 def test_mflib_is_importable_without_an_installation(tmp_path):
-    """The line of the .pth file is ASCII, whatever the name of the folder."""
+    """The line of the .pth file is ASCII, even if the folder's name is not."""
     root = tmp_path / "мой проект"
     (root / "mflib").mkdir(parents=True)
     (root / "mflib" / "__init__.py").touch()

@@ -29,7 +29,7 @@ def set_threads(monkeypatch):
 
 @pytest.fixture
 def run_with_two_threads():
-    """Return a function that runs Python code in a new process and returns what it prints."""
+    """Return a function that runs Python code in a new process and returns its output."""
 
     def run(code):
         command = [sys.executable, "-W", "ignore", "-c", code]

@@ -107,7 +107,7 @@ def stored_texts(task: str, dataset: str) -> dict[str, list[tuple[str, str]]]:
 def _has(raw: Mapping | None, expected: list[tuple[str, str]]) -> bool:
     try:
         return raw is not None and texts(as_cell(raw)) == expected
-    except Exception:  # what is stored may be anything
+    except Exception:  # stored outputs may be malformed
         return False
 
 
@@ -141,7 +141,7 @@ def cell_difference(raw: Mapping | None, executed: nbformat.NotebookNode | None)
         # not nbformat's notebooks: validating an invalid one takes gigabytes
         pair = (nbformat.from_dict({"cells": [cell]}) for cell in cells)
         return differences(*pair)["x"]
-    except Exception as error:  # what is stored may be anything
+    except Exception as error:  # stored outputs may be malformed
         return f"the stored outputs cannot be read: {error or type(error).__name__}"
 
 

@@ -1,4 +1,4 @@
-"""Wrong kernels and loops, one for each misconception: function, what is wrong, edit.
+"""Wrong kernels and loops, one for each misconception: function, mistake, edit.
 
 Each is the reference's function with a piece of its text replaced once. Wrong answers to exercises
 are in tests/notebooks/test_exercises.py.
@@ -34,7 +34,7 @@ W_USERS = "P.index_add_(0, users.index_select(0, rows), (qi - qj).mul_(step).sub
 W_LIKED = "Q.index_add_(0, liked, torch.sub(step_p, qi, alpha=shrink))"
 W_OTHERS = "Q.index_add_(0, violating, torch.add(step_p, qj, alpha=shrink).neg_())"
 
-WRONG = [  # function, what is wrong, right, wrong
+WRONG = [  # function, mistake, right text, wrong text
     (SVD, "the sign of the error", "ratings - estimates", "estimates - ratings"),
     (SVD, "the mean forgotten", ESTIMATE, ESTIMATE.removeprefix("mu + ")),
     (SVD, "the user's bias not in the estimate", "mu + b_u.index_select(0, users)", "mu"),

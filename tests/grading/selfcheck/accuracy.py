@@ -265,7 +265,7 @@ def judge_all(cases: list[Case]) -> str:
 
 
 def try_forms() -> list[tuple[str, str, str, bool]]:
-    """Return for each form: its name, what was found, the messages, and whether both are right."""
+    """Return for each form: name, answers found, messages, and whether both are right."""
     whole = eight_files()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -328,7 +328,7 @@ def report(cases: list[Case], forms: list, how: str, seconds: float) -> tuple[st
     for title, rows in tables.items():
         lines += ["", f"## {title}", ""]
         lines += [" | ".join(("", *map(_cell, row), "")).strip() for row in rows] or ["None."]
-    lines += ["", "## Forms of packing and saving", "", "| form | answers found | what was said |"]
+    lines += ["", "## Forms of packing and saving", "", "| form | answers found | messages |"]
     lines += ["| --- | --- | --- |", *(f"| {a} | {b} | {_cell(c)} |" for a, b, c, _ in forms)]
     for title, side in (("Right answers", right), ("Wrong answers", wrong)):
         lines += ["", f"## {title}", "", "| function | written | verdict |", "| --- | --- | --- |"]

@@ -59,7 +59,7 @@ def named(change: Callable[[str], str]) -> Form:
 
 
 def notebooks(change: Callable[[dict], object]) -> Form:
-    """Return a form; ``change`` alters a notebook in place, or returns what is saved instead."""
+    """Return a form; ``change`` alters a notebook in place or returns a replacement."""
 
     def altered(files: Eight) -> Eight:
         found = dict(files)

@@ -346,7 +346,7 @@ def test_monitor_adds_up_memory_without_control_groups(execute, no_groups):
     hogs = "import os, time\nfor n in range(5):\n    if os.fork() == 0: break\n"
     hogs += "held = b'x' * 2**28; time.sleep(600)"
     assert execute(hogs)[0].stopped.kind is FailureKind.SPACE
-    # what processes share counts once
+    # shared memory is counted once
     shared = "import os, time\nheld = b'x' * 2**28\nfor n in range(8):\n"
     shared += "    if os.fork() == 0: break\ntime.sleep(600)"
     assert execute(shared, replace(SOON, idle=2))[0].stopped.kind is FailureKind.WAITED

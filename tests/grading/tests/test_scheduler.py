@@ -177,12 +177,12 @@ def test_machine_errors_cost_no_marks(tmp_path, monkeypatch):
 
 
 def test_turn_alone_waits_for_the_others(tmp_path):
-    beside = workspace.Turn(tmp_path / "lock", alone=False)
+    shared = workspace.Turn(tmp_path / "lock", alone=False)
     workspace.Turn(tmp_path / "lock", alone=False).over()
     with (tmp_path / "lock").open("a", encoding="utf-8") as file:
         with pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        beside.over()
+        shared.over()
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
