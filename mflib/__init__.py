@@ -13,6 +13,7 @@ differences are easy to miss:
 - Each call of ``fit`` starts from scratch. A dense matrix is refused; a stored 0 is an empty entry.
 - ALS treats a negative value as a dislike; BPR and WARP ignore values <= 0.
 - After Ctrl-C, or when the callback returns True, the model is that of the last finished iteration.
+- ``explain`` returns the score and the shares, without implicit's weights of the user.
 - Factors are torch tensors; ``model.item_factors.numpy()`` is an array.
 - If fewer than N items remain, the list is shorter (or padded with -1); already-liked items are
   never used as filler.

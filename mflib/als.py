@@ -242,7 +242,8 @@ class ALS(FactorModel):
     linear system for each user with Y fixed, then one for each item with X fixed (Hu, Koren,
     Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008), by ``cg_steps``
     steps of conjugate gradients or, without ``use_cg``, exactly. ``extrapolation`` w > 0 first
-    moves Y by w times its last change, which saves iterations; if w is too large, the loss rises.
+    moves Y by w times what the last iteration changed in it, which saves iterations; if w is too
+    large, the loss rises.
 
     lambda_u is ``regularization`` times n_u^v for the n_u stored entries of u and v =
     ``frequency_scaling``; likewise lambda_i. v = 0 gives the penalty of the 2008 paper. With v = 0
@@ -304,7 +305,7 @@ class ALS(FactorModel):
         with worker_threads(threads) as pool:
             while True:
                 self.item_factors.add_(change, alpha=self.extrapolation)
-                change.copy_(self.item_factors)  # the old factors until the subtraction below
+                change.copy_(self.item_factors)  # as this sweep starts, until the subtraction below
                 self._solve("user", users, pool)
                 self._solve("item", items, pool)
                 torch.sub(self.item_factors, change, out=change)

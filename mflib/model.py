@@ -103,7 +103,9 @@ class FactorModel:
 
         If training is interrupted (KeyboardInterrupt) or stopped by the callback, the model keeps
         the result of the last finished iteration, and ``history`` has one entry for each finished
-        iteration. If none has finished, or after any other error, the model is unchanged.
+        iteration. If none has finished, or after any other error, the model is unchanged. The
+        KeyboardInterrupt is raised again, so ``model = ALS().fit(likes)`` assigns nothing then; to
+        keep the work, write ``model = ALS()`` and ``model.fit(likes)``.
 
         Parameters
         ----------

@@ -26,8 +26,8 @@ from mflib.metrics import bootstrap_interval, similarity_quality
 from mflib.model import FactorModel
 from mflib.ranking import Metric
 
-# These movies are in MovieLens-1M and in MovieLens-100K.
 LINE = 100  # letters in a line of displayed code
+# These movies are in MovieLens-1M and in MovieLens-100K.
 EXAMPLE_TITLES = ("Blade Runner", "Aliens", "Cinema Paradiso", "Hoop Dreams")
 HEADINGS = {
     "ndcg": "NDCG@10",

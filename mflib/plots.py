@@ -495,14 +495,15 @@ def hits_by_popularity(
     figure, panel = axes(1, height=3.6)
     for n, (name, model) in enumerate(models.items()):
         ids, _ = model.recommend(np.arange(train.shape[0]), train)
-        listed = sp.csr_matrix((np.ones(ids.size), ids.ravel(), np.arange(0, ids.size + 1, 10)))
-        listed.resize(test.shape)
+        users, places = (ids >= 0).nonzero()  # -1 fills up the list of a user with few items left
+        listed = sp.csr_matrix((np.ones(len(users)), (users, ids[users, places])), test.shape)
         hits = np.bincount(kind[test.multiply(listed).tocsr().indices], minlength=4)
+        shares = hits / np.maximum(wanted, 1)  # a small catalogue has fewer classes
         style = STYLES.get("Popularity" if name == "popularity" else name, OTHER_STYLE)
         style = style | {"linestyle": "", "markersize": 6, "marker": style["marker"] or "x"}
         x = np.arange(4) + 0.13 * (n - (len(models) - 1) / 2)
-        panel.vlines(x, 0, hits / wanted, color=style["color"], linewidth=1)
-        panel.plot(x, hits / wanted, **style, label=name, clip_on=False)
+        panel.vlines(x, 0, shares, color=style["color"], linewidth=1)
+        panel.plot(x, shares, **style, label=name, clip_on=False)
     panel.set(xticks=range(4), xticklabels=labels, ylim=(0, None), ylabel="share recommended")
     panel.set(xlabel="place of the movie by number of likes", title="Which likes are recommended?")
     panel.legend(frameon=False)

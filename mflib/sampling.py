@@ -110,6 +110,11 @@ def temporal_global_split(
     ``train_percentage`` is the share of all interactions that happened before the date. Users
     without earlier interactions are dropped from the test set, because no model here can score
     them. Otherwise see ``temporal_user_split``.
+
+    Raises
+    ------
+    ValueError
+        No interaction is earlier than the date, or see ``temporal_user_split``.
     """
     train_percentage = share("train_percentage", train_percentage)
     entries, when = _with_times(user_items, times)
@@ -117,6 +122,11 @@ def temporal_global_split(
         return _select(entries, when > 0), _select(entries, when > 0)
     date = np.quantile(when, train_percentage, method="higher")
     in_train = when < date
+    if not in_train.any():
+        raise ValueError(
+            f"expected interactions before the date, got none: the first time, {date:g}, is that "
+            f"of {(when == date).sum()} of {entries.nnz}; raise train_percentage"
+        )
     known = np.bincount(entries.row[in_train], minlength=entries.shape[0]) > 0
     return _select(entries, in_train), _select(entries, ~in_train & known[entries.row])
 

@@ -101,7 +101,7 @@ class Options:
     trust: bool = False  # run without the sandbox
     container: bool = False  # the machine is the sandbox
     alone: bool = False  # no other submission is graded at the same time
-    # added to the secret for functions' inputs; the lists of all submissions use the same split
+    # for functions' inputs; the lists of all submissions use the same split
     submission_seed: int = 0
     quality: dict[str, QualityRange] = field(default_factory=dict)  # by task, from ``warm_up``
     # The times of each run of one submission in the sandbox.
@@ -111,7 +111,14 @@ class Options:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(self.secret + self.submission_seed + n for n in range(N_SEEDS))
+        """The seeds of the inputs of functions.
+
+        Students' code can read them. They do not reveal the secret, which also determines the order
+        of the kernels on which checks are tried, and the split of the ratings.
+        """
+        text = f"{self.secret}/{self.submission_seed}"
+        first = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+        return tuple(first + n for n in range(N_SEEDS))
 
     def launch(self, command: list[str], folder: Path, seconds: int) -> Failure | None:
         """Run a command in the sandbox; return the reason if it failed.

@@ -4,11 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from known_answers import random_ratings
 
-from mflib import ALS, SVD
+from mflib import ALS, SVD, Popularity
 from mflib.model import FactorModel
-from mflib.plots import COLORS, STYLES, axes, learning_curve, style_of
+from mflib.plots import COLORS, STYLES, axes, hits_by_popularity, learning_curve, style_of
 
 
 class MyALS(ALS):
@@ -240,3 +241,11 @@ def test_line_breaks_in_titles_are_kept():
     _, panel = axes()
     panel.set(title="Two short\nlines", xlabel="x\n(unit)")
     assert (panel.get_title(), panel.get_xlabel()) == ("Two short\nlines", "x\n(unit)")
+
+
+def test_hits_by_popularity_accepts_users_with_fewer_than_ten_items_left():
+    train = sp.csr_matrix(np.tri(6, 14, 5))  # user 5 has three items left
+    test = sp.csr_matrix(np.eye(6, 14, 13) + np.eye(6, 14, 8))
+    panel = hits_by_popularity({"popularity": Popularity().fit(train)}, train, test).axes[0]
+    (shares,) = (line.get_ydata() for line in panel.lines)
+    assert shares[0] == 1.0, "all items of this small catalogue are recommended"

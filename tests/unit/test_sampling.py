@@ -230,6 +230,12 @@ def test_global_split_drops_users_without_earlier_interactions():
     assert test.toarray().tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
 
 
+def test_global_split_rejects_a_date_without_earlier_interactions():
+    likes = sp.csr_matrix(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="got none: the first time, 7, is that of 6 of 6"):
+        temporal_global_split(likes, 7 * likes)
+
+
 # --- seeds and streams --------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from grading.course.course import Course
 from grading.course.deadlines import Deadlines, HandedIn, moment
-from grading.gradebook import warm_up
+from grading.gradebook import MAX_SECRET, warm_up
 from grading.intake.collect import read_package
 from grading.intake.spool import spooled
 from grading.isolation.workspace import workspace
@@ -83,7 +83,7 @@ def grade_in_container(submission: Path, time: datetime, deadlines: Deadlines) -
     with workspace() as folder:
         folder.chmod(0o711)  # accessible for the other user
         empty_suite(folder / "suite")
-        secret = 1000 + secrets.randbelow(10**9)
+        secret = secrets.randbelow(MAX_SECRET)
         options = Options("ml-100k", secret, folder / "suite", container=True)
         package = read_package(submission, spooled(folder / "spool"))
         options = warm_up(options, folder)

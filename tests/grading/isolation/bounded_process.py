@@ -74,6 +74,10 @@ class BoundedProcess:
             if str(error) == "got end of file during message":  # it died while it was sending
                 return ""
             return f"sent more than {self.bounds.message} bytes of results"
+        except (ValueError, RecursionError) as error:
+            return f"sent an unreadable message: {error}"
+        if not isinstance(found, dict):
+            return f"sent an unreadable message: expected an object, got {type(found).__name__}"
         return str(found["end"]) if "end" in found else found
 
     def _end(self, why: str) -> None:

@@ -1,6 +1,7 @@
 """Grading in separate processes: if one dies, its report gives the reason."""
 
 import fcntl
+import multiprocessing
 import os
 import re
 import signal
@@ -80,6 +81,17 @@ def test_bounded_process_reports_the_reason_of_its_end(function, says):
         return
     with pytest.raises(BoundError, match=says):
         call(function, bounds=SMALL)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"[" * 9000, b"\xff"])
+def test_bounded_process_reports_an_unreadable_message(content):
+    process = BoundedProcess(lambda send: None, bounds=SMALL)
+    process.process.join()
+    process.connection.close()
+    process.connection, other = multiprocessing.Pipe()
+    other.send_bytes(content)
+    assert process.message() is None
+    assert "sent an unreadable message" in process.ended
 
 
 def test_bounded_process_limits_wall_time():

@@ -232,7 +232,14 @@ def test_hidden_inputs_depend_on_the_submitted_code():
     numbers |= {seed_of(replace(one, modules={"svd": b"2"}))}
     numbers |= {seed_of(replace(one, answers={"svd/check_step": [("a", "2")]}))}
     assert len(numbers) == 3
-    assert replace(OPTIONS, submission_seed=5).seeds[0] == OPTIONS.seeds[0] + 5
+    drawn = [seed for n in range(3) for seed in replace(OPTIONS, submission_seed=n).seeds]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_the_seeds_of_inputs_do_not_reveal_the_secret():
+    one, other = (replace(OPTIONS, secret=secret).seeds[0] for secret in (7, 8))
+    assert abs(one - other) > 2**32
+    assert one > 2**32
 
 
 def test_public_outputs_count_in_proportion_to_right_kernels(tmp_path):
