@@ -20,6 +20,8 @@ from grading.intake.names import WORK, expected_file, safe_name, safe_path
 from grading.rubric import RUBRIC
 
 OTHERS = 50  # Python files other than the expected ones
+# Characters of a module or a script: reading an f-string takes the square of its length.
+SCRIPT = 200_000
 
 # Beginnings of files that are neither modules nor notebooks.
 BEGINNINGS = {
@@ -138,7 +140,12 @@ def damage(content: bytes, name: str) -> str:
         return f"has merge-conflict markers from line {line} on; resolve the conflict"
     is_notebook = text.lstrip("\ufeff \r\n\t").startswith("{")
     if name.lower().endswith(".py"):
-        return "is a notebook under the name of a module" if is_notebook else _damage_of(text)
+        if is_notebook:
+            return "is a notebook under the name of a module"
+        if len(text) > SCRIPT:
+            most = f"expected at most {SCRIPT:,} characters, got {len(text):,}"
+            return f"is too long and was not read: {most}"
+        return _damage_of(text)
     if is_notebook and not text.rstrip("\0 \r\n\t").endswith("}"):
         return "is cut off: its end is missing; save and submit it again"
     return ""

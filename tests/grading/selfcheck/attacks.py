@@ -18,6 +18,7 @@ import nbformat
 from grading.paths import ROOT
 from grading.rubric import RUBRIC
 
+HONEST = 15 * 3 / 4  # points for an honest notebook without its check
 STEP = "    others = likes.with_columns(negatives)\n"
 # Forged results: the file of unit 0, and the line that reports it as finished.
 FORGED = "import numpy, os, pathlib; here = pathlib.Path('0.npz'); {}"
@@ -26,11 +27,16 @@ FORGED += "; open('results.jsonl', 'a').write('{{\"unit\": 0}}\\n'); os._exit(0)
 
 @dataclass(frozen=True)
 class Attack:
-    """A submission, the expected message, and its points of 100."""
+    """A submission, the expected message, and its points.
+
+    The points for reproducibility have bounds: how many cells have outputs, and how many of them
+    show nothing of a model, depends on the notebooks.
+    """
 
     make: Callable[[Path], object]  # writes the submission into a folder
     says: str  # a regular expression
-    points: float
+    points: float  # of all tasks, without reproducibility
+    reproducibility: tuple[float, float] = (0.0, 0.0)  # the least and the most points
 
 
 def module(name: str) -> str:
@@ -49,6 +55,12 @@ def with_sources(task: str, **sources: str) -> str:
     for cell in notebook.cells:
         cell.source = sources.get(cell.id.replace("-", "_"), cell.source)
     return nbformat.writes(notebook)
+
+
+def without_check(task: str, **sources: str) -> str:
+    """Return the notebook without the check of its kernel, which takes longest to grade."""
+    (check,) = (cell.id for cell in stored(task).cells if "def check_step(" in cell.source)
+    return with_sources(task, **{check.replace("-", "_"): ""} | sources)
 
 
 def in_step(code: str) -> str:
@@ -75,13 +87,10 @@ def write(file: Path, content: str) -> None:
     file.write_text(content, encoding="utf-8")
 
 
-def harm(code: str, says: str, points: float = 3.8) -> Attack:
-    """Return an attack with code in bpr_step.
-
-    The notebook is honest and keeps its 15 points of 400, unless the code makes the folder in which
-    all functions are tried unusable.
-    """
-    return Attack(lambda f: files(bpr=in_step(code), notebook=with_sources("bpr"))(f), says, points)
+def harm(code: str, says: str) -> Attack:
+    """Return an attack with code in bpr_step; the notebook is honest and keeps its points."""
+    honest = lambda: without_check("bpr")  # noqa: E731
+    return Attack(lambda f: files(bpr=in_step(code), notebook=honest())(f), says, HONEST)
 
 
 def with_outputs(task: str, name: str, outputs: list) -> str:
@@ -188,35 +197,20 @@ def large_reason(folder: Path) -> None:
     """Write code that raises a huge message, and forges one into the results."""
     line = """'{"unit": 1, "kind": "raised", "message": "' + 'y' * 1_000_000 + '"}\\n'"""
     code = f"open('results.jsonl', 'a').write({line}); raise ValueError('x' * 96 * 2**20)"
-    files(bpr=in_step(code), notebook=with_sources("bpr"))(folder)
+    files(bpr=in_step(code), notebook=without_check("bpr"))(folder)
 
 
-MEMFD = """import os
-    held = [os.memfd_create(str(n)) for n in range(45)]
-    for file in held:
-        for _ in range(190): os.write(file, bytes(2**20))"""
-NAMESPACES = """import subprocess
-    inside = "mount -t tmpfs none /mnt && head -c 3G /dev/zero > /mnt/x"
-    done = subprocess.run(["unshare", "-Urm", "sh", "-c", inside], capture_output=True, text=True)
-    raise OSError(done.stderr)"""
 SESSIONS = """import os
     for n in range(24):
         if os.fork() == 0:
             os.setsid()
             while True: pass
     while True: pass"""
-FILES = "import os\n    for n in range(200_000): os.close(os.open(str(n), os.O_CREAT))\n"
-FILES += "    while True: pass"
-NESTED = "import os\n    for n in range(3000): os.mkdir('x'); os.chdir('x')\n    while True: pass"
 LINES = "open('results.jsonl', 'a').write(('x' * 2**20 + '\\n') * 40); import os; os._exit(0)"
 HEADER = """import io, os, zipfile
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10**12,), }" + b" " * 50
     content = b"\\x93NUMPY\\x01\\x00" + len(header).to_bytes(2, "little") + header
     with zipfile.ZipFile("0.npz", "w") as archive: archive.writestr("7/0/0.npy", content)
-    open("results.jsonl", "a").write('{"unit": 0}\\n'); os._exit(0)"""
-BYTES = """import os, zipfile
-    with zipfile.ZipFile("0.npz", "w") as archive:
-        archive.writestr("7/0/0", "no array")
     open("results.jsonl", "a").write('{"unit": 0}\\n'); os._exit(0)"""
 READ = "raise ValueError(open('job.json').read()[:60])"
 INVALID = [{"output_type": "x"}] * 60_000  # 1.9 MB
@@ -226,8 +220,8 @@ PARTS = "f'" + "{a}" * 170_000 + "'"
 
 def with_source(source: str) -> Attack:
     """Return an attack with a module and a cell; the other cells keep their points."""
-    make = lambda f: files(bpr=source, notebook=with_sources("bpr", exercise_2=source))(f)  # noqa: E731
-    return Attack(make, "is too long and was not read", 2.8)
+    make = lambda f: files(bpr=source, notebook=without_check("bpr", exercise_2=source))(f)  # noqa: E731
+    return Attack(make, "is too long and was not read", 7.5)
 
 
 def with_figure(folder: Path) -> None:
@@ -248,22 +242,15 @@ def with_invalid(folder: Path) -> None:
 
 # By name of the attack.
 ATTACKS = {
-    "45 x 190 MiB in memory without a file": harm(
-        MEMFD, "filling the memory|killed|ended|not permitted"
-    ),
-    "a mount in a private namespace": harm(NAMESPACES, "raises OSError.*not permitted"),
     "24 processes in separate sessions": harm(SESSIONS, "s of CPU time"),
-    "200,000 empty files": harm(FILES, "for leaving more than 20000 files"),
-    "3,000 folders in folders": harm(NESTED, "for nesting folders too deeply"),
     "results of 40 MiB": harm(LINES, "before there was a result"),
-    "a reason of 96 MB": Attack(large_reason, "before there was a result", 3.8),
+    "a reason of 96 MB": Attack(large_reason, "before there was a result", HONEST),
     "a header of 10^12 numbers": harm(HEADER, "the results cannot be read"),
     "a megabyte of 0;": with_source(STATEMENTS),
     "an f-string of 170,000 parts": with_source(PARTS),
-    "bytes in place of arrays": harm(BYTES, "expected arrays, got other bytes"),
-    "the hidden inputs read": harm(READ, r"raises ValueError: ..seeds.: \[\d{5}", 3.8),
-    "60,000 outputs of no form": Attack(with_invalid, "cells have the outputs", 21.8),
-    "a picture whose header lies": Attack(with_figure, "cells have the outputs", 24.8),
+    "the hidden inputs read": harm(READ, r"raises ValueError: ..seeds.: \[\d{5}"),
+    "60,000 outputs of no form": Attack(with_invalid, "cells have the outputs", 86.25, (0.0, 3.0)),
+    "a picture whose header lies": Attack(with_figure, "cells have the outputs", 90.0, (9.0, 9.9)),
     "a zip of 300,000 entries": Attack(entries, "expected at most 20000 files", 0.0),
     "zips in a zip, gigabytes in each": Attack(bomb, "expected at most", 0.0),
     "40 zips of a hundred MiB in zips": Attack(

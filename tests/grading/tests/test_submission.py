@@ -275,6 +275,16 @@ def test_undamaged_files_are_not_reported(name, content):
     assert damage(content, name) == ""
 
 
+def test_a_module_that_takes_a_minute_to_read_is_not_read():
+    """Reading an f-string with so many parts takes 17 s, four times."""
+    found = read({"mflib/svd.py": File(lambda: f"f'{'{a}' * 170_000}'".encode(), 0.0)}, KNOWN)
+    problem, *_ = found.problems["svd"]
+    most = "expected at most 200,000 characters, got 510,003"
+    assert str(problem) == f"svd.py: is too long and was not read: {most}"
+    assert not found.modules
+    assert damage(b"#" * 200_000, "svd.py") == ""
+
+
 def test_conflict_markers_in_a_cell_affect_only_its_answer():
     book = notebook()
     source = cell(book, "exercise-2")["source"]

@@ -1,8 +1,9 @@
 """Grading right and harmful submissions in the sandbox.
 
-Takes an hour, so `make test` leaves it to `make submissions`. What was given and why, and what it
-took, is written to build/submissions.md. How right and wrong answers are told apart is measured by
-accuracy.py.
+Takes 20 minutes, so `make test` leaves it to `make submissions`. What was given and why, and what
+it took, is written to build/submissions.md. Elsewhere: how right and wrong answers are told apart
+(accuracy.py, step_checks.py), and what the sandbox, the harness and the readers of archives do by
+themselves (test_sandbox.py, test_trial.py, test_scheduler.py).
 """
 
 import json
@@ -30,11 +31,13 @@ from grading.rubric import POINTS, RUBRIC
 from grading.selfcheck.attacks import (
     ATTACKS,
     FORGED,
+    HONEST,
     Attack,
     files,
     in_step,
     module,
     with_sources,
+    without_check,
     write,
 )
 from grading.selfcheck.cheats import (
@@ -55,17 +58,15 @@ pytestmark = [pytest.mark.slow, needs_sandbox]
 TABLE = ROOT / "build" / "submissions.md"
 HEAD = "| what | account | points of 100 | reason | grader, MiB | sandboxes, MiB "
 HEAD += "| CPU time outside, s | wall time, s |\n|" + " --- |" * 8 + "\n"
+OF_HONEST = round(HONEST / len(RUBRIC), 1)  # points of 100
 OUTSIDE, CPU_OUTSIDE = 2**30, 60  # bytes resident in a process of the grader; seconds
-SIXTEEN = int(os.environ.get("SIXTEEN", "32"))  # submissions
-SPOILT = int(os.environ.get("SPOILT", "24"))
+SIXTEEN = int(os.environ.get("SIXTEEN", "16"))  # submissions
+SPOILT = int(os.environ.get("SPOILT", "12"))
 INSIDE = 7 * 2**30  # bytes: the bound of one, and somebody honest
 # The first statements of bpr_step, and the expected reasons.
 HARM = {
-    "os._exit": ("import os; os._exit(0)", "before there was a result"),
-    "sys.exit(0)": ("raise SystemExit(0)", "ends the program"),
     "an endless loop": ("while True: pass", "20 s of CPU time"),
     "memory": ("hog = [torch.ones(2**27) for _ in range(1000)]", "RuntimeError|MemoryError"),
-    "network": ("import socket; socket.create_connection(('1.1.1.1', 53), 3)", "raises OSError"),
     "a process left behind": (
         "import subprocess; subprocess.Popen(['sleep', '999']); raise SystemExit",
         "ends the program",
@@ -74,15 +75,11 @@ HARM = {
         "import os\n    while True: os.fork()",
         "many processes|wall-time|ended|raises",
     ),
-    "killed": ("import os; os.kill(os.getpid(), 9)", "killed by signal 9"),
     "the worker killed": ("import os; os.kill(os.getppid(), 9); raise SystemExit", "ended|ends"),
-    "gigabytes of output": ("while True: print('x' * 2**20)", "exit code|raises|ended"),
     "gigabytes of files": (
         "import os\n    while True: open(str(os.urandom(8).hex()), 'wb').write(bytes(2**26))",
         "for filling the disk",
     ),
-    "writing outside": ("open('/usr/stolen', 'w')", "Read-only"),
-    "reading outside": (f"open('{ROOT}/tests/grading/scoring.py')", "No such file"),
     "the reference imported": (
         "from mflib.bpr import bpr_step as theirs; return theirs(P, Q, b, likes, negatives, "
         "learning_rate, user_regularization, item_regularization)",
@@ -91,10 +88,6 @@ HARM = {
     "a metric replaced": (
         "import mflib.metrics; mflib.metrics.ranking_metrics = None; return None",
         "nothing changed",
-    ),
-    "a pickle": (
-        FORGED.format("numpy.savez(here, **{'7/0/0': numpy.array([print])})"),
-        "Object arrays cannot be loaded",
     ),
     "a link in place of results": (
         FORGED.format("here.symlink_to('job.json')"),
@@ -126,7 +119,7 @@ CELLS = {
     "a cell that never ends": ("exercise-2", "while True: pass", "chosen.*20 s of CPU time"),
     "a loop that calls the kernel": (
         "loop",
-        "def textbook(P, Q, b, *batch):\n    return bpr_step(P, Q, b, *batch)",
+        "def textbook(P, Q, b, *batch):\n    return bpr.bpr_step(P, Q, b, *batch)",
         "textbook.*calls bpr_step of mflib",
     ),
     "a loop that loads the student's own kernel": (
@@ -153,23 +146,26 @@ def all_tables(folder: Path) -> None:
 # Marks without work: a table gets the point of a prediction, because any valid answer counts.
 CHEATS = {
     "tables for the public seeds, scipy's svds, later cells switched off": Attack(
-        all_tables, "svd_step.*the losses", 3.8
+        all_tables, "svd_step.*the losses", 15.0
     ),
     "scipy's svds in BPR's place, the losses right": Attack(
         lambda f: files(bpr=svds_for_bpr())(f),
         "need right factors .P, Q., which bpr_step changes",
-        2.5,
+        10.0,
     ),
     "scipy's svds in place of the factors, the rest right": Attack(
-        lambda f: files(bpr=right_biases_and_losses())(f), "need right factors .P, Q.", 5.0
+        lambda f: files(bpr=right_biases_and_losses())(f), "need right factors .P, Q.", 20.0
     ),
     "later cells replaced, the losses alone right": Attack(
-        lambda f: files(bpr=losses_alone(), notebook=replaced())(f), "counts 25%", 6.8
+        lambda f: files(bpr=losses_alone(), notebook=replaced())(f), "counts 25%", 25.0, (0.0, 2.5)
     ),
     "later cells switched off": Attack(
-        lambda f: files(bpr=module("bpr"), notebook=switched_off())(f), "cells have the out", 22.8
+        lambda f: files(bpr=module("bpr"), notebook=switched_off())(f),
+        "cells have the outputs",
+        90.0,
+        (0.0, 2.0),
     ),
-    "hard-coded answers": Attack(lambda f: files(notebook=hard_coded())(f), "chosen", 0.9),
+    "hard-coded answers": Attack(lambda f: files(notebook=hard_coded())(f), "chosen", 3.75),
 }
 
 
@@ -239,7 +235,7 @@ def note(what: str, points: float, score: Score, peaks: Peaks) -> None:
 
 
 def changed(task: str, **sources: str) -> dict[str, str]:
-    return submitted(task) | {notebook_name(task): with_sources(task, **sources)}
+    return submitted(task) | {notebook_name(task): without_check(task, **sources)}
 
 
 @pytest.fixture
@@ -264,7 +260,7 @@ def grade_class(tmp_path, monkeypatch):
 def honest(folder: Path) -> None:
     """Write a submission with the loop and the exercises of one notebook."""
     (folder / "notebooks").mkdir(parents=True)
-    (folder / notebook_name("warp")).write_text(with_sources("warp"), encoding="utf-8")
+    (folder / notebook_name("warp")).write_text(without_check("warp"), encoding="utf-8")
 
 
 @pytest.mark.parametrize("task", RUBRIC)
@@ -288,19 +284,19 @@ def test_the_untouched_edition_gets_no_marks(task, options):
 @pytest.mark.parametrize("what", HARM)
 def test_harmful_code_gets_a_mark_and_a_reason(what, options):
     code, says = HARM[what]
-    texts = {"mflib/bpr.py": in_step(code), notebook_name("bpr"): with_sources("bpr")}  # unit 0
+    texts = {"mflib/bpr.py": in_step(code), notebook_name("bpr"): without_check("bpr")}  # unit 0
     score = graded(what, "bpr", texts, options)
     assert score.marks["bpr"]["correctness"] == 0
     reasons = " ; ".join(score.reasons["bpr"])
     assert re.search(says, reasons), reasons
     others = score.marks["bpr"]["loop and exercises"]
-    assert others == 15 or "ended" in reasons, "what is not touched keeps its points"
+    assert others == 15 * 3 / 4 or "ended" in reasons, "what is not touched keeps its points"
 
 
 @pytest.mark.parametrize("what", ATTACKS | CHEATS)
 def test_an_attack_affects_only_its_marks(what, tmp_path, grade_class, monkeypatch):
     attack = (ATTACKS | CHEATS)[what]
-    monkeypatch.setitem(pipeline.SECONDS, "unit", 8)  # endless loops are stopped earlier
+    monkeypatch.setitem(pipeline.SECONDS, "unit", 3)  # endless loops are stopped earlier
     attack.make(tmp_path / "class" / "mallory")
     honest(tmp_path / "class" / "zoe")
     try:
@@ -310,8 +306,12 @@ def test_an_attack_affects_only_its_marks(what, tmp_path, grade_class, monkeypat
     mallory = reports["mallory"]
     note(what, mallory.total, mallory.score, peaks)
     assert re.search(attack.says, reasons_of(mallory.score)), reasons_of(mallory.score)
-    assert mallory.total == attack.points
-    assert reports["zoe"].total == 3.8, "15 of 400 points: the class goes on"
+    marks = mallory.score.marks
+    reproducibility = sum(parts["reproducibility"] for parts in marks.values())
+    points = sum(sum(parts.values()) for parts in marks.values()) - reproducibility
+    assert points == pytest.approx(attack.points)
+    assert attack.reproducibility[0] <= reproducibility <= attack.reproducibility[1]
+    assert reports["zoe"].total == OF_HONEST, "the class goes on"
     for file in target.rglob("*.*"):
         assert file.stat().st_size < 2**20, file.name
     assert len((target / "class.csv").read_text(encoding="utf-8").splitlines()) == 3
@@ -319,7 +319,7 @@ def test_an_attack_affects_only_its_marks(what, tmp_path, grade_class, monkeypat
 
 def test_a_table_gets_full_marks_only_for_public_seeds(options, monkeypatch):
     monkeypatch.setattr(pipeline, "N_SEEDS", 3)  # the seeds of the table
-    for seed, points in ((SEEDS[0], 55), (7, 15 / 4)):
+    for seed, points in ((SEEDS[0], 40 + HONEST), (7, 15 / 4)):
         here = replace(options, secret=seed)
         score = graded(f"a table of answers, seed {seed}", "bpr", of_table("bpr"), here)
         parts = score.marks["bpr"]
@@ -336,11 +336,11 @@ def test_hostile_names_are_harmless_in_tables_and_terminal(tmp_path, grade_class
     shown = "".join(capsys.readouterr())
     note(
         "names in Latin-1, of 251 characters, formulas, …",
-        3.8,
+        OF_HONEST,
         next(iter(reports.values())).score,
         peaks,
     )
-    assert [report.total for report in reports.values()] == [3.8] * len(NAMES)
+    assert [report.total for report in reports.values()] == [OF_HONEST] * len(NAMES)
     for text in (shown, (target / "class.csv").read_text(encoding="utf-8-sig")):
         lines = [line for line in text.splitlines() if line.endswith(",")]
         assert all(re.match(r"[\w(]", line) for line in lines)
@@ -372,16 +372,16 @@ def test_other_processes_of_the_account_are_not_counted(tmp_path, grade_class):
         for process in sleeping:
             process.kill()
             process.wait()
-    note("250 other processes of the account", 3.8, reports["ann"].score, peaks)
-    assert [report.total for report in reports.values()] == [3.8, 3.8]
+    note("250 other processes of the account", OF_HONEST, reports["ann"].score, peaks)
+    assert [report.total for report in reports.values()] == [OF_HONEST] * 2
 
 
 def test_sixteen_parallel_submissions_get_the_same_marks(tmp_path, grade_class):
     for n in range(SIXTEEN):
         honest(tmp_path / "class" / f"s{n}")
     reports, _, peaks = grade_class(tmp_path / "class", "--jobs", "16")
-    note(f"{SIXTEEN} right ones, 16 at once", 3.8, reports["s0"].score, peaks)
-    assert [report.total for report in reports.values()] == [3.8] * SIXTEEN
+    note(f"{SIXTEEN} right ones, 16 at once", OF_HONEST, reports["s0"].score, peaks)
+    assert [report.total for report in reports.values()] == [OF_HONEST] * SIXTEEN
 
 
 def spoilt(number: int) -> bytes:
@@ -409,8 +409,8 @@ def test_corrupted_submissions_are_graded_completely(tmp_path, grade_class):
     honest(tmp_path / "class" / "ann")
     reports, _, peaks = grade_class(tmp_path / "class")
     each = replace(peaks, cpu_outside=peaks.cpu_outside / SPOILT)
-    note(f"{SPOILT} spoilt at random, from {number} on", 3.8, reports["ann"].score, each)
-    assert reports["ann"].total == 3.8
+    note(f"{SPOILT} spoilt at random, from {number} on", OF_HONEST, reports["ann"].score, each)
+    assert reports["ann"].total == OF_HONEST
     assert len(reports) == SPOILT + 1
     assert "the grader's process" not in str([report.score.notes for report in reports.values()])
 
@@ -423,7 +423,7 @@ def test_a_harmful_cell_affects_only_itself(what, options):
     reasons = " ; ".join(score.reasons["bpr"])
     assert re.search(says, reasons), reasons
     assert score.marks["bpr"]["correctness"] == 40
-    assert score.marks["bpr"]["loop and exercises"] == 15 * 3 / 4
+    assert score.marks["bpr"]["loop and exercises"] == 15 * 2 / 4
 
 
 def test_a_cell_that_kills_its_kernel_affects_later_cells(options):
@@ -450,10 +450,10 @@ def test_without_a_notebook_the_kernel_still_counts(what, content, options):
 def test_one_bad_file_affects_only_its_task(options):
     texts = submitted("bpr") | submitted("svd")
     texts["mflib/svd.py"] = (
-        "import torch\ntorch.set_default_dtype(torch.float16)\ntorch.abs = None\n("
+        "import torch\ntorch.set_default_dtype(torch.float16)\ntorch.abs = None\n)\n"
     )
     score = graded("a file that cannot be parsed", "svd", texts, options)
     assert score.marks["bpr"]["correctness"] == 40
     assert score.marks["svd"]["loop and exercises"] == 15
-    assert "svd.py, line 4): '(' was never closed" in score.reasons["svd"][0]
+    assert "svd.py, line 4): unmatched ')'" in score.reasons["svd"][0]
     assert len(score.functions) == len(OUTPUTS)
