@@ -124,7 +124,9 @@ def show(checked: Checked) -> bool:
         print(f"{task} ({entry['notebook']})")
         for verdict in mine:
             first, *others = [*verdict.sentences, *advice(verdict, found)]
-            print(plain(f"    {_status(verdict):14} {first}"))
+            status = _status(verdict)
+            first = first.removesuffix(f": {status}")  # no need to say it twice
+            print(plain(f"    {status:14} {first}"))
             for line in others:
                 print(plain(f"    {'':14} {line}"))
         print(plain(f"    {'{:14} {}'.format(*_lists(task, found))}"))
@@ -132,13 +134,14 @@ def show(checked: Checked) -> bool:
         for problem in given.problems[task]:
             if problem.message not in explained:
                 print(plain(f"    {'':14} {problem}"))
-    done = sum(verdict.is_right for verdict in found.values())
-    missing = sum(not verdict.is_attempted for verdict in found.values())
-    print(f"\n{done} of {len(found)} done, {missing} not attempted")
+    tasks = {function_of(key)[0] for key in found}
+    states = [_status(verdict) for verdict in found.values()]
+    states += [_lists(task, found)[0] for task in tasks]
+    done, missing = (states.count(state) for state in ("done", "not attempted"))
+    print(f"\n{done} of {len(states)} done, {missing} not attempted")
     for note in given.notes:
         print(plain(f"    {note}"))
-    tasks = {function_of(key)[0] for key in found}
-    return done == len(found) and all(_lists(task, found)[0] == "done" for task in tasks)
+    return done == len(states)
 
 
 def _status(verdict: Verdict) -> str:

@@ -40,6 +40,10 @@ OUTPUTS_OF_REFERENCE = NOTEBOOK_TOOLS / "ml-100k"  # the edition's default data 
 MARK = "Output of the reference; your run replaces it."
 MARK_LATER = "Output of the reference; yours replaces it when you run this cell with your kernels."
 # Text that only the student edition folds.
+# A sentence with a link to the playground: it follows another one, or begins a paragraph or line.
+PLAYGROUND = re.compile(
+    r"(^|[.:)]\s(?!\n)|\n\n)(?:(?![.]\s|\n\n).)*?/playground\.html.*?(?:\.(?=\s|$)|$) ?", re.DOTALL
+)
 HINT = re.compile(r"<!-- hint: (.+?) -->\n\n?(.*?)\n\n?<!-- end of hint -->", re.DOTALL)
 INTAKE = ("archives", "cells", "collect", "declarations", "layouts", "names", "submission")
 # The modules of this package that are copied to checks/grading.
@@ -101,7 +105,7 @@ def student_notebook(name: str) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         is_before_loop &= cell.id != "loop"
         if cell.cell_type != "code":
-            cell.source = fold_hints(cell.source)
+            cell.source = fold_hints(without_playground(cell.source))
         elif outputs[cell.id]:
             cell.outputs = [mark(MARK_LATER if cell.id in later else MARK), *outputs[cell.id]]
             if cell.id in later and is_before_loop:  # "Run All" must reach the student's cells
@@ -140,6 +144,11 @@ def mark(text: str) -> nbformat.NotebookNode:
     """Return an output that states the origin of the outputs below it."""
     data = {"text/markdown": f"*{text}*", "text/plain": text}
     return nbformat.v4.new_output("display_data", data=data)
+
+
+def without_playground(source: str) -> str:
+    """Return markdown without the sentences that link the playground, which the edition lacks."""
+    return PLAYGROUND.sub(r"\1", source)
 
 
 def fold_hints(source: str) -> str:

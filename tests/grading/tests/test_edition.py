@@ -40,6 +40,7 @@ from grading.student.edition import (
     blank_notebook,
     build,
     fold_hints,
+    without_playground,
 )
 
 # Plausible mistakes: module, right text, wrong text, the function that must be reported.
@@ -278,7 +279,8 @@ def test_the_checks_use_their_own_copy_of_the_suite(edition):
 def test_check_reports_the_untouched_edition_as_not_attempted(edition):
     code, text = check(edition)
     assert code == 1
-    assert f"0 of {len(OUTPUTS)} done, {len(OUTPUTS)} not attempted" in text
+    lines = len(OUTPUTS) + len(RUBRIC)  # with a line for the lists of each task
+    assert f"0 of {lines} done, {lines} not attempted" in text
 
 
 def with_answers(edition: Path, folder: Path) -> Path:
@@ -293,14 +295,15 @@ def with_answers(edition: Path, folder: Path) -> Path:
 def test_check_reports_the_reference_as_done(edition, tmp_path):
     code, text = check(with_answers(edition, tmp_path / "reference"))
     assert code == 0, text
-    assert f"{len(OUTPUTS)} of {len(OUTPUTS)} done" in text
+    lines = len(OUTPUTS) + len(RUBRIC)
+    assert f"{lines} of {lines} done" in text
 
 
 def test_one_task_can_be_checked_alone(edition, tmp_path):
     folder = with_answers(edition, tmp_path / "mine")
     shutil.copy(edition / "mflib" / "bpr.py", folder / "mflib")
     code, text = check(folder, "svd")
-    assert (code, "5 of 5 done" in text, "bpr" in text) == (0, True, False), text
+    assert (code, "6 of 6 done" in text, "bpr" in text) == (0, True, False), text
 
 
 def test_check_shows_each_output_lists_and_the_smallest_case(edition, tmp_path):
@@ -376,7 +379,8 @@ def test_check_never_ends_in_a_traceback(edition, tmp_path):
     assert "04_warp.ipynb: is cut off" in text
     gone = {"svd/svd_step", "bpr/bpr_step", "svd/check_step", "bpr/check_step"}
     gone |= {key for key in OUTPUTS if key.startswith("warp/") and not is_kernel(key)}
-    assert f"{len(OUTPUTS) - len(gone)} of {len(OUTPUTS)} done" in text
+    lines = len(OUTPUTS) + len(RUBRIC)  # without the lists of svd and bpr
+    assert f"{lines - len(gone) - 2} of {lines} done" in text
 
 
 def test_obtain_works_with_a_broken_package(edition, tmp_path):
@@ -412,3 +416,19 @@ def test_blank_notebook_unfolds_cells_of_answers():
     assert blanked[0].metadata == {"tags": ["solution"]}
     assert blanked[1].metadata == {"jupyter": {"source_hidden": True}}
     assert blanked[2].metadata == {"tags": ["solution"], "jupyter": {"outputs_hidden": True}}
+
+
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        ("One. Two [x](../build/ml-100k/playground.html#a) more. Three.", "One. Three."),
+        ("One.\n\n[X](a/playground.html#find).", "One.\n\n"),
+        (
+            "On `a.b` see\nthe [x](a/playground.html#a) (as built).\n\n## Next",
+            "\n\n## Next",
+        ),
+        ("No link to a playground.", "No link to a playground."),
+    ],
+)
+def test_edition_has_no_sentence_that_links_the_playground(source, kept):
+    assert without_playground(source) == kept
