@@ -16,7 +16,7 @@ import torch
 from grading import schema
 from grading.checks.recommendations import QualityRange, hidden_split, quality_range
 from grading.course.course import Course
-from grading.execution.inputs import OUTPUTS
+from grading.execution.inputs import CALLED
 from grading.execution.reference import expected, imports
 from grading.intake.collect import Package
 from grading.intake.submission import choose_files
@@ -127,9 +127,8 @@ def warm_up(
     torch.set_num_threads(1)  # so that forking is safe
     known(), imports(), public_answers.warm_up()
     hidden_split(options.dataset, options.secret)
-    for key, outputs in OUTPUTS.items():
-        if not outputs.kernel:  # step checks are not kernels
-            expected(key, options.seeds)
+    for key in CALLED:
+        expected(key, options.seeds)
     quality = quality_of_reference(options, target / "reference.json", report)
     return replace(options, quality=quality)
 

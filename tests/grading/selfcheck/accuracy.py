@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from grading.checks.verdict import Verdict
 from grading.execution.harness import Purpose
-from grading.execution.inputs import OUTPUTS, SEEDS
+from grading.execution.inputs import CALLED, OUTPUTS, SEEDS
 from grading.execution.reference import (
     answers,
     edited,
@@ -66,10 +66,6 @@ TARGET = ROOT / "build" / "grader-accuracy.md"
 def no_verdict() -> Verdict:
     """Return the initial verdict of a case."""
     return Verdict("svd/svd_step", failure=NOT_ATTEMPTED)
-
-
-# Checks of kernels are measured by grading.selfcheck.step_checks.
-JUDGED = [key for key, outputs in OUTPUTS.items() if not outputs.kernel]
 
 
 @dataclass
@@ -135,14 +131,14 @@ def exercise_cases() -> Iterable[Case]:
 
 def all_cases() -> list[Case]:
     found = [Case(key, name, True, with_function(key, code)) for (key, name), code in RIGHT.items()]
-    for key in JUDGED:  # the reference itself
+    for key in CALLED:  # the reference itself
         task, _, name = key.partition("/")
         kernel = name in RUBRIC[task]["functions"]
         found.append(
             Case(key, "the reference", True, module_of(task) if kernel else answers()[key])
         )
     found += [Case(key, name, False, edited(key, a, b)) for key, name, a, b in WRONG]
-    return [*found, *(case for case in exercise_cases() if case.key in JUDGED)]
+    return [*found, *(case for case in exercise_cases() if case.key in CALLED)]
 
 
 def eight_files(case: Case | None = None) -> dict[str, bytes]:
@@ -237,7 +233,7 @@ def judge_all(cases: list[Case]) -> str:
     secret = 1000 + secrets.randbelow(10**9)
     hidden = tuple(secret + n for n in range(N_SEEDS))
     fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]]
-    for key in (*JUDGED, *fits):  # fills the caches before the threads start
+    for key in (*CALLED, *fits):  # fills the caches before the threads start
         expected(key, hidden), expected(key, SEEDS)
     jobs = [
         ("graded", hidden, sandboxed if safe else run_directly),
@@ -314,7 +310,7 @@ def report(cases: list[Case], forms: list, how: str, seconds: float) -> tuple[st
         lines.append(f"| {what} answers | {n} | {len(side) - n} |")
     lines += ["", "## By function", "", "| function | right | full marks | wrong | full marks |"]
     lines.append("| --- | --- | --- | --- | --- |")
-    for key in JUDGED:
+    for key in CALLED:
         sides = [[c for c in side if c.key == key] for side in (right, wrong)]
         counts = (f"{len(s)} | {sum(c.graded.is_right for c in s)}" for s in sides)
         lines.append(f"| {key} | {' | '.join(counts)} |")

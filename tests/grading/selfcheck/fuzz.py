@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 
 from grading.checks.recommendations import hidden_split, measure
 from grading.checks.reproducibility import compare_cells, dataset_of, notebook_to_run
-from grading.execution.inputs import OUTPUTS
+from grading.execution.inputs import CALLED
 from grading.execution.reference import expected
 from grading.execution.trial import Unit, _result, read_lines, verdicts
 from grading.intake.collect import File, packages
@@ -290,7 +290,7 @@ def main() -> None:
     TARGET.mkdir(parents=True, exist_ok=True)
     public_answers.warm_up()
     hidden_split(DATASET, SECRET)
-    for key in OUTPUTS:
+    for key in CALLED:
         right_of(key)
     bounds = replace(Bounds(), cpu_seconds=100_000, seconds=100_000.0)
     failed = False

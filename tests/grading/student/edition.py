@@ -24,7 +24,7 @@ import numpy as np
 
 from grading.checks.reproducibility import needs
 from grading.execution.harness import Purpose
-from grading.execution.inputs import OUTPUTS, SEEDS
+from grading.execution.inputs import CALLED, SEEDS
 from grading.execution.reference import expected
 from grading.execution.trial import HARNESS
 from grading.intake import declarations
@@ -176,7 +176,7 @@ def cases() -> dict[str, np.ndarray]:
     """Return the reference's outputs, by "task/function/seed/call/output", and their inputs."""
     arrays = {}
     fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]]
-    for key in (*(key for key in OUTPUTS if not OUTPUTS[key].kernel), *fits):
+    for key in (*CALLED, *fits):
         for place, came in expected(key, SEEDS).items():
             arrays[f"{key}/{place}"] = came.after
             if came.before is not None:

@@ -5,10 +5,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from hypothesis import find
+from hypothesis.errors import NoSuchExample
 
 from grading import gradebook
 from grading.checks.step_checks import Try, judge_check
-from grading.execution.inputs import OUTPUTS, calls
+from grading.execution.inputs import CALLED, OUTPUTS, calls
 from grading.execution.reference import answers, edited, function, imports, module_of
 from grading.execution.remote import ask, pack, serve, unpack
 from grading.execution.trial import check_units, exercise, imports_of, run_checks, run_directly
@@ -18,6 +20,8 @@ from grading.kernels.hidden import batches, hidden_versions
 from grading.kernels.versions import RIGHT, VARIANTS, WRONG, Version
 from grading.outcomes import Failure, FailureKind
 from grading.pipeline import Options
+from grading.selfcheck.fuzz import right_of
+from grading.selfcheck.mutations import keys
 from grading.student.edition import empty_suite
 
 KEYS = [key for key in OUTPUTS if OUTPUTS[key].kernel]
@@ -165,3 +169,14 @@ def test_warm_up_needs_no_outputs_of_checks(monkeypatch, tmp_path):
         monkeypatch.setattr(gradebook, name, lambda *given: {})
     gradebook.warm_up(Options("ml-100k", 1, tmp_path), tmp_path)
     assert asked == [key for key in OUTPUTS if key not in KEYS]
+
+
+def test_results_to_fuzz_are_drawn_for_functions_with_outputs():
+    """Otherwise fuzzing ends before it begins."""
+    drawn = {find(keys(), lambda drawn, key=key: drawn == key) for key in CALLED}
+    assert drawn == set(OUTPUTS) - set(KEYS)
+    for key in drawn:
+        assert right_of(key)
+    for key in KEYS:
+        with pytest.raises(NoSuchExample):
+            find(keys(), lambda drawn, key=key: drawn == key)
