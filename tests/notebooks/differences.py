@@ -84,8 +84,12 @@ def figures(cell: nbformat.NotebookNode) -> list[str]:
 
 
 def pixels(png: str) -> np.ndarray:
-    """Return the pixels of a PNG in base64: height x width x channels, from 0 to 1."""
-    return imread(BytesIO(base64.b64decode(png)))
+    """Return the pixels of a PNG in base64: height x width x RGBA, from 0 to 1."""
+    image = np.atleast_3d(imread(BytesIO(base64.b64decode(png))))
+    if image.shape[2] < 3:  # gray
+        image = image[..., [0, 0, 0]]
+    opaque = np.ones_like(image[..., :1])
+    return image if image.shape[2] == 4 else np.concatenate([image, opaque], axis=2)
 
 
 def alike(one: str | None, other: str | None) -> bool:

@@ -12,6 +12,7 @@ from bs4 import BeautifulSoup
 from differences import Change, compare, pixels
 from fresh_kernel import Failure
 from matplotlib.image import imsave
+from PIL import Image
 from verify_page import Verified, annotations, diff, difference_image, page, table_rows
 
 CELLS = {
@@ -184,6 +185,14 @@ def test_difference_image_shows_where_figures_differ():
     assert red[15, 40]
     assert not red[15, 15]
     assert not red[30].any()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_pixels_are_the_same_for_each_kind_of_png(mode):
+    """A picture that another program has saved differs only if it looks different."""
+    file = BytesIO()
+    Image.open(BytesIO(base64.b64decode(png(0.5)))).convert(mode).save(file, "png")
+    assert np.array_equal(pixels(base64.b64encode(file.getvalue()).decode()), pixels(png(0.5)))
 
 
 def test_seconds_of_each_cell_are_listed(verified):
