@@ -43,8 +43,14 @@ LEARNED = ("user_factors", "item_factors", "user_biases", "item_biases", "global
 class FactorModel:
     """Base class: the score of item i for user u is p_u·q_i plus biases.
 
-    The API follows the library ``implicit``. Subclasses implement ``_start``, which learns the
-    factors, and ``_validate`` for their own parameters.
+    The API follows the library ``implicit``. To add a model, write a subclass with the decorator
+    ``@dataclass(eq=False, kw_only=True)``; its fields are the parameters. It implements
+
+    - ``_start``, which initialises the factors and returns the iterations; with SGD, it returns
+      ``training.epochs`` and implements ``_step``;
+    - ``_validate``, if it has parameters of its own;
+    - ``_attributes`` and ``_scores``, if it learns more than factors and biases;
+    - ``_fold_in``, if it can compute the factors of new users or items.
 
     Parameters
     ----------
