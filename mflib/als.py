@@ -89,7 +89,8 @@ def conjugate_gradient(
 
     Row u solves A_u x_u = h_u with A_u = Y'Y + lambda_u E + Y'(C_u - E)Y and h_u = Y'C_u p_u (Hu,
     Koren, Volinsky 2008, eq. 4). It takes a few steps from the current x_u (Takács, Pilászy, Tikk
-    2011), each of nnz F + rows F^2 operations.
+    2011), each of nnz F + rows F^2 operations. A row that is already solved, such as a zero row
+    without entries, stays as it is.
 
     Parameters
     ----------

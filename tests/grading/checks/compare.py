@@ -93,7 +93,8 @@ def describe(array: np.ndarray, reference: Observed, choices: tuple[str, ...]) -
         return "nothing changed: it must be updated in place"
     if not np.isfinite(array).all():
         place = _first(~np.isfinite(array))
-        return f"expected {expected[place]:.6g} at {place}, got {array[place]}"
+        cause = ": is 0 divided by 0 there?" if np.isnan(array[place]) else ""
+        return f"expected {expected[place]:.6g} at {place}, got {array[place]}{cause}"
     differs = _differs(array, expected)
     if not differs.any():
         return ""

@@ -139,6 +139,7 @@ class Kernels(Drawn):
 
     def als_conjugate_gradient(self) -> list:
         X, Y, *_ = self.model()
+        X[1] = 0  # a user without entries, as training starts: the residual is 0
         return [X, Y, *self._blocks(), 1 + self.seed % 3]
 
     def als_cholesky(self) -> list:
@@ -215,6 +216,7 @@ def short_fit(key: str, seed: int) -> dict[str, np.ndarray]:
     n_users, n_items, rank = 60 + seed % 7, 70 + seed % 9, 3
     scores = rng.normal(size=(n_users, rank)) @ rng.normal(size=(rank, n_items))
     ratings = np.clip(np.rint(3.4 + 0.8 * scores), 1, 5) * (rng.random(scores.shape) < 0.35)
+    ratings[1] = 0  # in real data, too, some users have nothing to train on
     matrix = sp.csr_matrix(ratings if task == "svd" else (ratings >= 4).astype(float))
     options = SHORT_FIT[task] | RUBRIC[task]["lists"][name]
     options |= {"dtype": torch.float64, "random_state": seed % 2**30}

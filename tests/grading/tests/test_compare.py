@@ -21,6 +21,7 @@ from grading.execution.reference import answers, expected, function
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 from grading.rubric import RUBRIC
 from grading.selfcheck.accuracy import all_cases
+from mflib.als import conjugate_gradient
 from mflib.bpr import bpr_step
 from mflib.sparse import Entries
 
@@ -267,3 +268,16 @@ def test_answers_of_the_self_check_follow_the_kernels_and_loops():
     cases = all_cases()
     assert sum(case.right for case in cases) > 90
     assert sum(not case.right for case in cases) > 300
+
+
+def test_a_division_of_zero_by_zero_is_named():
+    """A row without entries starts at 0; conjugate gradients without a guard make it NaN."""
+
+    def unguarded(X, Y, blocks, penalty, steps):
+        conjugate_gradient(X, Y, blocks, penalty, steps)
+        X[(X == 0).all(1)] /= 0
+
+    key = "als/conjugate_gradient"
+    arrays = {place: output.after for place, output in outputs(unguarded, key, 0).items()}
+    verdict = judge(key, arrays, expected(key, (0,)), "")
+    assert "expected 0 at (1, 0), got nan: is 0 divided by 0 there?" in verdict.sentence
