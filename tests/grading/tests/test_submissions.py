@@ -318,10 +318,9 @@ def test_an_attack_affects_only_its_marks(what, tmp_path, grade_class, monkeypat
 
 
 def test_a_table_gets_full_marks_only_for_public_seeds(options, monkeypatch):
-    monkeypatch.setattr(pipeline, "N_SEEDS", 3)  # the seeds of the table
-    for seed, points in ((SEEDS[0], 40 + HONEST), (7, 15 / 4)):
-        here = replace(options, secret=seed)
-        score = graded(f"a table of answers, seed {seed}", "bpr", of_table("bpr"), here)
+    for name, seeds, points in (("public", SEEDS[:3], 40 + HONEST), ("hidden", (7, 8, 9), 15 / 4)):
+        monkeypatch.setattr(pipeline.Options, "seeds", seeds)
+        score = graded(f"a table of answers, {name} seeds", "bpr", of_table("bpr"), options)
         parts = score.marks["bpr"]
         assert parts["correctness"] + parts["loop and exercises"] == points, score.reasons["bpr"]
 
