@@ -59,7 +59,7 @@ ROWS = [
         "SVD, RMSE",
         "SVD",
         {"Surprise SVD": "Surprise"},
-        "Surprise: a step for each rating, constant rate, clips to 1–5 stars; ours: batches, decay",
+        "Surprise: one thread, a step for each rating, no decay, clips to 1–5 stars; ours: batches",
     ),
     (
         "ALS, NDCG@10",
