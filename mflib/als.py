@@ -42,7 +42,7 @@ class Block(NamedTuple):
 
     columns: slice
     excess: Tensor  # c - 1, sparse CSR, rows x columns
-    weighted_preference: Tensor  # c p of the same entries, shape (nnz,)
+    weighted_preference: Tensor  # c times the preference, for the same entries, shape (nnz,)
 
 
 class RowsToSolve(NamedTuple):
@@ -59,7 +59,7 @@ def over_entries(
     Y: Tensor,
     value: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Return the sum of value(x_u·y_i, c - 1, c p) y_i over the stored entries of each row u.
+    """Return the sum of value(x_u·y_i, excess, weighted) y_i over the stored entries of each row u.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def conjugate_gradient(
     """
     gram, tiny = Y.T @ Y, torch.finfo(X.dtype).tiny  # F x F
     # h_u and A_u x_u need the same products: one pass computes the residual h_u - A_u x_u.
-    residual = over_entries(blocks, X, Y, lambda xy, excess, cp: cp - excess * xy)
+    residual = over_entries(blocks, X, Y, lambda xy, excess, weighted: weighted - excess * xy)
     residual = residual - X @ gram - penalty * X  # rows x F
     direction = residual
     rr = (residual * residual).sum(1, keepdim=True)  # rows x 1
@@ -142,7 +142,7 @@ def cholesky(X: Tensor, Y: Tensor, blocks: list[Block], penalty: Tensor) -> None
     for columns, excess, _ in blocks:
         for f, y_f in enumerate(Y[columns].T):
             A[:, f, f:] += excess @ (y_f[:, None] * Y[columns, f:])
-    b = over_entries(blocks, X, Y, lambda xy, excess, cp: cp)  # rows x F
+    b = over_entries(blocks, X, Y, lambda xy, excess, weighted: weighted)  # rows x F
     # The lower triangles lack the stored entries; they are not read.
     R, failed = torch.linalg.cholesky_ex(A, upper=True)
     if failed.any():
@@ -157,7 +157,7 @@ def weighted_entries(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> list[Block]:
-    """Return the interactions as the kernels need them: c - 1 = alpha |r| and c p.
+    """Return c - 1 = alpha |r| and c times the preference, in blocks of columns.
 
     Parameters
     ----------
@@ -341,9 +341,9 @@ class ALS(FactorModel):
 
         def losses_of(part: RowsToSolve) -> Tensor:
             total = (part.penalty * X[part.rows] ** 2).sum(1, dtype=torch.float64)
-            for columns, excess, cp in part.blocks if side == "item" else ():
+            for columns, excess, weighted in part.blocks if side == "item" else ():
                 xy = sampled_product(excess, X[part.rows], Y[columns])
-                values = cp - 2 * cp * xy + excess.values() * xy**2
+                values = weighted - 2 * weighted * xy + excess.values() * xy**2
                 ends = excess.crow_indices().long()
                 total += torch.segment_reduce(values.double(), "sum", offsets=ends)
             return total

@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -28,7 +28,7 @@ from mflib.ranking import Metric
 
 LINE = 100  # letters in a line of displayed code
 # These movies are in MovieLens-1M and in MovieLens-100K.
-EXAMPLE_TITLES = ("Blade Runner", "Aliens", "Cinema Paradiso", "Hoop Dreams")
+EXAMPLE_TITLES = ("Blade Runner", "Aliens")
 HEADINGS = {
     "ndcg": "NDCG@10",
     "precision": "precision@10",
@@ -194,45 +194,6 @@ def similar_movies(
         # 0 - values, because -values would show a distance of zero as -0.0.
         columns[metric] = (values if metric == "cosine" else 0 - values).round(3)
     return pd.DataFrame(columns, index=pd.RangeIndex(1, len(ids) + 1, name=title))
-
-
-def nearest_movies(
-    model: FactorModel,
-    data: MovieLens,
-    titles: Sequence[str] = EXAMPLE_TITLES,
-    N: int = 3,
-    items: Ids | None = None,
-) -> pd.DataFrame:
-    """List the N movies most similar to each of several movies.
-
-    Parameters
-    ----------
-    model, data, N, items
-        See ``similar_movies``.
-    titles : sequence of str
-
-    Returns
-    -------
-    DataFrame
-        Two rows for each title, by cosine and by Euclidean distance, and a column for each rank.
-
-    Raises
-    ------
-    TypeError
-        ``titles`` is a single title.
-    KeyError, ValueError
-        See ``similar_movies``. ValueError is also raised if there are no titles.
-    """
-    if isinstance(titles, str):
-        raise TypeError(f"expected a sequence of titles, got {titles!r}; pass [{titles!r}]")
-    if not len(titles):
-        raise ValueError("expected at least one title, got none")
-    rows = {}
-    for title in titles:
-        table = similar_movies(model, data, title, N, items)
-        for metric in METRICS:
-            rows[title, metric] = table[f"by {metric}"]
-    return pd.DataFrame(rows).T
 
 
 def similarity(
@@ -544,7 +505,7 @@ def be_the_user(model: ALS, data: MovieLens) -> widgets.interactive:
     titles = data.movies["title"].tolist()
     boxes = {
         f"movie_{n}": widgets.Combobox(value=title, options=titles, description=f"movie {n}")
-        for n, title in enumerate([*EXAMPLE_TITLES[:2], "", ""], start=1)
+        for n, title in enumerate([*EXAMPLE_TITLES, "", ""], start=1)
     }
     return widgets.interactive(show, **boxes, **_sliders(model))
 

@@ -117,8 +117,8 @@ def ahead(
     yield waiting.result()
 
 
-def row_rates(learning_rate: float, load: Tensor, bound: float) -> Tensor:
-    """Return the learning rate of each row: ``learning_rate``, but at most ``bound`` / load.
+def row_rates(learning_rate: float, counts: Tensor, bound: float) -> Tensor:
+    """Return the learning rate of each row: ``learning_rate``, but at most ``bound`` / count.
 
     A batch adds up the gradients of all entries of a row. For a row with many entries, such as a
     popular movie, that sum times the learning rate would overshoot. With the bound, the step is at
@@ -127,16 +127,15 @@ def row_rates(learning_rate: float, load: Tensor, bound: float) -> Tensor:
     Parameters
     ----------
     learning_rate : float
-    load : floating-point tensor, shape (R,)
-        The number of entries of each row in the batch, or the sum of their weights, where weights
-        below 1 count as 1.
+    counts : floating-point tensor, shape (R,)
+        The number of entries of each row in the batch.
     bound : float
 
     Returns
     -------
-    tensor of the type of ``load``, shape (R,)
+    tensor of the type of ``counts``, shape (R,)
     """
-    return (bound / load.clamp(min=1)).clamp_(max=learning_rate)
+    return (bound / counts.clamp(min=1)).clamp_(max=learning_rate)
 
 
 def ensure_finite(model: object, loss: float, iteration: int) -> None:

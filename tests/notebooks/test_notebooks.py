@@ -35,7 +35,7 @@ LESSONS = ["01_svd", "02_als", "03_bpr", "04_warp"]
 EXPERIMENTS = "05_experiments"
 METRICS = r"RMSE|precision@10|NDCG@10"
 # What a lesson is marked by: in sections 4, 5, 7 and 8, as the README says.
-CRITERIA = {"loop", "kernel", "equality", "similar", "similar-five", "similarity"}
+CRITERIA = {"loop", "kernel", "equality", "similar", "similarity"}
 CRITERIA |= {"history", "recommendations", "judged"}
 ASSERTING = re.compile("by-hand|equality")  # cells that compare two ways to compute the same
 ALL = [folder / file.name for folder in STORED.values() for file in sources()]

@@ -14,9 +14,6 @@ IMPLICIT = {
 }
 ALL = IMPLICIT | {
     "SVD": lambda **kw: SVD(**{"factors": 6, "iterations": 20, "batches": 4} | kw),
-    "SVD-zeros": lambda **kw: SVD(
-        **{"factors": 6, "iterations": 20, "batches": 4, "unobserved_weight": 0.3} | kw
-    ),
     "Popularity": lambda **kw: popularity(**kw),
 }
 

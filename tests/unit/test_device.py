@@ -20,7 +20,6 @@ from mflib.sparse import Entries
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 MODELS = {
     "SVD": partial(SVD, 3, iterations=2, batches=3),
-    "SVD-zeros": partial(SVD, 3, iterations=2, batches=3, unobserved_weight=0.1),
     "ALS": partial(ALS, 3, iterations=2),
     "ALS-exact": partial(ALS, 3, iterations=2, use_cg=False),
     "BPR": partial(BPR, 3, iterations=2, batches=3),

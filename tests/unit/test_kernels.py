@@ -13,9 +13,8 @@ from torch.nn.functional import logsigmoid
 from mflib import ALS, BPR, SVD, WARP
 from mflib.als import cholesky, conjugate_gradient, weighted_entries
 from mflib.bpr import bpr_step, hardest
-from mflib.sampling import TRAINING, generator
 from mflib.sparse import Entries
-from mflib.svd import svd_step, with_zeros
+from mflib.svd import svd_step
 from mflib.training import row_rates
 from mflib.warp import cut_into_rows, first_violations, harmonic_numbers, scorer, warp_step
 
@@ -79,35 +78,29 @@ def svd_case(draw, ids):
     entries = Entries.at(ids(N_USERS - 1).sort().values, ids(N_ITEMS - 1), (N_USERS, N_ITEMS))
     pairs = set(zip(entries.rows.tolist(), entries.columns.tolist(), strict=True))
     assert len(pairs) < B, "some entries must be duplicates"
-    weights = 0.3 + draw(B).abs().clamp(max=1)
-    assert weights.min() < 1 < weights.max(), "weights above 1 add to the load of a row"
-    return params, 3.5, (entries, draw(B) + 3, weights)
+    return params, 3.5, (entries, draw(B) + 3)
 
 
-def svd_loop(params, mu, entries, ratings, weights, learning_rate):
+def svd_loop(params, mu, entries, ratings, learning_rate):
     """Return the updated parameters and the losses, one rating at a time."""
     (P0, Q0, bu0, bi0), (P, Q, bu, bi) = params, [p.clone() for p in params]
     users, items = entries.rows.tolist(), entries.columns.tolist()
-    load_u, load_i = Counter(), Counter()
-    for u, i, w in zip(users, items, weights.tolist(), strict=True):
-        load_u[u] += max(4 * w - 3, 1)
-        load_i[i] += max(4 * w - 3, 1)
-    rate_u = {u: min(learning_rate, 1 / load) for u, load in load_u.items()}
-    rate_i = {i: min(learning_rate, 1 / load) for i, load in load_i.items()}
+    rate_u = {u: min(learning_rate, 1 / n) for u, n in Counter(users).items()}
+    rate_i = {i: min(learning_rate, 1 / n) for i, n in Counter(items).items()}
     losses = []
-    for u, i, r, w in zip(users, items, ratings.tolist(), weights.tolist(), strict=True):
+    for u, i, r in zip(users, items, ratings.tolist(), strict=True):
         e = r - mu - float(bu0[u]) - float(bi0[i]) - float(P0[u] @ Q0[i])
-        P[u] += rate_u[u] * (w * e * Q0[i] - REG * P0[u])
-        Q[i] += rate_i[i] * (w * e * P0[u] - REG * Q0[i])
-        bu[u] += rate_u[u] * (w * e - REG * bu0[u])
-        bi[i] += rate_i[i] * (w * e - REG * bi0[i])
-        losses.append(w * e**2 / 2)
+        P[u] += rate_u[u] * (e * Q0[i] - REG * P0[u])
+        Q[i] += rate_i[i] * (e * P0[u] - REG * Q0[i])
+        bu[u] += rate_u[u] * (e - REG * bu0[u])
+        bi[i] += rate_i[i] * (e - REG * bi0[i])
+        losses.append(e**2 / 2)
     return (P, Q, bu, bi), torch.tensor(losses, dtype=torch.float64), (rate_u, rate_i)
 
 
-@pytest.mark.parametrize(("learning_rate", "rows"), [(0.03, "no"), (0.09, "some"), (5.0, "all")])
+@pytest.mark.parametrize(("learning_rate", "rows"), [(0.03, "no"), (0.15, "some"), (5.0, "all")])
 def test_svd_step_equals_the_textbook_loop(svd_case, learning_rate, rows):
-    """The learning rates cover rows with and without the bound 1 / load."""
+    """The learning rates cover rows with and without the bound 1 / n."""
     params, mu, batch = svd_case
     expected, expected_losses, rates = svd_loop(params, mu, *batch, learning_rate)
     assert_bounded(rates[0], learning_rate, rows)
@@ -120,15 +113,15 @@ def test_svd_step_equals_the_textbook_loop(svd_case, learning_rate, rows):
 
 
 def test_svd_step_descends_the_stated_objective(svd_case):
-    params, mu, (entries, r, w) = svd_case
+    params, mu, (entries, r) = svd_case
     u, i = entries.rows.long(), entries.columns.long()
 
     def objective(P, Q, b_u, b_i):
         errors = r - mu - b_u[u] - b_i[i] - (P[u] * Q[i]).sum(1)
         penalty = b_u[u] ** 2 + b_i[i] ** 2 + (P[u] ** 2).sum(1) + (Q[i] ** 2).sum(1)
-        return (w * errors**2 / 2 + REG / 2 * penalty).sum()
+        return (errors**2 / 2 + REG / 2 * penalty).sum()
 
-    got, _ = after(params, lambda *copies: svd_step(*copies, mu, entries, r, w, LR, REG))
+    got, _ = after(params, lambda *copies: svd_step(*copies, mu, entries, r, LR, REG))
     assert_descends(params, got, objective, LR)
 
 
@@ -136,7 +129,7 @@ def test_svd_step_on_one_rating_is_the_classical_update():
     P, Q = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])
     b_u, b_i, one = torch.tensor([0.5]), torch.tensor([-0.5]), torch.ones(1)
     entries = Entries.at(torch.tensor([0]), torch.tensor([0]), (1, 1))
-    loss = svd_step(P, Q, b_u, b_i, 3.0, entries, 5 * one, one, 0.5, 0.25)  # the error is 1
+    loss = svd_step(P, Q, b_u, b_i, 3.0, entries, 5 * one, 0.5, 0.25)  # the error is 1
     assert loss.tolist() == [0.5]
     assert P.tolist() == [[1 + 0.5 * (3 - 0.25), 2 + 0.5 * (-1 - 0.5)]]
     assert Q.tolist() == [[3 + 0.5 * (1 - 0.75), -1 + 0.5 * (2 + 0.25)]]
@@ -154,62 +147,11 @@ def test_row_rates_are_bounded_by_the_count():
     assert row_rates(0.5, counts.double(), 1.0).dtype == torch.float64
 
 
-def test_with_zeros_keeps_the_ratings_and_adds_as_many_weighted_zeros(svd_case):
-    _, _, (entries, ratings, weights) = svd_case
-    ratings = ratings.abs() + 1  # so that only the sampled entries are zero
-    batch = {"entries": entries, "ratings": ratings, "weights": weights}
-    joined = with_zeros(batch, 0.25, generator(0, TRAINING))
-    assert len(joined["entries"]) == len(joined["ratings"]) == len(joined["weights"]) == 2 * B
-    assert joined["entries"].shape == (N_USERS, N_ITEMS)
-
-    def listed(batch, chosen):
-        entries = batch["entries"]
-        columns = (entries.rows, entries.columns, batch["ratings"], batch["weights"])
-        return sorted(zip(*(values[chosen].tolist() for values in columns), strict=True))
-
-    known = joined["ratings"] != 0
-    assert listed(joined, known) == listed(batch, slice(None))
-    assert joined["weights"][~known].tolist() == [0.25] * B
-
-
-def test_with_zeros_draws_uniformly_from_the_whole_matrix():
-    n = 12_000
-    same = torch.zeros(n, dtype=torch.int64)
-    entries = Entries.at(same, same, (3, 4))
-    batch = {"entries": entries, "ratings": torch.ones(n), "weights": torch.ones(n)}
-    joined = with_zeros(batch, 1.0, generator(0, TRAINING))
-    zero = joined["ratings"] == 0
-    counts = np.zeros((3, 4))
-    positions = joined["entries"].rows[zero].numpy(), joined["entries"].columns[zero].numpy()
-    np.add.at(counts, positions, 1)
-    assert counts.sum() == n
-    assert np.abs(counts - n / 12).max() < 5 * math.sqrt(n / 12)
-
-
-def test_svd_weights_each_entry_of_the_matrix_as_a_zero(ratings, monkeypatch):
-    """Over an iteration, the weights of the sampled zeros add up to w times U times I."""
-    batches = []
-
-    def spy(entries, ratings, weights, mu, **others):
-        batches.append((entries, ratings, weights, mu))
-        return torch.zeros(1)
-
-    monkeypatch.setattr("mflib.svd.svd_step", spy)
-    SVD(3, iterations=1, batches=5, unobserved_weight=0.3, dtype=torch.float64).fit(ratings)
-    _, found, weights, mu = zip(*batches, strict=True)
-    found, weights = torch.cat(found), torch.cat(weights)
-    assert len(batches) == 5
-    assert set(mu) == {0.0}, "the mean of almost all entries is 0"
-    assert (found == 0).sum() == (found != 0).sum() == ratings.nnz
-    assert float(weights[found == 0].sum()) == pytest.approx(0.3 * 30 * 25)
-    assert set(weights[found != 0].tolist()) == {1.0}
-
-
 def test_svd_visits_each_rating_once_per_iteration(ratings, monkeypatch):
     batches, means = [], set()
 
-    def spy(entries, ratings, weights, mu, **others):
-        batches.append((entries.rows, entries.columns, ratings, weights))
+    def spy(entries, ratings, mu, **others):
+        batches.append((entries.rows, entries.columns, ratings))
         means.add(mu)
         return torch.zeros(1)
 
@@ -217,11 +159,10 @@ def test_svd_visits_each_rating_once_per_iteration(ratings, monkeypatch):
     SVD(3, iterations=2, batches=5, dtype=torch.float64).fit(ratings)
     assert [*means] == pytest.approx([ratings.data.mean()])
     for epoch in (batches[:5], batches[5:]):
-        rows, columns, values, weights = (torch.cat(parts) for parts in zip(*epoch, strict=True))
+        rows, columns, values = (torch.cat(parts) for parts in zip(*epoch, strict=True))
         matrix = sp.csr_matrix((values, (rows, columns)), ratings.shape)
         assert len(values) == ratings.nnz
         assert (matrix != ratings).nnz == 0
-        assert set(weights.tolist()) == {1.0}
 
 
 # --- BPR ----------------------------------------------------------------------------------------
@@ -740,7 +681,7 @@ def test_cholesky_holds_a_bounded_number_of_systems(signed, monkeypatch):
 
 
 def test_weighted_entries_hold_the_confidences(signed, monkeypatch):
-    """Each block holds c - 1 = alpha |r| and c p of its stored entries."""
+    """Each block holds c - 1 = alpha |r| and c times the preference of its stored entries."""
     monkeypatch.setattr("mflib.als.WIDTH", 7)
     blocks = weighted_entries(sp.csr_matrix(signed), alpha=0.7, dtype=torch.float64)
     assert [block.columns.start for block in blocks] == [0, 7, 14, 21, 28]

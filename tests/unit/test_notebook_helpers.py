@@ -22,7 +22,6 @@ from mflib.notebook import (
     export_projector,
     judged,
     liked_movies,
-    nearest_movies,
     recommended_movies,
     set_up,
     similar_movies,
@@ -169,24 +168,6 @@ def test_similar_movies_shows_no_negative_zero(data, model):
     assert not np.signbit(distance)
 
 
-def test_nearest_movies_lists_similar_movies_in_rows(data, model):
-    titles = ["Big", "Alien"]
-    rows = nearest_movies(model, data, titles, N=2, items=[0, 1, 2, 4])
-    assert rows.index.tolist() == [(title, m) for title in titles for m in ("cosine", "l2")]
-    assert rows.columns.tolist() == [1, 2]
-    for title in titles:
-        table = similar_movies(model, data, title, N=2, items=[0, 1, 2, 4])
-        for metric in ("cosine", "l2"):
-            assert rows.loc[(title, metric)].tolist() == table[f"by {metric}"].tolist()
-
-
-def test_nearest_movies_rejects_a_bare_title_and_an_empty_list(data, model):
-    with pytest.raises(TypeError, match=r"sequence of titles, got 'Alien'; pass \['Alien'\]"):
-        nearest_movies(model, data, "Alien")
-    with pytest.raises(ValueError, match="at least one title, got none"):
-        nearest_movies(model, data, [])
-
-
 def test_judged_shows_means_and_the_interval_of_ndcg():
     rng = np.random.default_rng(0)
     names = ["precision", "recall", "ndcg", "map", "auc"]  # in the order of ranking_metrics
@@ -308,8 +289,6 @@ def test_tables_reject_an_invalid_length(data, model, N):
         recommended_movies(model, data, likes, 0, N)
     with pytest.raises(ValueError, match=message):
         similar_movies(model, data, "Alien", N)
-    with pytest.raises(ValueError, match=message):
-        nearest_movies(model, data, ["Alien"], N)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +318,6 @@ def uses_of_a_model(data, tmp_path):
     likes = data.likes()
     return {
         "similar_movies": lambda model: similar_movies(model, data, "Alien"),
-        "nearest_movies": lambda model: nearest_movies(model, data, ["Alien"]),
         "similarity": lambda model: similarity({"ALS": model}, data, likes),
         "recommended_movies": lambda model: recommended_movies(model, data, likes, 0),
         "export_projector": lambda model: export_projector(model, data, tmp_path / "new"),

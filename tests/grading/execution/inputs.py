@@ -82,9 +82,7 @@ class Kernels(Drawn):
 
     def svd_svd_step(self) -> list:
         model, users, items, ratings, *rates = self._ratings()
-        # In (0, 1], so each entry counts once in the bound of the rate.
-        weights = 1 - torch.rand(len(users), generator=self.rng, dtype=torch.float64)
-        return [*model, 3.1, self._entries(users, items), ratings, weights, *rates]
+        return [*model, 3.1, self._entries(users, items), ratings, *rates]
 
     def svd_textbook(self) -> list:
         model, users, items, ratings, *rates = self._ratings()
@@ -135,7 +133,7 @@ class Kernels(Drawn):
 
     def als_over_entries(self) -> list:
         X, Y, *_ = self.model()
-        return [self._blocks()[0], X, Y, lambda xy, excess, cp: cp - excess * xy**2]
+        return [self._blocks()[0], X, Y, lambda xy, excess, weighted: weighted - excess * xy**2]
 
     def als_conjugate_gradient(self) -> list:
         X, Y, *_ = self.model()

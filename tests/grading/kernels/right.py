@@ -5,15 +5,15 @@ to exercises are in tests/notebooks/test_exercises.py.
 """
 
 SVD, BPR, WARP = "svd/svd_step", "bpr/bpr_step", "warp/warp_step"
-HEAD = "P, Q, b_u, b_i, mu, entries, ratings, weights, learning_rate, regularization"
+HEAD = "P, Q, b_u, b_i, mu, entries, ratings, learning_rate, regularization"
 BHEAD = "P, Q, b, likes, negatives, learning_rate, user_regularization, item_regularization"
 WHEAD = "P, Q, users, known, rows, positives, draws, rank_weights, margin, learning_rate, regularization"
 # A plain right step, to be wrapped in this style and that.
 PLAIN = """
     users, items = entries.rows.long(), entries.columns.long()
     p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
-    e = weights * (ratings - mu - bu - bi - (p * q).sum(1))
-    losses = e * (ratings - mu - bu - bi - (p * q).sum(1)) / 2
+    e = ratings - mu - bu - bi - (p * q).sum(1)
+    losses = e * e / 2
     lr, reg = learning_rate, regularization
     lr_u = (1 / entries.row_counts.to(P)).clamp(max=lr)[users]
     lr_i = (1 / entries.column_counts.to(P)).clamp(max=lr)[items]
@@ -65,7 +65,7 @@ def svd_step({HEAD}):
     users, items = entries.rows.long(), entries.columns.long()
     leaves = [W.detach().clone().requires_grad_(True) for W in (P, Q, b_u, b_i)]
     p, q, x, y = leaves[0][users], leaves[1][items], leaves[2][users], leaves[3][items]
-    losses = weights * (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
+    losses = (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
     penalty = regularization / 2 * sum((W**2).sum() for W in (p, q, x, y))
     (losses.sum() + penalty).backward()
     rate_u, rate_i = (
@@ -85,7 +85,7 @@ def svd_step({HEAD}):
     for W in (P, Q, b_u, b_i):
         W.requires_grad_(True)
     p, q, x, y = P[users], Q[items], b_u[users], b_i[items]
-    losses = weights * (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
+    losses = (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
     penalty = regularization / 2 * sum((W**2).sum() for W in (p, q, x, y))
     grads = torch.autograd.grad(losses.sum() + penalty, (P, Q, b_u, b_i))
     with torch.no_grad():
@@ -100,7 +100,7 @@ def svd_step({HEAD}):
     tables = [torch.nn.Parameter(W.clone()) for W in (P, Q, b_u, b_i)]
     optimizer = torch.optim.SGD(tables, lr=learning_rate)
     p, q, x, y = tables[0][users], tables[1][items], tables[2][users], tables[3][items]
-    losses = weights * (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
+    losses = (ratings - (mu + x + y + (p * q).sum(1))) ** 2 / 2
     (losses.sum() + regularization / 2 * sum((W**2).sum() for W in (p, q, x, y))).backward()
     with torch.no_grad():
         for table, n in zip(tables, 2 * (entries.row_counts, entries.column_counts)):
@@ -120,12 +120,11 @@ def svd_step({HEAD}):
     e = ratings - mu - bu - bi - torch.einsum("bf,bf->b", p, q)
     U *= (1 / U.sum(0)).nan_to_num().clamp(max=learning_rate)
     I *= (1 / I.sum(0)).nan_to_num().clamp(max=learning_rate)
-    w = weights * e
-    P += torch.einsum("bu,b,bf->uf", U, w, q) - regularization * U.T @ p
-    Q += torch.einsum("bi,b,bf->if", I, w, p) - regularization * I.T @ q
-    b_u += U.T @ (w - regularization * bu)
-    b_i += I.T @ (w - regularization * bi)
-    return weights * e * e / 2
+    P += torch.einsum("bu,b,bf->uf", U, e, q) - regularization * U.T @ p
+    Q += torch.einsum("bi,b,bf->if", I, e, p) - regularization * I.T @ q
+    b_u += U.T @ (e - regularization * bu)
+    b_i += I.T @ (e - regularization * bi)
+    return e * e / 2
 """,
     (SVD, "sparse products"): f"""
 def svd_step({HEAD}):
@@ -135,14 +134,13 @@ def svd_step({HEAD}):
     I = torch.sparse_coo_tensor(torch.stack([items, torch.arange(n)]), ones, (len(Q), n))
     p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
     e = ratings - mu - bu - bi - (p * q).sum(1)
-    w = (weights * e)[:, None]
     s = torch.full((len(P), 1), learning_rate).to(P).minimum(1 / U.sum(1).to_dense()[:, None])
     t = torch.full((len(Q), 1), learning_rate).to(P).minimum(1 / I.sum(1).to_dense()[:, None])
-    P += s * torch.sparse.mm(U, w * q - regularization * p)
-    Q += t * torch.sparse.mm(I, w * p - regularization * q)
-    b_u += (s * torch.sparse.mm(U, w - regularization * bu[:, None]))[:, 0]
-    b_i += (t * torch.sparse.mm(I, w - regularization * bi[:, None]))[:, 0]
-    return 0.5 * weights * e.square()
+    P += s * torch.sparse.mm(U, e[:, None] * q - regularization * p)
+    Q += t * torch.sparse.mm(I, e[:, None] * p - regularization * q)
+    b_u += (s * torch.sparse.mm(U, (e - regularization * bu)[:, None]))[:, 0]
+    b_i += (t * torch.sparse.mm(I, (e - regularization * bi)[:, None]))[:, 0]
+    return 0.5 * e.square()
 """,
     (SVD, "a loop over the batch"): f"""
 from collections import Counter
@@ -153,15 +151,15 @@ def svd_step({HEAD}):
     users, items = entries.rows.tolist(), entries.columns.tolist()
     times_u, times_i = Counter(users), Counter(items)
     losses = []
-    for u, i, r, w in zip(users, items, ratings, weights):
+    for u, i, r in zip(users, items, ratings):
         p, q, x, y = old[0][u], old[1][i], old[2][u], old[3][i]
         e = r - mu - x - y - p.dot(q)
         fast, slow = min(learning_rate, 1 / times_u[u]), min(learning_rate, 1 / times_i[i])
-        P[u] += fast * (w * e * q - regularization * p)
-        Q[i] += slow * (w * e * p - regularization * q)
-        b_u[u] += fast * (w * e - regularization * x)
-        b_i[i] += slow * (w * e - regularization * y)
-        losses.append(w * e**2 / 2)
+        P[u] += fast * (e * q - regularization * p)
+        Q[i] += slow * (e * p - regularization * q)
+        b_u[u] += fast * (e - regularization * x)
+        b_i[i] += slow * (e - regularization * y)
+        losses.append(e**2 / 2)
     return torch.stack(losses)
 """,
     (SVD, "numpy, on shared memory"): f"""
@@ -170,17 +168,17 @@ import numpy as np
 
 def svd_step({HEAD}):
     A, B, c, d = (W.numpy() for W in (P, Q, b_u, b_i))
-    u, i, w = entries.rows.numpy(), entries.columns.numpy(), weights.numpy()
+    u, i = entries.rows.numpy(), entries.columns.numpy()
     p, q, x, y = A[u], B[i], c[u], d[i]
     e = ratings.numpy() - mu - x - y - np.einsum("bf,bf->b", p, q)
     k, m = np.bincount(u, minlength=len(A)), np.bincount(i, minlength=len(B))
     f = np.minimum(learning_rate, 1 / np.maximum(k, 1))[u]
     g = np.minimum(learning_rate, 1 / np.maximum(m, 1))[i]
-    np.add.at(A, u, f[:, None] * ((w * e)[:, None] * q - regularization * p))
-    np.add.at(B, i, g[:, None] * ((w * e)[:, None] * p - regularization * q))
-    np.add.at(c, u, f * (w * e - regularization * x))
-    np.add.at(d, i, g * (w * e - regularization * y))
-    return w * e**2 / 2
+    np.add.at(A, u, f[:, None] * (e[:, None] * q - regularization * p))
+    np.add.at(B, i, g[:, None] * (e[:, None] * p - regularization * q))
+    np.add.at(c, u, f * (e - regularization * x))
+    np.add.at(d, i, g * (e - regularization * y))
+    return e**2 / 2
 """,
     (SVD, "losses as a list of numbers"): f"""
 def in_place({HEAD}):{PLAIN}
@@ -200,18 +198,18 @@ def svd_step({HEAD}):
     users, items = entries.rows.long(), entries.columns.long()
     p, q, bu, bi = P[users], Q[items], b_u[users], b_i[items]
     e = ratings - (mu + bu + bi + (p * q).sum(-1))
-    pull, ones = weights * e, torch.ones_like(e)
+    ones = torch.ones_like(e)
     how_often = torch.zeros_like(b_u).scatter_add_(0, users, ones).gather(0, users)
     how_often_i = torch.zeros_like(b_i).scatter_add_(0, items, ones).gather(0, items)
     step_u = how_often.reciprocal().clip(max=learning_rate)
     step_i = how_often_i.reciprocal().clip(max=learning_rate)
-    along = step_u.unsqueeze(1) * (pull.unsqueeze(1) * q - regularization * p)
+    along = step_u.unsqueeze(1) * (e.unsqueeze(1) * q - regularization * p)
     P.scatter_add_(0, users[:, None].expand_as(p), along)
-    across = step_i.unsqueeze(1) * (pull.unsqueeze(1) * p - regularization * q)
+    across = step_i.unsqueeze(1) * (e.unsqueeze(1) * p - regularization * q)
     Q.index_put_((items,), across, accumulate=True)
-    b_u.scatter_add_(0, users, step_u * (pull - regularization * bu))
-    b_i.scatter_add_(0, items, step_i * (pull - regularization * bi))
-    return weights * e.pow(2).div(2)
+    b_u.scatter_add_(0, users, step_u * (e - regularization * bu))
+    b_i.scatter_add_(0, items, step_i * (e - regularization * bi))
+    return e.pow(2).div(2)
 """,
     (SVD, "users one by one"): f"""
 def svd_step({HEAD}):
@@ -222,22 +220,21 @@ def svd_step({HEAD}):
     for u in users.unique():
         mine = users == u
         lr = min(learning_rate, 1 / mine.sum().item())
-        P[u] += lr * ((weights * e)[mine] @ q[mine] - reg * p[mine].sum(0))
-        b_u[u] += lr * ((weights * e)[mine].sum() - reg * bu[mine].sum())
+        P[u] += lr * (e[mine] @ q[mine] - reg * p[mine].sum(0))
+        b_u[u] += lr * (e[mine].sum() - reg * bu[mine].sum())
     for i in items.unique():
         mine = items == i
         lr = min(learning_rate, 1 / mine.sum().item())
-        Q[i] += lr * ((weights * e)[mine] @ p[mine] - reg * q[mine].sum(0))
-        b_i[i] += lr * ((weights * e)[mine].sum() - reg * bi[mine].sum())
-    return weights * e**2 / 2
+        Q[i] += lr * (e[mine] @ p[mine] - reg * q[mine].sum(0))
+        b_i[i] += lr * (e[mine].sum() - reg * bi[mine].sum())
+    return e**2 / 2
 """,
     (SVD, "biases in columns of the factors"): f"""
 def svd_step({HEAD}):
     one_u, one_i = torch.ones_like(b_u)[:, None], torch.ones_like(b_i)[:, None]
     X = torch.cat([P, b_u[:, None], one_u], 1)
     Y = torch.cat([Q, one_i, b_i[:, None]], 1)
-    error = ratings - mu - entries.dot(X, Y)
-    E = weights * error
+    E = ratings - mu - entries.dot(X, Y)
     n_u, n_i = (n[:, None].to(P) for n in (entries.row_counts, entries.column_counts))
     to_X = entries.matrix(E) @ Y - regularization * n_u * X
     to_Y = entries.transposed(E) @ X - regularization * n_i * Y
@@ -245,7 +242,7 @@ def svd_step({HEAD}):
     Y += to_Y / n_i.clamp(min=1 / learning_rate)
     P[:], b_u[:] = X[:, :-2], X[:, -2]
     Q[:], b_i[:] = Y[:, :-2], Y[:, -1]
-    return error * E / 2
+    return E * E / 2
 """,
     (SVD, "functional, with a copy back"): f"""
 def updated({HEAD}):
@@ -260,7 +257,7 @@ def svd_step({HEAD}):
     (SVD, "float32 inside"): f"""
 def svd_step({HEAD}):
     small = [W.float() for W in (P, Q, b_u, b_i)]
-    losses = in_float32(*small, mu, entries, ratings.float(), weights.float(), learning_rate, regularization)
+    losses = in_float32(*small, mu, entries, ratings.float(), learning_rate, regularization)
     for W, own in zip((P, Q, b_u, b_i), small):
         W.copy_(own)
     return losses
@@ -334,23 +331,23 @@ def as_float(x):
 def svd_step({HEAD}):
     mu = as_float(mu){PLAIN}""",
     (SVD, "other names of arguments, keywords of its own"): """
-def svd_step(P, Q, bu, bi, mean, batch, r, w, lr=0.01, lam=0.1, *, verbose=False):
+def svd_step(P, Q, bu, bi, mean, batch, r, lr=0.01, lam=0.1, *, verbose=False):
     u, i = batch.rows, batch.columns
     p, q, x, y = P[u], Q[i], bu[u], bi[i]
     e = r - mean - x - y - (p * q).sum(1)
     n, m = (ids.long().bincount()[ids].to(P) for ids in (u, i))
     n, m = (1 / torch.stack([n, m])).clamp(max=lr)
-    P.index_add_(0, u, n[:, None] * ((w * e)[:, None] * q - lam * p))
-    Q.index_add_(0, i, m[:, None] * ((w * e)[:, None] * p - lam * q))
-    bu.index_add_(0, u, n * (w * e - lam * x))
-    bi.index_add_(0, i, m * (w * e - lam * y))
-    return w * e**2 / 2
+    P.index_add_(0, u, n[:, None] * (e[:, None] * q - lam * p))
+    Q.index_add_(0, i, m[:, None] * (e[:, None] * p - lam * q))
+    bu.index_add_(0, u, n * (e - lam * x))
+    bi.index_add_(0, i, m * (e - lam * y))
+    return e**2 / 2
 """,
     (SVD, "arguments as a star"): f"def svd_step(*arguments):\n    {HEAD} = arguments{PLAIN}",
     (SVD, "tensors' data assigned"): f"""
 def svd_step({HEAD}):
     own = [W.clone() for W in (P, Q, b_u, b_i)]
-    losses = plain_step(*own, mu, entries, ratings, weights, learning_rate, regularization)
+    losses = plain_step(*own, mu, entries, ratings, learning_rate, regularization)
     for W, new in zip((P, Q, b_u, b_i), own):
         W.data.copy_(new)
     return losses
@@ -479,9 +476,9 @@ def conjugate_gradient(X, Y, blocks, penalty, steps):
     gram = Y.T @ Y
 
     def A(V):
-        return V @ gram + penalty * V + over_entries(blocks, V, Y, lambda xy, excess, cp: excess * xy)
+        return V @ gram + penalty * V + over_entries(blocks, V, Y, lambda xy, excess, weighted: excess * xy)
 
-    r = over_entries(blocks, X, Y, lambda xy, excess, cp: cp) - A(X)
+    r = over_entries(blocks, X, Y, lambda xy, excess, weighted: weighted) - A(X)
     d, rr = r.clone(), (r * r).sum(1, keepdim=True)
     for _ in range(steps):
         Ad = A(d)
@@ -494,10 +491,10 @@ def conjugate_gradient(X, Y, blocks, penalty, steps):
     ("als/conjugate_gradient", "row by row, dense"): """
 def conjugate_gradient(X, Y, blocks, penalty, steps):
     excess = torch.cat([e.to_dense() for _, e, _ in blocks], 1)
-    cp = torch.cat([_as_dense(e, v) for _, e, v in blocks], 1)
+    weighted = torch.cat([_as_dense(e, v) for _, e, v in blocks], 1)
     for u in range(len(X)):
         A = Y.T @ Y + penalty[u] * torch.eye(Y.shape[1]).to(Y) + (Y.T * excess[u]) @ Y
-        r = Y.T @ cp[u] - A @ X[u]
+        r = Y.T @ weighted[u] - A @ X[u]
         d = r
         for _ in range(steps):
             if r @ r < 1e-280:
@@ -515,7 +512,7 @@ def _as_dense(pattern, values):
 """,
     ("als/cholesky", "solved row by row"): """
 def cholesky(X, Y, blocks, penalty):
-    b = over_entries(blocks, X, Y, lambda xy, excess, cp: cp)
+    b = over_entries(blocks, X, Y, lambda xy, excess, weighted: weighted)
     for u in range(len(X)):
         A = Y.T @ Y + penalty[u] * torch.eye(Y.shape[1], dtype=Y.dtype)
         for columns, excess, _ in blocks:
@@ -528,7 +525,7 @@ def cholesky(X, Y, blocks, penalty):
     A = (Y.T @ Y)[None] + penalty[:, :, None] * torch.eye(Y.shape[1]).to(Y)
     for columns, excess, _ in blocks:
         A = A + torch.einsum("ui,if,ig->ufg", excess.to_dense(), Y[columns], Y[columns])
-    b = over_entries(blocks, X, Y, lambda xy, excess, cp: cp)
+    b = over_entries(blocks, X, Y, lambda xy, excess, weighted: weighted)
     X[:] = torch.linalg.inv(A).matmul(b[..., None]).squeeze(-1)
 """,
     ("als/cholesky", "scipy's solver"): """
@@ -536,7 +533,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 
 def cholesky(X, Y, blocks, penalty):
-    y, b = Y.numpy(), over_entries(blocks, X, Y, lambda xy, excess, cp: cp).numpy()
+    y, b = Y.numpy(), over_entries(blocks, X, Y, lambda xy, excess, weighted: weighted).numpy()
     whole = np.hstack([excess.to_dense().numpy() for _, excess, _ in blocks])
     for u, row in enumerate(whole):
         A = y.T @ y + float(penalty[u]) * np.eye(y.shape[1]) + (y.T * row) @ y

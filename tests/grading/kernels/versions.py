@@ -141,10 +141,11 @@ def unbounded(
 
 def last_of_each_user(kernel: Kernel, *arguments: Any) -> Any:
     """Let only the last entry of each user move its factors (SVD)."""
-    entries, weights = arguments[5], arguments[7]
-    last = torch.zeros_like(weights)
-    last[(entries.row_pointers[1:][entries.row_counts > 0] - 1).long()] = 1
-    (factors, *_), _ = after(4, kernel, arguments, {7: weights * last})
+    P, Q, b_u, b_i, mu, entries, ratings = arguments[:7]
+    estimates = mu + b_u[entries.rows.long()] + b_i[entries.columns.long()] + entries.dot(P, Q)
+    last = (entries.row_pointers[1:][entries.row_counts > 0] - 1).long()
+    without_error = estimates.index_copy(0, last, ratings[last])
+    (factors, *_), _ = after(4, kernel, arguments, {6: without_error})
     returned = kernel(*arguments)
     arguments[0].copy_(factors)
     return returned
@@ -173,7 +174,7 @@ def opposite(old: torch.Tensor, new: torch.Tensor, free: torch.Tensor) -> torch.
 RIGHT: dict[str, dict[str, Kernel]] = {
     "svd": {
         "in float32": partial(in_float32, 4),
-        "in another order of the ratings": partial(reordered, 5, (6, 7)),
+        "in another order of the ratings": partial(reordered, 5, (6,)),
         "without losses": without_result,
     },
     "als": {
@@ -194,18 +195,18 @@ RIGHT: dict[str, dict[str, Kernel]] = {
 # Each has the name of the equal kernel in wrong.py, which the grader leaves out.
 WRONG: dict[str, dict[str, Kernel]] = {
     "svd": {
-        "weights ignored": partial(given, 7, torch.ones_like),
-        "users never bounded": partial(unbounded, 4, (0, 2), 5, 8),
+        "users never bounded": partial(unbounded, 4, (0, 2), 5, 7),
         "duplicates of users lost": last_of_each_user,
         "the mean forgotten": partial(given, 4, lambda mu: 0.0),
-        "items stay": partial(moved, 4, (9,), {1: stays}),
-        "no penalty on users": partial(moved, 4, (9,), {0: unpenalised}),
+        "items stay": partial(moved, 4, (8,), {1: stays}),
+        "user biases stay": partial(moved, 4, (8,), {2: stays}),
+        "no penalty on users": partial(moved, 4, (8,), {0: unpenalised}),
         "losses not halved": partial(returning, lambda losses: 2 * losses),
     },
     "als": {
         "the mean penalty for all": partial(given, 3, lambda x: x.mean().expand_as(x)),
         "the confidence forgotten": partial(
-            given, 2, _of_blocks(weighted_preference=lambda cp: cp.clamp(max=1))
+            given, 2, _of_blocks(weighted_preference=lambda weighted: weighted.clamp(max=1))
         ),
         "stored entries left out": partial(given, 2, _of_blocks(excess=lambda E: 0 * E)),
         "a copy is updated": partial(moved, 1, (), {0: stays}),

@@ -24,7 +24,7 @@ SVD_CASE = """
     U, M, F, n = int(g.integers(2, 9)), int(g.integers(2, 9)), int(g.integers(1, 5)), 30
     u, i = np.sort(g.integers(U, size=n)), g.integers(M, size=n)
     P, Q, x, y = (torch.tensor(g.normal(size=s)) for s in ((U, F), (M, F), U, M))
-    r, w = torch.tensor(g.uniform(1, 5, n)), torch.tensor(g.uniform(0.1, 1, n))
+    r = torch.tensor(g.uniform(1, 5, n))
     lr, reg = [0.01, 0.1, 0.5][trial % 3], float(g.uniform(0.05, 0.5))
     entries = sparse.Entries.at(torch.tensor(u), torch.tensor(i), (U, M))
 """
@@ -70,12 +70,12 @@ GOOD = {
         for k in range(n):
             e = r[k] - (3.0 + x[u[k]] + y[i[k]] + P[u[k]] @ Q[i[k]])
             a, b = min(lr, 1 / (u == u[k]).sum()), min(lr, 1 / (i == i[k]).sum())
-            A[u[k]] += a * (w[k] * e * Q[i[k]] - reg * P[u[k]])
-            B[i[k]] += b * (w[k] * e * P[u[k]] - reg * Q[i[k]])
-            c[u[k]] += a * (w[k] * e - reg * x[u[k]])
-            d[i[k]] += b * (w[k] * e - reg * y[i[k]])
-            losses.append(w[k] * e**2 / 2)
-        found = step(P, Q, x, y, 3.0, entries, r, w, lr, reg)
+            A[u[k]] += a * (e * Q[i[k]] - reg * P[u[k]])
+            B[i[k]] += b * (e * P[u[k]] - reg * Q[i[k]])
+            c[u[k]] += a * (e - reg * x[u[k]])
+            d[i[k]] += b * (e - reg * y[i[k]])
+            losses.append(e**2 / 2)
+        found = step(P, Q, x, y, 3.0, entries, r, lr, reg)
         same((A, B, c, d), (P, Q, x, y))
         if found is not None:
             same([torch.stack(losses)], [found])
@@ -83,29 +83,26 @@ GOOD = {
     ("svd", "autograd"): SAME + START + case(SVD_CASE) + """
         start = [W.clone().requires_grad_() for W in (P, Q, x, y)]
         p, q, bu, bi = start[0][u], start[1][i], start[2][u], start[3][i]
-        losses = w * (r - 3.0 - bu - bi - (p * q).sum(1)) ** 2 / 2
+        losses = (r - 3.0 - bu - bi - (p * q).sum(1)) ** 2 / 2
         penalty = (p**2).sum() + (q**2).sum() + (bu**2).sum() + (bi**2).sum()
         (losses.sum() + reg / 2 * penalty).backward()
         counts = [np.bincount(u, minlength=U), np.bincount(i, minlength=M)] * 2
-        found = step(P, Q, x, y, 3.0, entries, r, w, lr, reg)
+        found = step(P, Q, x, y, 3.0, entries, r, lr, reg)
         for W, leaf, n_rows in zip((P, Q, x, y), start, counts):
             rate = torch.tensor(np.minimum(lr, 1 / np.maximum(n_rows, 1)))
             same([(leaf - rate.view(-1, *(1,) * (leaf.dim() - 1)) * leaf.grad).detach()], [W])
         if found is not None:
             same([losses.detach()], [found])
 """,
-    ("svd", "the notebook's loop, separate cases for weights and losses"): SAME + START
-    + case(SVD_CASE) + """
-        w = torch.ones(n) * (1.0 if trial % 2 else 0.5)
-        w = w.double()
+    ("svd", "the notebook's loop"): SAME + START + case(SVD_CASE) + """
         e = r - (3.0 + x[u] + y[i] + (P[u] * Q[i]).sum(1))
         mine = [W.clone() for W in (P, Q, x, y)]
         ids = torch.tensor(u), torch.tensor(i)
-        textbook(*mine, 3.0, *ids, r - (1 - w) * e, lr, reg)
-        found = step(P, Q, x, y, 3.0, entries, r, w, lr, reg)
+        textbook(*mine, 3.0, *ids, r, lr, reg)
+        found = step(P, Q, x, y, 3.0, entries, r, lr, reg)
         same(mine, (P, Q, x, y))
         if found is not None:
-            same([w * e**2 / 2], [found])
+            same([e**2 / 2], [found])
 """,
     ("als", "normal equations"): SAME + START + """
         U, M, F = int(g.integers(2, 6)), int(g.integers(6, 20)), int(g.integers(1, 5))
@@ -228,7 +225,6 @@ WEAK = [
     ("svd", "shapes alone", f"torch.allclose(a, b, {CLOSE})", "True", 5),
     ("svd", "no row occurs twice", "sizes = (", "sizes = ((99, 150, 2, 3, 0.4),) or (", 80),
     ("svd", "users alone", "zip(by_loop, by_step,", "zip(by_loop[:1], by_step[:1],", 50),
-    ("svd", "weights of 1", "torch.rand(n, generator=rng, dtype=dtype)", "torch.ones(n).to(P)", 95),
     ("als", "one block", "([slice(0, n_items)], [", "([slice(0, n_items)],) or ([", 85),
     ("als", "one penalty", "0.5 + torch.rand(U, 1, generator=rng, dtype=dtype)",
      "torch.ones(U, 1, dtype=dtype)", 80),

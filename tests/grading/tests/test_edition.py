@@ -71,7 +71,7 @@ MISTAKES = {
     ),
     "the rate not bounded": (
         "svd",
-        "row_rates(learning_rate, entries.row_sums(load), BOUND)",
+        "row_rates(learning_rate, n_u, BOUND)",
         "torch.full_like(b_u, learning_rate)",
         "svd_step",
     ),
@@ -79,8 +79,8 @@ MISTAKES = {
     "penalty forgotten": ("als", "X @ gram - penalty * X", "X @ gram", "conjugate_gradient"),
     "confidence forgotten": (
         "als",
-        "cp: cp)",
-        "cp: cp.clamp(max=1))",
+        "weighted: weighted)",
+        "weighted: weighted.clamp(max=1))",
         "cholesky",
     ),
     "liked items violate": (

@@ -223,8 +223,8 @@ def tried(suite, tmp_path_factory):
     """Run a submission with additional files, a wrong helper, and a loop that loads a kernel."""
     modules = {name: (ROOT / "mflib" / f"{name}.py").read_text(encoding="utf-8") for name in RUBRIC}
     modules["svd"] = modules["svd"].replace(
-        "    return pull * error / 2\n",
-        "    from .halves import half\n    return half(pull * error).numpy().tolist()\n",
+        "    return torch.square(error) / 2\n",
+        "    from .halves import half\n    return half(torch.square(error)).numpy().tolist()\n",
     )
     modules["halves"] = "import os\nos.chdir('/')\n\ndef half(x):\n    return x / 2\n"
     modules["als"] = modules["als"].replace("    return total\n", "    return -total\n")
