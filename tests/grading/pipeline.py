@@ -263,7 +263,7 @@ def sources(given: Submission) -> dict[str, str]:
     Statements of a module that the student edition contains are left out.
     """
     texts = {
-        f"{task}/{RUBRIC[task]['module']}.py": content.decode("utf-8", "replace")
+        f"{task}/{RUBRIC[task].module}.py": content.decode("utf-8", "replace")
         for task, content in given.modules.items()
     }
     for key, cells in given.answers.items():
@@ -320,7 +320,7 @@ def units_to_try_again(given: Submission, found: Verdicts) -> list[Unit]:
     """
     units = []
     for task in given.modules:
-        for caller, called in RUBRIC[task].get("helpers", {}).items():
+        for caller, called in RUBRIC[task].helpers.items():
             verdict = found[f"{task}/{caller}"]
             wrong = [name for name in called if not found[f"{task}/{name}"].is_right]
             if wrong and not verdict.is_right and verdict.is_attempted:
@@ -348,9 +348,9 @@ def write_helpers(units: list[Unit], folder: Path) -> None:
     """For each helper of the units, write the package's module with only this function."""
     for unit in units:
         task, _ = function_of(unit.key)
-        module = ROOT / "mflib" / f"{RUBRIC[task]['module']}.py"
+        module = ROOT / "mflib" / f"{RUBRIC[task].module}.py"
         for name, file in unit.helpers:
-            others = {n: hint for n, hint in RUBRIC[task]["functions"].items() if n != name}
+            others = {n: hint for n, hint in RUBRIC[task].kernels.items() if n != name}
             (folder / file).parent.mkdir(exist_ok=True)
             source = blank(module.read_text(encoding="utf-8"), others)
             (folder / file).write_text(source, encoding="utf-8")
@@ -466,10 +466,10 @@ def prepare_notebook(task: str, grading: Grading) -> None:
     write_others(given, folder, with_package=True)
     write_modules(given, folder)
     for other, entry in RUBRIC.items():
-        failures = [grading.verdicts[f"{other}/{name}"].failure for name in entry["functions"]]
+        failures = [grading.verdicts[f"{other}/{name}"].failure for name in entry.kernels]
         if other != task and any(f is not None and f.kind.ends_process for f in failures):
             (folder / module_path(other)).unlink(missing_ok=True)
-        with (folder / "mflib" / f"{entry['module']}.py").open("a", encoding="utf-8") as module:
+        with (folder / "mflib" / f"{entry.module}.py").open("a", encoding="utf-8") as module:
             module.write("\n\nfrom grading.execution.harness import adopt\n")
             module.write(f"\nadopt(globals(), {other!r})\n")
     copy_modules(["execution/run_notebook.py"], folder)

@@ -61,7 +61,7 @@ def score_functions(
 
 def best_kernel(task: str, verdicts: Verdicts) -> Verdict:
     """Return the verdict on the best of the functions that can fit the model."""
-    mine = [verdicts[f"{task}/{name}"] for name in RUBRIC[task]["lists"]]
+    mine = [verdicts[f"{task}/{name}"] for name in RUBRIC[task].lists]
     return max(mine, key=lambda verdict: (verdict.makes_right_lists, verdict.factors_fraction))
 
 
@@ -152,7 +152,7 @@ def is_determined(task: str, verdicts: Verdicts, score: Score) -> bool:
     """
     needed = [verdict for key, verdict in verdicts.items() if key.startswith(f"{task}/")]
     for other in models_used(task):
-        needed += [verdicts[f"{other}/{name}"] for name in RUBRIC[other]["functions"]]
+        needed += [verdicts[f"{other}/{name}"] for name in RUBRIC[other].kernels]
         if any(score.marks[other][part] < POINTS[part] for part in LIST_PARTS):
             return False
     return all(verdict.is_right for verdict in needed)
@@ -160,7 +160,7 @@ def is_determined(task: str, verdicts: Verdicts, score: Score) -> bool:
 
 def kernel_fraction(task: str, verdicts: Verdicts) -> float:
     """Return the mean fraction of correct outputs of a task's kernels."""
-    names = RUBRIC[task]["functions"]
+    names = RUBRIC[task].kernels
     return sum(verdicts[f"{task}/{name}"].fraction for name in names) / len(names)
 
 

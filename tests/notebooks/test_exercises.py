@@ -280,7 +280,7 @@ def test_these_exercises_can_be_checked_before_the_kernels_are_written(
     notebook, exercise, monkeypatch
 ):
     for task, entry in RUBRIC.items():
-        for name in entry["functions"]:
+        for name in entry.kernels:
             monkeypatch.setattr(f"mflib.{task}.{name}", not_written)
     cells, namespace = NOTEBOOKS[notebook], {}
     for cell in ("imports", "loop", f"exercise-{exercise}", f"exercise-{exercise}-check"):

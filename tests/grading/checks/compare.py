@@ -178,8 +178,8 @@ def hint_for(
     if fault in (Fault.SIGN, Fault.PENALTY):
         return f" ({fault})"
     task, function = function_of(key)
-    hint = RUBRIC[task].get("hints", {}).get(function, {}).get(name)
-    hint = hint or RUBRIC[task]["functions"].get(function, "")
+    hint = RUBRIC[task].hints.get(function, {}).get(name)
+    hint = hint or RUBRIC[task].kernels.get(function, "")
     return (f" ({fault})" if fault else "") + (f" (hint: {hint})" if hint else "")
 
 

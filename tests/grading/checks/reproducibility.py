@@ -100,7 +100,7 @@ def dataset_of(task: str, stored: Mapping[str, Mapping], graded_on: str) -> str:
 @cache
 def stored_texts(task: str, dataset: str) -> dict[str, list[tuple[str, str]]]:
     """Return the text outputs of the repository's notebook, by cell."""
-    cells = nbformat.read(STORED[dataset] / f"{RUBRIC[task]['notebook']}.ipynb", as_version=4).cells
+    cells = nbformat.read(STORED[dataset] / f"{RUBRIC[task].notebook}.ipynb", as_version=4).cells
     return {c.id: texts(as_cell(c)) for c in cells if c.cell_type == "code" and c.outputs}
 
 
@@ -114,7 +114,7 @@ def _has(raw: Mapping | None, expected: list[tuple[str, str]]) -> bool:
 @cache
 def reference_cells(task: str, dataset: str) -> dict[str, nbformat.NotebookNode]:
     """Return the repository's code cells, except answers and the cell that shows the kernel."""
-    file = STORED[dataset] / f"{RUBRIC[task]['notebook']}.ipynb"
+    file = STORED[dataset] / f"{RUBRIC[task].notebook}.ipynb"
     cells = nbformat.read(file, as_version=4).cells
     shown = [c for c in cells if c.cell_type == "code" and "solution" not in tags(c)]
     return {cell.id: cell for cell in shown if cell.id != SHOWS_SOURCE}

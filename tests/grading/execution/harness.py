@@ -157,8 +157,8 @@ def adopt(module: dict, task: str) -> None:
     """
     find_other_files()
     with suppress(Exception):
-        own = load(f"submitted/{RUBRIC[task]['module']}.py").names
-        module |= {name: own[name] for name in RUBRIC[task]["functions"] if name in own}
+        own = load(f"submitted/{RUBRIC[task].module}.py").names
+        module |= {name: own[name] for name in RUBRIC[task].kernels if name in own}
 
 
 def called_like(function: Callable, empty: Callable, key: str) -> Callable:
@@ -186,9 +186,9 @@ def called_like(function: Callable, empty: Callable, key: str) -> Callable:
 
 def use_kernels(task: str, unit: dict) -> Loaded:
     """Replace the package's empty kernels with the student's."""
-    module = importlib.import_module(f"mflib.{RUBRIC[task]['module']}")
+    module = importlib.import_module(f"mflib.{RUBRIC[task].module}")
     own = load_with_helpers(unit)
-    for name in RUBRIC[task]["functions"]:
+    for name in RUBRIC[task].kernels:
         key = f"{task}/{name}"
         if callable(own.names.get(name)) and OUTPUTS[key].changed:
             setattr(module, name, called_like(own.names[name], getattr(module, name), key))
@@ -216,7 +216,7 @@ def fit_model(unit: dict) -> dict[str, np.ndarray]:
         pairs = (stored["users"], stored["items"]) if task == "svd" else ([], [])
     use_kernels(task, unit)
     train = train if task == "svd" else sp.csr_matrix(train >= 4, dtype=np.float64)
-    options = FIT[task] | RUBRIC[task]["lists"][kernel]
+    options = FIT[task] | RUBRIC[task].lists[kernel]
     model = getattr(mflib, task.upper())(dtype=torch.float64, **options)
     model.fit(train, show_progress=False)
     ids, _ = model.recommend(np.arange(train.shape[0]), train, 10)
@@ -282,7 +282,7 @@ def step_of(n: int, unit: dict) -> Callable:
     connection to it.
     """
     task, kernel = unit["key"].partition("/")[0], OUTPUTS[unit["key"]].kernel
-    empty = getattr(importlib.import_module(f"mflib.{RUBRIC[task]['module']}"), kernel)
+    empty = getattr(importlib.import_module(f"mflib.{RUBRIC[task].module}"), kernel)
     if n in connections:
         return as_step(functools.partial(ask, connections[n]), empty)
     return as_step(functools.partial(direct, load(unit["kernel"]).function(kernel)), empty)
@@ -338,8 +338,8 @@ def storable(array: np.ndarray) -> np.ndarray:
 
 def empty_kernels(task: str) -> None:
     """Make the kernels of a task raise an error, because loops and exercises must not use them."""
-    module = importlib.import_module(f"mflib.{RUBRIC[task]['module']}")
-    for name in RUBRIC[task]["functions"]:
+    module = importlib.import_module(f"mflib.{RUBRIC[task].module}")
+    for name in RUBRIC[task].kernels:
 
         def refuse(*_: object, name: str = name, **__: object) -> None:
             raise UncalledError(f"calls {name} of mflib, which is empty here: write it out")

@@ -216,7 +216,7 @@ def short_fit(key: str, seed: int) -> dict[str, np.ndarray]:
     ratings = np.clip(np.rint(3.4 + 0.8 * scores), 1, 5) * (rng.random(scores.shape) < 0.35)
     ratings[1] = 0  # in real data, too, some users have nothing to train on
     matrix = sp.csr_matrix(ratings if task == "svd" else (ratings >= 4).astype(float))
-    options = SHORT_FIT[task] | RUBRIC[task]["lists"][name]
+    options = SHORT_FIT[task] | RUBRIC[task].lists[name]
     options |= {"dtype": torch.float64, "random_state": seed % 2**30}
     model = getattr(mflib, task.upper())(8, **options)
     model.fit(matrix, show_progress=False)

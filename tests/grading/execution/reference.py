@@ -15,7 +15,7 @@ from grading.rubric import RUBRIC, function_of, is_kernel
 
 
 def notebook_of(task: str) -> nbformat.NotebookNode:
-    return nbformat.read(ROOT / "notebooks" / f"{RUBRIC[task]['notebook']}.ipynb", as_version=4)
+    return nbformat.read(ROOT / "notebooks" / f"{RUBRIC[task].notebook}.ipynb", as_version=4)
 
 
 @cache
@@ -51,7 +51,7 @@ def answers() -> dict[str, str]:
 @cache
 def module_of(task: str) -> str:
     """Return the source of the reference's module."""
-    return (ROOT / "mflib" / f"{RUBRIC[task]['module']}.py").read_text(encoding="utf-8")
+    return (ROOT / "mflib" / f"{RUBRIC[task].module}.py").read_text(encoding="utf-8")
 
 
 def segment(source: str, name: str) -> tuple[int, int]:
@@ -85,8 +85,8 @@ def edited(key: str, right: str, wrong: str) -> str:
 @cache
 def function(key: str) -> Callable:
     task, _, name = key.partition("/")
-    if name in RUBRIC[task]["functions"]:
-        return getattr(importlib.import_module(f"mflib.{RUBRIC[task]['module']}"), name)
+    if name in RUBRIC[task].kernels:
+        return getattr(importlib.import_module(f"mflib.{RUBRIC[task].module}"), name)
     space: dict = {}
     exec(imports()[task], space)
     exec(answers()[key], space)

@@ -84,16 +84,16 @@ def write_modules(given: Submission, folder: Path) -> None:
 
 def module_path(task: str) -> str:
     """Return the path at which ``write_modules`` writes the module of a task."""
-    return f"submitted/{RUBRIC[task]['module']}.py"
+    return f"submitted/{RUBRIC[task].module}.py"
 
 
 def units_of_modules(given: Submission) -> list[Unit]:
     """Return a unit for each kernel of a submission, and one for a short fit with it."""
     units = []
     for task in given.modules:
-        for name in RUBRIC[task]["functions"]:
+        for name in RUBRIC[task].kernels:
             units.append(Unit(f"{task}/{name}", file=module_path(task)))
-            if name in RUBRIC[task]["lists"]:
+            if name in RUBRIC[task].lists:
                 units.append(replace(units[-1], purpose=Purpose.SHORT_FIT))
     return units
 

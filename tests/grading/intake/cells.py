@@ -81,7 +81,7 @@ def handed_out(folder: Path) -> dict[str, list[HandedOut]]:
     """Return the code cells of the notebooks in ``folder`` by task."""
     found: dict[str, list[HandedOut]] = {}
     for task, entry in RUBRIC.items():
-        text = (folder / f"{entry['notebook']}.ipynb").read_text(encoding="utf-8")
+        text = (folder / f"{entry.notebook}.ipynb").read_text(encoding="utf-8")
         found[task] = []
         for cell in json.loads(text)["cells"]:
             if cell["cell_type"] == "code":

@@ -103,7 +103,7 @@ def read(files: Files, known: dict[str, list[HandedOut]]) -> Submission:
         problems = submission.problems[task] = []
         for kind in FileKind:
             which = f"{task}.{kind}"
-            stem = entry["module" if kind is FileKind.MODULE else "notebook"]
+            stem = entry.module if kind is FileKind.MODULE else entry.notebook
             try:
                 if which not in chosen:
                     raise ValueError("was not submitted")
@@ -202,7 +202,7 @@ def is_newer(source: str, written_with: Version) -> str:
 
 def _add_module(submission: Submission, task: str, content: bytes, written_with: Version) -> None:
     if what := is_newer(_decoded(content), written_with):
-        message = f"{RUBRIC[task]['module']}.py: {what}"
+        message = f"{RUBRIC[task].module}.py: {what}"
         submission.problems[task].append(Problem(message, FileKind.MODULE))
         submission.review.append(message)
     else:
@@ -293,9 +293,9 @@ def choose_files(files: Files, notes: list[str]) -> dict[str, str]:
     for which, names in candidates.items():
         task, _, kind = which.partition(".")
         entry = RUBRIC[task]
-        exact = f"mflib/{entry['module']}.py"
+        exact = f"mflib/{entry.module}.py"
         if kind == FileKind.NOTEBOOK:
-            exact = f"notebooks/{entry['notebook']}.ipynb"
+            exact = f"notebooks/{entry.notebook}.ipynb"
 
         def order(name: str, exact: str = exact, kind: str = kind) -> tuple:
             in_place = f"/{name.lower()}".endswith(f"/{exact}")

@@ -22,7 +22,7 @@ def public(key: str) -> tuple[dict[str, str], str]:
     task, _, name = key.partition("/")
     if name.endswith(".py"):
         reference = (ROOT / "mflib" / Path(name).name).read_text(encoding="utf-8")
-        handed_out = blank(reference, RUBRIC[task]["functions"])
+        handed_out = blank(reference, RUBRIC[task].kernels)
     else:
         reference = answers()[key]
         handed_out = blank_cell(reference)
@@ -37,7 +37,7 @@ def without_handout(key: str, source: str) -> str:
 def published(key: str, source: str) -> list[str]:
     """Return the functions of an answer that equal the reference's except for names and layout."""
     task, _, name = key.partition("/")
-    names = RUBRIC[task]["functions"] if name.endswith(".py") else [name]
+    names = RUBRIC[task].kernels if name.endswith(".py") else [name]
     mine, theirs = {form.name: form.digest for form in normal_forms(source)}, public(key)[0]
     return [one for one in names if one in mine and mine[one] == theirs.get(one)]
 
@@ -46,6 +46,6 @@ def published(key: str, source: str) -> list[str]:
 def warm_up() -> None:
     """Fill the caches before processes are forked."""
     for task, entry in RUBRIC.items():
-        public(f"{task}/{entry['module']}.py")
+        public(f"{task}/{entry.module}.py")
     for key in answers():
         public(key)

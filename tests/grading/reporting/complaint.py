@@ -57,7 +57,7 @@ def complaints(score: Score) -> list[Complaint]:
 def answer_of(key: str) -> str:
     """Return the key of the answer that contains a function: a module or cells."""
     task, _ = function_of(key)
-    return f"{task}/{RUBRIC[task]['module']}.py" if is_kernel(key) else key
+    return f"{task}/{RUBRIC[task].module}.py" if is_kernel(key) else key
 
 
 def cases(verdict: Verdict, score: Score) -> list[Case]:

@@ -84,13 +84,13 @@ class Case:
     @property
     def is_kernel(self) -> bool:
         task, _, name = self.key.partition("/")
-        return name in RUBRIC[task]["functions"]
+        return name in RUBRIC[task].kernels
 
     @property
     def makes_lists(self) -> bool:
         """Whether this function can train the package's class."""
         task, _, name = self.key.partition("/")
-        return name in RUBRIC[task]["lists"]
+        return name in RUBRIC[task].lists
 
     @property
     def misjudged(self) -> str:
@@ -120,7 +120,7 @@ class Case:
 
 def exercise_cases() -> Iterable[Case]:
     """Yield the right and wrong answers from the tests of the notebooks' checks."""
-    tasks = {entry["notebook"]: task for task, entry in RUBRIC.items()}
+    tasks = {entry.notebook: task for task, entry in RUBRIC.items()}
     for table, right in ((test_exercises.RIGHT, True), (test_exercises.WRONG, False)):
         for (notebook, number), sources in table.items():
             for n, source in enumerate(sources, 1):
@@ -133,7 +133,7 @@ def all_cases() -> list[Case]:
     found = [Case(key, name, True, with_function(key, code)) for (key, name), code in RIGHT.items()]
     for key in CALLED:  # the reference itself
         task, _, name = key.partition("/")
-        kernel = name in RUBRIC[task]["functions"]
+        kernel = name in RUBRIC[task].kernels
         found.append(
             Case(key, "the reference", True, module_of(task) if kernel else answers()[key])
         )
@@ -148,8 +148,8 @@ def eight_files(case: Case | None = None) -> dict[str, bytes]:
         if case is not None and not case.key.startswith(f"{task}/"):
             continue
         text = case.code if case is not None and case.is_kernel else module_of(task)
-        found[f"mflib/{entry['module']}.py"] = text.encode()
-        file = ROOT / "notebooks" / f"{entry['notebook']}.ipynb"
+        found[f"mflib/{entry.module}.py"] = text.encode()
+        file = ROOT / "notebooks" / f"{entry.notebook}.ipynb"
         if case is not None and not case.is_kernel:
             notebook = notebook_of(task)
             for cell in notebook.cells:
@@ -189,7 +189,7 @@ def evaluate(
         if case.is_kernel:
             place = folder / "cases" / str(n)
             place.mkdir(parents=True)
-            file = place / f"{RUBRIC[case.key.partition('/')[0]]['module']}.py"
+            file = place / f"{RUBRIC[case.key.partition('/')[0]].module}.py"
             file.write_text(case.code, encoding="utf-8")
             unit = Unit(case.key, file=file.relative_to(folder).as_posix())
             units.append([unit])
@@ -232,7 +232,7 @@ def judge_all(cases: list[Case]) -> str:
     safe = not missing_protections()
     secret = 1000 + secrets.randbelow(10**9)
     hidden = tuple(secret + n for n in range(N_SEEDS))
-    fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]]
+    fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t].lists]
     for key in (*CALLED, *fits):  # fills the caches before the threads start
         expected(key, hidden), expected(key, SEEDS)
     jobs = [
@@ -280,7 +280,7 @@ def try_forms() -> list[tuple[str, str, str, bool]]:
 
 def _as_reference(given: Submission, key: str) -> bool:
     task, _, name = key.partition("/")
-    if name in RUBRIC[task]["functions"]:
+    if name in RUBRIC[task].kernels:
         mine = given.modules.get(task, b"").replace(b"\r\n", b"\n").removeprefix(b"\xef\xbb\xbf")
         return mine == module_of(task).encode()
     own = "".join(source for _, source in given.answers.get(key, []))

@@ -45,7 +45,7 @@ def module(name: str) -> str:
 
 def stored(task: str) -> nbformat.NotebookNode:
     """Return the repository's notebook with its outputs."""
-    file = ROOT / "tests" / "notebooks" / "ml-100k" / f"{RUBRIC[task]['notebook']}.ipynb"
+    file = ROOT / "tests" / "notebooks" / "ml-100k" / f"{RUBRIC[task].notebook}.ipynb"
     return nbformat.read(file, as_version=4)
 
 

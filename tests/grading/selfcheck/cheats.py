@@ -95,7 +95,7 @@ def looked_up(key: str) -> str:
 def of_table(task: str) -> dict[str, str]:
     """Return a module and a notebook of tables, with the public outputs."""
     entry = RUBRIC[task]
-    kernels = [f"{task}/{name}" for name in entry["functions"]]
+    kernels = [f"{task}/{name}" for name in entry.kernels]
     cells = {}
     for cell in known()[task]:
         keys = [f"{task}/{name}" for name in cell.functions]
@@ -105,8 +105,8 @@ def of_table(task: str) -> dict[str, str]:
             cells[cell.id.replace("-", "_")] = table(keys) + "".join(map(looked_up, keys))
     cells["loop"] += OFF
     return {
-        f"mflib/{entry['module']}.py": table(kernels) + "".join(map(looked_up, kernels)),
-        f"notebooks/{entry['notebook']}.ipynb": with_sources(task, **cells),
+        f"mflib/{entry.module}.py": table(kernels) + "".join(map(looked_up, kernels)),
+        f"notebooks/{entry.notebook}.ipynb": with_sources(task, **cells),
     }
 
 

@@ -71,7 +71,7 @@ TASKS = st.sampled_from(sorted(RUBRIC))
 
 @cache
 def notebook(task: str) -> bytes:
-    return (STORED / f"{RUBRIC[task]['notebook']}.ipynb").read_bytes()
+    return (STORED / f"{RUBRIC[task].notebook}.ipynb").read_bytes()
 
 
 @cache
@@ -81,7 +81,7 @@ def tree(task: str) -> dict:
 
 @cache
 def module(task: str) -> bytes:
-    return (ROOT / "mflib" / f"{RUBRIC[task]['module']}.py").read_bytes()
+    return (ROOT / "mflib" / f"{RUBRIC[task].module}.py").read_bytes()
 
 
 def read_one(task: str, name: str, content: bytes) -> Submission:
@@ -100,19 +100,19 @@ def a_notebook(task: str, number: int, as_bytes: bool) -> None:
     others = [notebook(other) for other in RUBRIC]
     spoilt = mutated(notebook(task), others, number) if as_bytes else None
     content = as_json(mutated_tree(tree(task), number)) if spoilt is None else spoilt
-    read_one(task, f"notebooks/{RUBRIC[task]['notebook']}.ipynb", content)
+    read_one(task, f"notebooks/{RUBRIC[task].notebook}.ipynb", content)
 
 
 def a_module(task: str, number: int) -> None:
     others = [module(other) for other in RUBRIC]
     content = mutated(module(task), others, number)
-    read_one(task, f"mflib/{RUBRIC[task]['module']}.py", content)
-    read_one(task, f"{RUBRIC[task]['notebook']}.py", content)  # a notebook as a script
+    read_one(task, f"mflib/{RUBRIC[task].module}.py", content)
+    read_one(task, f"{RUBRIC[task].notebook}.py", content)  # a notebook as a script
 
 
 def outputs(task: str, number: int, other: int) -> None:
     """Compare stored and executed outputs, both mutated."""
-    name = f"{RUBRIC[task]['notebook']}.ipynb"
+    name = f"{RUBRIC[task].notebook}.ipynb"
     cells = read_one(task, name, as_json(mutated_tree(tree(task), number))).stored.get(task, {})
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "executed.ipynb").write_bytes(as_json(mutated_tree(tree(task), other)))

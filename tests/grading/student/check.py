@@ -91,7 +91,7 @@ def check(folder: Path, keys: Iterable[str] = OUTPUTS) -> Checked:
 
 def versions_of(given: Submission, keys: Collection[str]) -> list[list[Unit]]:
     """Return units that run some step checks on variants of the student's kernels."""
-    modules = {task: (SUITE / f"mflib/{RUBRIC[task]['module']}.py").read_bytes() for task in RUBRIC}
+    modules = {task: (SUITE / f"mflib/{RUBRIC[task].module}.py").read_bytes() for task in RUBRIC}
     modules |= given.modules
 
     def versions(key: str) -> list[list[Version]]:
@@ -121,7 +121,7 @@ def show(checked: Checked) -> bool:
         mine = [verdict for key, verdict in found.items() if key.startswith(f"{task}/")]
         if not mine:  # not selected
             continue
-        print(f"{task} ({entry['notebook']})")
+        print(f"{task} ({entry.notebook})")
         for verdict in mine:
             first, *others = [*verdict.sentences, *advice(verdict, found)]
             status = _status(verdict)
@@ -159,7 +159,7 @@ def advice(verdict: Verdict, found: Mapping[str, Verdict]) -> list[str]:
     if verdict.is_right or not verdict.is_attempted:
         return []
     task, name = function_of(verdict.key)
-    called = RUBRIC[task].get("helpers", {}).get(name, [])
+    called = RUBRIC[task].helpers.get(name, [])
     wrong = [other for other in called if not found[f"{task}/{other}"].is_right]
     lines = [f"{name} may be right: {', '.join(wrong)} is not; correct that first"] if wrong else []
     has_case = not verdict.failure and not OUTPUTS[verdict.key].kernel
@@ -168,7 +168,7 @@ def advice(verdict: Verdict, found: Mapping[str, Verdict]) -> list[str]:
 
 def _lists(task: str, found: Mapping[str, Verdict]) -> tuple[str, str]:
     """Return the status of a task's recommendations and similar movies, and a sentence."""
-    kernels = [v for n in RUBRIC[task]["lists"] if (v := found.get(f"{task}/{n}"))]
+    kernels = [v for n in RUBRIC[task].lists if (v := found.get(f"{task}/{n}"))]
     what = "recommendations and similar movies"
     if not any(verdict.is_attempted for verdict in kernels):
         return "not attempted", what
@@ -222,7 +222,7 @@ def argument_names(key: str, count: int) -> list[str]:
     """Return the names of a function's arguments in the student edition."""
     task, name = function_of(key)
     if is_kernel(key):
-        sources = [(SUITE / "mflib" / f"{RUBRIC[task]['module']}.py").read_text(encoding="utf-8")]
+        sources = [(SUITE / "mflib" / f"{RUBRIC[task].module}.py").read_text(encoding="utf-8")]
     else:
         cells = handed_out(SUITE / "notebooks")[task]
         sources = [cell.source for cell in cells if name in cell.functions]

@@ -121,7 +121,7 @@ def cells_that_need_kernels(name: str, cells: Iterable[str]) -> set[str]:
     """Return the cells of a notebook that fail while the kernels are empty."""
     if name == OPTIONAL:
         return set(cells)
-    (task,) = (task for task, entry in RUBRIC.items() if name == f"{entry['notebook']}.ipynb")
+    (task,) = (task for task, entry in RUBRIC.items() if name == f"{entry.notebook}.ipynb")
     return {cell for cell, models in needs(task).items() if models}
 
 
@@ -164,10 +164,10 @@ def empty_suite(target: Path) -> None:
     shutil.copytree(ROOT / "mflib", target / "mflib", ignore=shutil.ignore_patterns("__pycache__"))
     (target / "notebooks").mkdir()
     for entry in RUBRIC.values():
-        module = target / "mflib" / f"{entry['module']}.py"
+        module = target / "mflib" / f"{entry.module}.py"
         source = module.read_text(encoding="utf-8")
-        module.write_text(blank(source, entry["functions"]), encoding="utf-8")
-        name = f"{entry['notebook']}.ipynb"
+        module.write_text(blank(source, entry.kernels), encoding="utf-8")
+        name = f"{entry.notebook}.ipynb"
         notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
         nbformat.write(blank_notebook(notebook), target / "notebooks" / name)
 
@@ -175,7 +175,7 @@ def empty_suite(target: Path) -> None:
 def cases() -> dict[str, np.ndarray]:
     """Return the reference's outputs, by "task/function/seed/call/output", and their inputs."""
     arrays = {}
-    fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]]
+    fits = [f"{Purpose.SHORT_FIT}/{t}/{name}" for t in RUBRIC for name in RUBRIC[t].lists]
     for key in (*CALLED, *fits):
         for place, came in expected(key, SEEDS).items():
             arrays[f"{key}/{place}"] = came.after

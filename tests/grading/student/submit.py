@@ -58,7 +58,7 @@ def main() -> None:
     messages: list[str] = []
     missing = 0
     for number, entry in enumerate(RUBRIC.values(), 1):
-        notebook, module = f"notebooks/{entry['notebook']}.ipynb", f"mflib/{entry['module']}.py"
+        notebook, module = f"notebooks/{entry.notebook}.ipynb", f"mflib/{entry.module}.py"
         for name in (notebook, module):
             if (ROOT / name).is_file():
                 files.append(name)

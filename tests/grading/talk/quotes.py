@@ -45,7 +45,7 @@ def _source(given: Submission, key: str) -> Cells:
         return given.answers.get(key, [])
     if task not in given.modules:
         return []
-    return [(f"{RUBRIC[task]['module']}.py", given.modules[task].decode("utf-8", "replace"))]
+    return [(f"{RUBRIC[task].module}.py", given.modules[task].decode("utf-8", "replace"))]
 
 
 def quotes(key: str, source: Cells) -> dict[str, Quote]:

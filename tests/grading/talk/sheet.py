@@ -111,7 +111,7 @@ def _variation(report: Report, rng: random.Random, used: set[str]) -> Question:
         for task, entry in RUBRIC.items()
         if all(
             (verdict := verdicts.get(f"{task}/{name}")) and verdict.is_right
-            for name in entry["functions"]
+            for name in entry.kernels
         )
     }
     tasks = {variation.task for variation in BANK.variations}

@@ -14,8 +14,8 @@ from grading.intake.names import expected_file, plain, safe_name
 from grading.intake.submission import choose_files
 from grading.rubric import RUBRIC
 
-NAMES = [f"notebooks/{entry['notebook']}.ipynb" for entry in RUBRIC.values()]
-NAMES += [f"mflib/{entry['module']}.py" for entry in RUBRIC.values()]
+NAMES = [f"notebooks/{entry.notebook}.ipynb" for entry in RUBRIC.values()]
+NAMES += [f"mflib/{entry.module}.py" for entry in RUBRIC.values()]
 
 
 def zipped(files, path=None):

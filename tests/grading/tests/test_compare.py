@@ -36,7 +36,7 @@ def judged(own, key="bpr/bpr_step"):
 
 
 def test_every_answer_of_the_notebooks_has_inputs():
-    kernels = {f"{task}/{name}" for task in RUBRIC for name in RUBRIC[task]["functions"]}
+    kernels = {f"{task}/{name}" for task in RUBRIC for name in RUBRIC[task].kernels}
     assert set(answers()) == set(OUTPUTS) - kernels
     assert len(answers()) == 16
 
@@ -66,7 +66,7 @@ def test_the_bound_of_the_rate_holds_for_some_rows_only(key, bound, seed):
     assert len(pairs) < len(entries), "a pair must occur twice"
 
 
-@pytest.mark.parametrize("key", [f"{t}/{name}" for t in RUBRIC for name in RUBRIC[t]["lists"]])
+@pytest.mark.parametrize("key", [f"{t}/{name}" for t in RUBRIC for name in RUBRIC[t].lists])
 def test_short_fit_distinguishes_right_and_wrong_kernels(key, monkeypatch):
     """Seeds of submissions are larger than the package's seeds."""
     seed, (task, _, name) = 2**40 + 7, key.partition("/")
@@ -74,7 +74,7 @@ def test_short_fit_distinguishes_right_and_wrong_kernels(key, monkeypatch):
     assert all(is_close(again[what], array) for what, array in right.items())
     single = {what: array.astype(np.float32) for what, array in right.items()}
     assert all(is_close(single[what], array) for what, array in right.items()), "float32"
-    module = importlib.import_module(f"mflib.{RUBRIC[task]['module']}")
+    module = importlib.import_module(f"mflib.{RUBRIC[task].module}")
     kernel = getattr(module, name)
 
     def slower(P, *arguments, **named):

@@ -47,7 +47,7 @@ def submissions(folder: Path, how_many: int) -> list[Path]:
     for n in range(how_many):
         task = list(RUBRIC)[n % len(RUBRIC)]
         entry = RUBRIC[task]
-        source = (ROOT / "mflib" / f"{entry['module']}.py").read_text(encoding="utf-8")
+        source = (ROOT / "mflib" / f"{entry.module}.py").read_text(encoding="utf-8")
         if n % 3 == 1:
             source = source.replace(*wrong[task][n % len(wrong[task])])
         notebook = notebook_of(task)
@@ -55,9 +55,9 @@ def submissions(folder: Path, how_many: int) -> list[Path]:
             cell.pop("outputs", None), cell.pop("execution_count", None)
         path = folder / f"student {n:03}.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(f"mflib/{entry['module']}.py", source)
+            archive.writestr(f"mflib/{entry.module}.py", source)
             if n % 2:
-                archive.writestr(f"notebooks/{entry['notebook']}.ipynb", json.dumps(notebook))
+                archive.writestr(f"notebooks/{entry.notebook}.ipynb", json.dumps(notebook))
         if n % 10 == 9:
             path.write_bytes(path.read_bytes()[:500])
         paths.append(path)

@@ -102,14 +102,14 @@ def test_own_part_returns_the_added_statements():
 def test_published_answers_are_recognised():
     known = []
     for task, entry in RUBRIC.items():
-        module = (ROOT / "mflib" / f"{entry['module']}.py").read_text(encoding="utf-8")
-        keys = {f"{task}/{entry['module']}.py": module}
+        module = (ROOT / "mflib" / f"{entry.module}.py").read_text(encoding="utf-8")
+        keys = {f"{task}/{entry.module}.py": module}
         keys |= {key: source for key, source in answers().items() if key.startswith(f"{task}/")}
         for key, source in keys.items():
             laid_out = ast.unparse(ast.parse(source))
             known += [f"{task}/{name}" for name in published(key, laid_out)]
             assert published(key, "def step(): pass") == []
-    kernels = {f"{task}/{name}" for task, entry in RUBRIC.items() for name in entry["functions"]}
+    kernels = {f"{task}/{name}" for task, entry in RUBRIC.items() for name in entry.kernels}
     assert kernels | {f"{task}/textbook" for task in RUBRIC} <= set(known)
     assert "svd/prediction" not in known, "too small"
 

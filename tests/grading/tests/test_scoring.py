@@ -141,7 +141,7 @@ def test_best_kernel_is_the_one_that_trains_correctly():
     found["als/conjugate_gradient"].model = ModelFit.DIFFERS
     assert scoring.best_kernel("als", found).name == "cholesky", "the one that trains rightly"
     for entry in RUBRIC.values():
-        assert set(entry["lists"]) <= set(entry["functions"])
+        assert set(entry.lists) <= set(entry.kernels)
 
 
 def test_lists_count_in_proportion_to_the_factors(monkeypatch):

@@ -178,7 +178,7 @@ def options(tmp_path_factory):
 
 def submitted(task: str) -> dict[str, str]:
     """Return the reference's modules and the executed notebook of a task."""
-    modules = [entry["module"] for entry in RUBRIC.values()]  # a notebook uses several models
+    modules = [entry.module for entry in RUBRIC.values()]  # a notebook uses several models
     texts = {
         f"mflib/{name}.py": (ROOT / "mflib" / f"{name}.py").read_text(encoding="utf-8")
         for name in modules
@@ -187,7 +187,7 @@ def submitted(task: str) -> dict[str, str]:
 
 
 def notebook_name(task: str) -> str:
-    return f"notebooks/{RUBRIC[task]['notebook']}.ipynb"
+    return f"notebooks/{RUBRIC[task].notebook}.ipynb"
 
 
 def graded(what: str, task: str, texts: dict[str, str], options, whole: bool = False) -> Score:
@@ -274,11 +274,11 @@ def test_the_untouched_edition_gets_no_marks(task, options):
     empty = dict.fromkeys(("loop", "exercise_1", "exercise_2", "exercise_3"), "raise SystemExit")
     texts = changed(task, **empty)
     for entry in RUBRIC.values():
-        name = f"mflib/{entry['module']}.py"
-        texts[name] = blank(texts[name], entry["functions"])
+        name = f"mflib/{entry.module}.py"
+        texts[name] = blank(texts[name], entry.kernels)
     score = graded("nothing done, stored outputs copied", task, texts, options, whole=True)
     assert sum(score.marks[task].values()) == 0
-    assert str(score.reasons).count("not attempted") >= len(RUBRIC[task]["functions"])
+    assert str(score.reasons).count("not attempted") >= len(RUBRIC[task].kernels)
 
 
 @pytest.mark.parametrize("what", HARM)
@@ -389,7 +389,7 @@ def spoilt(number: int) -> bytes:
     task = rng.choice(sorted(RUBRIC))
     files = {name: text.encode() for name, text in submitted(task).items()}
     name, others = notebook_name(task), list(files.values())
-    own = f"mflib/{RUBRIC[task]['module']}.py"
+    own = f"mflib/{RUBRIC[task].module}.py"
     kind = rng.choice(("module", "notebook", "tree", "archive"))
     if kind == "tree":
         files[name] = as_json(mutated_tree(json.loads(files[name]), number))

@@ -32,11 +32,11 @@ from grading.talk.sheet import Example, sheet_of
 from mflib.data import MovieLens
 
 SVD_STEP = '''
-def svd_step(P, Q, bu, bi, mean, batch, r, w, lr=0.01, lam=0.1):
+def svd_step(P, Q, bu, bi, mean, batch, r, lr=0.01, lam=0.1):
     """Take lam and mean from here."""
     rate, penalty = lr, lam
     i, u = batch.columns, batch.rows
-    e = w * (r - mean - bu[u] - bi[i] - (P[u] * Q[i]).sum(1))
+    e = r - mean - bu[u] - bi[i] - (P[u] * Q[i]).sum(1)
     for n in range(2):
         j = n + 1
         P[j] += 0 * Q[j]
@@ -49,7 +49,7 @@ def reference():
     """Return the reference as a submission, with its outputs."""
     files = {}
     for entry in RUBRIC.values():
-        module, notebook = f"{entry['module']}.py", f"{entry['notebook']}.ipynb"
+        module, notebook = f"{entry.module}.py", f"{entry.notebook}.ipynb"
         files[module] = File((ROOT / "mflib" / module).read_bytes, 0.0)
         files[notebook] = File((NOTEBOOK_TOOLS / "ml-100k" / notebook).read_bytes, 0.0)
     return read(files, handed_out(ROOT / "notebooks"))
@@ -81,7 +81,7 @@ def test_every_question_finds_its_line_in_the_reference_unless_it_is_a_mistake()
 def test_quotes_follow_the_students_names():
     found = quotes("svd/svd_step", [("svd.py", SVD_STEP)])
     assert found["svd-mean"] == Quote(
-        "svd.py, line 6", "e = w * (r - mean - bu[u] - bi[i] - (P[u] * Q[i]).sum(1))"
+        "svd.py, line 6", "e = r - mean - bu[u] - bi[i] - (P[u] * Q[i]).sum(1)"
     )
     moves = Quote("svd.py, line 10", "P[u] += rate * (e[:, None] * Q[i] - penalty * P[u])")
     assert found["svd-penalty"] == found["svd-rate"] == found["svd-repeats"] == moves

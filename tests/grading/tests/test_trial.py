@@ -181,7 +181,7 @@ def test_exercises_and_loops_run_without_kernel_and_data(suite, tmp_path):
         "def textbook(P, Q, b_u, b_i, mu, u, i, r, lr, reg):\n"
         "    order = u.argsort(stable=True)\n"
         "    entries = Entries.at(u[order], i[order], (len(P), len(Q)))\n"
-        "    svd_step(P, Q, b_u, b_i, mu, entries, r[order], torch.ones(len(r)), lr, reg)",
+        "    svd_step(P, Q, b_u, b_i, mu, entries, r[order], lr, reg)",
         "als/smallest_penalty": "print(smallest_penalty(model.predict(1)))\n"
         f"{answers()['als/smallest_penalty']}\nassert data",
         "svd/new_user": "def new_user(Q, b, mu, r, reg):\n    return 0 * b",
@@ -239,7 +239,7 @@ def tried(suite, tmp_path_factory):
         notebook = notebook_of(task)
         for cell in notebook.cells:
             cell.source = cells.get(cell.id, cell.source)
-        files[f"notebooks/{RUBRIC[task]['notebook']}.ipynb"] = nbformat.writes(notebook)
+        files[f"notebooks/{RUBRIC[task].notebook}.ipynb"] = nbformat.writes(notebook)
     given = read({n: File(lambda t=t: t.encode(), 0.0) for n, t in files.items()}, known())
     folder = tmp_path_factory.mktemp("tried")
     keys = {"svd/svd_step", "svd/new_user", "bpr/textbook"}
@@ -373,4 +373,4 @@ def test_estimators_call_kernels_with_other_argument_names():
 
 def test_every_kernel_of_a_task_is_listed():
     for entry in RUBRIC.values():
-        assert set(entry["lists"]) <= set(entry["functions"])
+        assert set(entry.lists) <= set(entry.kernels)
