@@ -49,10 +49,10 @@ PROJECT = {
     "lab": [DATA, LAB],
     "assignment": ["-m grading.student.edition"],
     "grade": [DATA, "-m grading --dataset {dataset}"],
-    "gradescope": ["-m grading.course.gradescope build"],
-    "grader-accuracy": ["-m grading.selfcheck.accuracy"],
+    "gradescope": ["-m grading.autograder.gradescope build"],
+    "grader-accuracy": ["-m grading.evaluation.accuracy"],
     "submissions": ["-m mflib.data ml-100k", f"{SLOW} tests/grading/tests/test_submissions.py"],
-    "fuzz": ["-m mflib.data ml-100k", "-m grading.selfcheck.fuzz"],
+    "fuzz": ["-m mflib.data ml-100k", "-m grading.evaluation.fuzz"],
 }
 EDITION = {
     "setup": [],

@@ -29,6 +29,7 @@ from side_by_side import free_gigabytes
 from tqdm import tqdm
 
 from grading.course.course import add_options, read_course
+from grading.execution.empty import empty_suite
 from grading.gradebook import Gradebook, parse_secret, secret_of, warm_up
 from grading.intake.collect import Package, packages
 from grading.intake.names import plain
@@ -46,7 +47,6 @@ from grading.pipeline import Options
 from grading.reporting.render import TALKS, write_similarity, write_talk_sheets
 from grading.reporting.retention import GONE, retire
 from grading.scheduler import Graded, grade_all
-from grading.student.edition import empty_suite
 from mflib.data import SOURCES
 from mflib.training import available_processors
 

@@ -14,20 +14,19 @@ from pathlib import Path
 import torch
 
 from grading import schema
-from grading.checks.recommendations import QualityRange, hidden_split, quality_range
 from grading.course.course import Course
-from grading.execution.inputs import CALLED
+from grading.csv_tables import remove_leftovers, temporary_name, write_whole
 from grading.execution.reference import expected, imports
 from grading.intake.collect import Package
 from grading.intake.submission import choose_files
+from grading.judging.recommendations import QualityRange, hidden_split, quality_range
 from grading.paths import GRADING, NOTEBOOK_TOOLS, ROOT
 from grading.pipeline import Options, known, new_score
 from grading.plagiarism import public_answers
-from grading.reporting.csv_tables import remove_leftovers, temporary_name, write_whole
 from grading.reporting.render import write_class_page, write_class_tables, write_report
 from grading.reporting.retention import restore
 from grading.result import Report, Score, load
-from grading.rubric import RUBRIC
+from grading.rubric import CALLED, RUBRIC
 from grading.scheduler import Graded
 from mflib.data import data_dir
 

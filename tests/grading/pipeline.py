@@ -24,17 +24,9 @@ import nbformat
 import numpy as np
 
 from grading import schema
-from grading.checks.recommendations import QualityRange, hidden_split, quality_range
-from grading.checks.reproducibility import (
-    Comparison,
-    compare_cells,
-    dataset_of,
-    notebook_to_run,
-    reference_cells,
-)
-from grading.checks.verdict import Verdict
+from grading.execution.empty import blank
 from grading.execution.harness import Purpose
-from grading.execution.inputs import OUTPUTS, Observed
+from grading.execution.inputs import Observed
 from grading.execution.reference import expected, imports
 from grading.execution.trial import (
     Unit,
@@ -46,7 +38,6 @@ from grading.execution.trial import (
     run_checks,
     run_units,
     try_submission,
-    verdicts,
     write_modules,
     write_others,
 )
@@ -56,13 +47,23 @@ from grading.intake.submission import Submission, read
 from grading.isolation.bounded_process import Send
 from grading.isolation.monitor import Limits
 from grading.isolation.sandbox import run
+from grading.judging.functions import verdicts
+from grading.judging.recommendations import QualityRange, hidden_split, quality_range
+from grading.judging.reproducibility import (
+    Comparison,
+    compare_cells,
+    dataset_of,
+    notebook_to_run,
+    reference_cells,
+)
+from grading.judging.verdict import Verdict
 from grading.kernels.hidden import batches
 from grading.outcomes import Failure, FailureKind
 from grading.paths import NOTEBOOK_TOOLS, ROOT, copy_modules
 from grading.plagiarism import public_answers
 from grading.plagiarism.normal_form import normal_forms
 from grading.result import SOURCE, SOURCES, Score
-from grading.rubric import RUBRIC, function_of
+from grading.rubric import OUTPUTS, RUBRIC, function_of
 from grading.scoring import (
     Verdicts,
     empty_score,
@@ -73,7 +74,6 @@ from grading.scoring import (
     score_lists,
     score_reproducibility,
 )
-from grading.student.edition import blank
 from grading.talk.outputs import recommended
 from grading.talk.quotes import quotes_of
 from mflib.data import data_dir

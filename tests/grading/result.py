@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from grading import schema
-from grading.checks.verdict import Seed, Verdict
-from grading.execution.inputs import OUTPUTS
+from grading.judging.verdict import Seed, Verdict
 from grading.outcomes import Failure
 from grading.plagiarism.normal_form import MOST_FORMS, NormalForm
-from grading.rubric import POINTS, RUBRIC
+from grading.rubric import OUTPUTS, POINTS, RUBRIC
 from grading.schema import Bounds
-from grading.talk.quotes import Quote
 
 REASON = 2_000  # characters of one text
 TEXTS = 15_000  # characters of all texts of a kind in a task
 VERDICT_TEXT = 500  # characters of one text of a verdict
 SOURCE, SOURCES = 20_000, 100_000  # characters of one answer, of all
+MOST_CHARACTERS = 600  # of a quoted statement
 SIZE = 2**23  # bytes of a report as a file
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")  # differs between runs
 TOTAL = "total"  # the part of an override of the whole
@@ -44,6 +43,14 @@ class Missed(StrEnum):
 
     SOFT = "soft"
     HARD = "hard"
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A student's statement and its place, such as "svd.py, line 26"."""
+
+    place: Annotated[str, Bounds(200)]
+    text: Annotated[str, Bounds(MOST_CHARACTERS)]
 
 
 @dataclass

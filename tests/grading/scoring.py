@@ -6,21 +6,20 @@ This module executes no untrusted code; pipeline.py does.
 from collections.abc import Mapping
 from functools import cache
 
-from grading.checks.recommendations import (
+from grading.execution.reference import models_imported
+from grading.execution.trial import UnitResult
+from grading.intake.submission import Problem
+from grading.judging.recommendations import (
     LIST_PARTS,
     QualityRange,
     hidden_split,
     judge_lists,
 )
-from grading.checks.reproducibility import Comparison
-from grading.checks.verdict import FACTORS, Verdict
-from grading.execution.inputs import OUTPUTS
-from grading.execution.reference import models_imported
-from grading.execution.trial import UnitResult
-from grading.intake.submission import Problem
+from grading.judging.reproducibility import Comparison
+from grading.judging.verdict import FACTORS, Verdict
 from grading.outcomes import FailureKind
 from grading.result import Score
-from grading.rubric import POINTS, RUBRIC, is_kernel
+from grading.rubric import OUTPUTS, POINTS, RUBRIC, is_kernel
 
 Verdicts = Mapping[str, Verdict]
 

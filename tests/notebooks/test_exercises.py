@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from execute import sources
 
+from grading.evaluation.possible_checks import GOOD, WORTHLESS
 from grading.rubric import RUBRIC
-from grading.selfcheck.step_checks import GOOD, WORTHLESS
 
 # By notebook and exercise: wrong answers that a student might give.
 WRONG = {

@@ -23,10 +23,10 @@ from grading.course.deadlines import (
 from grading.course.lms import Mark, Sheet, read_sheet
 from grading.course.overrides import by_name, read_overrides
 from grading.course.pseudonyms import pseudonyms
+from grading.csv_tables import read_table, write_table
 from grading.intake.collect import Package
 from grading.intake.layouts import Owner
 from grading.intake.names import plain, squeezed
-from grading.reporting.csv_tables import read_table, write_table
 from grading.result import TALK_POINTS, Decision, Earlier, Missed, Override, Report, cut, load
 
 REASON, REASONS = 200, 2  # characters of a reason in platforms' feedback; number of reasons

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from grading.csv_tables import read_table
 from grading.intake.names import squeezed
-from grading.reporting.csv_tables import read_table
 from grading.result import Missed
 
 DAY = "%Y-%m-%d"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from grading.course.deadlines import moment
+from grading.csv_tables import Row, Table, number, read_table
 from grading.intake.layouts import Owner, Platform
 from grading.intake.names import squeezed
-from grading.reporting.csv_tables import Row, Table, number, read_table
 
 MOODLE = ("Identifier", "Status", "Grade")
 MOODLE_NAMES = ("Full name", "Email address", "ID number", "Username")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from grading.reporting.csv_tables import Row, Table, number, read_table
+from grading.csv_tables import Row, Table, number, read_table
 from grading.result import TALK, TALK_POINTS, TOTAL, Override
 from grading.rubric import POINTS, RUBRIC
 

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from grading.reporting.csv_tables import read_table, write_table
+from grading.csv_tables import read_table, write_table
 
 COLUMNS = ("name", "pseudonym")
 

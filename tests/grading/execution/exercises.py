@@ -3,45 +3,8 @@
 Every exercise must be listed here to be marked; a test checks this.
 """
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The outputs of a function: arguments changed in place, by position, and results.
-
-    ``choices``: the only admitted values of a prediction, of which none is wrong. ``kernel``: the
-    function is a check of this kernel; it is called with versions of it and has no outputs.
-    """
-
-    changed: dict[str, int] = field(default_factory=dict)
-    returned: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    kernel: str = ""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*self.changed, *self.returned)
-
-
-EXERCISES = {
-    "svd/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c")),
-    "svd/new_user": Outputs({}, ("the bias", "the vector")),
-    "svd/check_step": Outputs(kernel="svd_step"),
-    "als/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c", "d")),
-    "als/smallest_penalty": Outputs({}, ("the penalty",)),
-    "als/check_step": Outputs(kernel="cholesky"),
-    "bpr/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c")),
-    "bpr/chosen": Outputs({}, ("the probability",)),
-    "bpr/check_step": Outputs(kernel="bpr_step"),
-    "warp/prediction": Outputs({}, ("the choice",), choices=("a", "b", "c")),
-    "warp/check_step": Outputs(kernel="warp_step"),
-    "warp/average_weight": Outputs({}, ("the average",)),
-}
-
 
 SMALL = -1  # the seed of a case that can be computed by hand
 

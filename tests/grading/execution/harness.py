@@ -38,10 +38,10 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from grading.execution.inputs import OUTPUTS, outputs, short_fit
+from grading.execution.inputs import outputs, short_fit
 from grading.execution.remote import KernelError, as_step, ask, direct, serve
 from grading.outcomes import NOT_ATTEMPTED, FailureKind, UnitLine
-from grading.rubric import RUBRIC
+from grading.rubric import OUTPUTS, RUBRIC
 
 FOLDER = Path(__file__).resolve().parents[2]  # of the job, independent of the current folder
 CPU_SECONDS, WALL_SECONDS = 20, 200  # limits of one function

@@ -12,8 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from grading.execution.exercises import EXERCISES, SMALL, Drawn, Outputs
-from grading.rubric import RUBRIC
+from grading.execution.exercises import SMALL, Drawn
+from grading.rubric import OUTPUTS, RUBRIC
 
 SEEDS = (0, 1, 2, SMALL)  # the seeds of the student's checks
 LEARNED = ("user_factors", "item_factors", "user_biases", "item_biases")
@@ -23,23 +23,6 @@ SHORT_FIT: dict[str, dict[str, Any]] = {
     "bpr": {"iterations": 2, "batches": 8},
     "warp": {"iterations": 2},
 }
-
-# By task and function.
-OUTPUTS = {
-    "svd/svd_step": Outputs({"P": 0, "Q": 1, "b_u": 2, "b_i": 3}, ("the losses",)),
-    "svd/textbook": Outputs({"P": 0, "Q": 1, "b_u": 2, "b_i": 3}),
-    "als/over_entries": Outputs({}, ("the sum",)),
-    "als/conjugate_gradient": Outputs({"X": 0}),
-    "als/cholesky": Outputs({"X": 0}),
-    "als/textbook": Outputs({"X": 0}),
-    "bpr/bpr_step": Outputs({"P": 0, "Q": 1, "b": 2}, ("the losses",)),
-    "bpr/textbook": Outputs({"P": 0, "Q": 1, "b": 2}),
-    "warp/first_violations": Outputs({}, ("the draws needed",)),
-    "warp/warp_step": Outputs({"P": 0, "Q": 1}, ("the losses", "the draws needed")),
-    "warp/textbook": Outputs({"P": 0, "Q": 1}),
-} | EXERCISES
-# All but the checks of kernels, which are called with kernels, not with generated inputs.
-CALLED = tuple(key for key, outputs in OUTPUTS.items() if not outputs.kernel)
 
 
 class Kernels(Drawn):

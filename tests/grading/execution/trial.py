@@ -13,39 +13,42 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from grading import schema
-from grading.checks.compare import is_close, judge
-from grading.checks.step_checks import Try, judge_check
-from grading.checks.verdict import ModelFit, Verdict
 from grading.execution.harness import WALL_SECONDS, Purpose
-from grading.execution.inputs import OUTPUTS, Observed
 from grading.intake.cells import Cells
-from grading.intake.submission import FileKind, Problem, Submission
-from grading.kernels.versions import Version
-from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind, UnitLine
+from grading.intake.submission import Submission
+from grading.outcomes import Failure, FailureKind, UnitLine
 from grading.paths import copy_modules
-from grading.rubric import RUBRIC, function_of, is_kernel
+from grading.rubric import OUTPUTS, RUBRIC, function_of
 
 # The modules that run inside the sandbox.
 HARNESS = (
-    *("rubric.py", "rubric.toml", "outcomes.py", "kernels/versions.py"),
+    *("rubric.py", "rubric.toml", "outcomes.py", "kernels/variants.py"),
     *(f"execution/{name}.py" for name in ("harness", "inputs", "exercises", "remote")),
 )
 ARRAYS = 2**22  # bytes of the arrays of one unit
 LINES = 2**20  # bytes of the result lines of all units
 NO_RESULT = Failure(FailureKind.CRASHED, "its process ended before there was a result")
 Launch = Callable[[list[str], Path], Failure | None]  # command, folder
-Expected = Callable[[str], Mapping[str, Observed]]  # key -> the outputs of the reference
+
+
+@dataclass(frozen=True)
+class Version:
+    """A module that defines a version of a kernel."""
+
+    name: str  # the difference or the mistake
+    is_right: bool
+    source: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,24 @@ class UnitResult:
     failure: Failure | None = None
     where: str = ""
     remark: str = ""
+
+
+class Try(NamedTuple):
+    """The result of a check on a version of the kernel; no failure means that it accepts it."""
+
+    version: Version
+    failure: Failure | None
+    where: str  # the student's line
+
+    @property
+    def decides(self) -> bool:
+        """Whether this result decides the verdict: rejecting a correct kernel earns no marks.
+
+        On a wrong kernel, only a failure that ends the check's process decides.
+        """
+        if self.failure is None or self.version.is_right:
+            return self.failure is not None
+        return self.failure.kind.ends_check
 
 
 def write_modules(given: Submission, folder: Path) -> None:
@@ -342,64 +363,6 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     if other := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
         raise ValueError(f"expected arrays, got other bytes called {other[0]}")
     return arrays
-
-
-def verdicts(
-    pairs: Iterable[tuple[Unit, UnitResult]],
-    expected: Expected,
-    problems: Mapping[str, list[Problem]],
-) -> dict[str, Verdict]:
-    """Return the verdict on each function of the rubric, with or without a result.
-
-    Parameters
-    ----------
-    pairs : iterable
-        Units with their results, for each kernel its function before its short fit.
-    expected : callable
-        Returns the outputs of the reference for a key, and for f"{Purpose.SHORT_FIT}/{key}".
-    problems : mapping
-        By task: what could not be read.
-    """
-    found: dict[str, Verdict] = {}
-    tries: dict[str, list[Try]] = defaultdict(list)
-    for unit, result in pairs:
-        if unit.version is not None:
-            tries[unit.key].append(try_of(unit, result))
-            continue
-        if unit.purpose is Purpose.SHORT_FIT:
-            verdict = found[unit.key]
-            verdict.model = judge_fit(result, expected(f"{unit.purpose}/{unit.key}"))
-            verdict.model_message = str(result.failure or "")
-        elif result.failure:
-            found[unit.key] = Verdict(unit.key, failure=result.failure, where=result.where)
-        else:
-            found[unit.key] = judge(unit.key, result.arrays, expected(unit.key), result.where)
-            remarks = (found[unit.key].remark, result.remark)
-            found[unit.key].remark = "; ".join(filter(None, remarks))
-        found[unit.key].helpers = [name for name, _ in unit.helpers]
-    found |= {key: judge_check(key, results) for key, results in tries.items()}
-    for key in OUTPUTS:
-        if key not in found:
-            found[key] = Verdict(key, failure=_why_not_tried(key, problems))
-    return found
-
-
-def judge_fit(result: UnitResult, expected: Mapping[str, Observed]) -> ModelFit:
-    """Return whether a short fit agrees with a fit with the reference's kernel."""
-    if result.failure or set(result.arrays) != set(expected):
-        return ModelFit.FAILED
-    same = all(is_close(result.arrays[name], right.after) for name, right in expected.items())
-    return ModelFit.AGREES if same else ModelFit.DIFFERS
-
-
-def _why_not_tried(key: str, problems: Mapping[str, list[Problem]]) -> Failure:
-    """Return the problem with the function's cell, or otherwise with its file."""
-    task, name = function_of(key)
-    kind = FileKind.MODULE if is_kernel(key) else FileKind.NOTEBOOK
-    of_task = problems.get(task, [])
-    mine = [problem for problem in of_task if problem.function == name]
-    mine += [problem for problem in of_task if problem.file is kind and not problem.function]
-    return Failure(FailureKind.NOT_SUBMITTED, mine[0].message) if mine else NOT_ATTEMPTED
 
 
 def run_directly(command: list[str], folder: Path) -> Failure | None:

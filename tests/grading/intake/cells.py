@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from grading.execution.inputs import OUTPUTS
 from grading.intake.names import safe_name
-from grading.rubric import RUBRIC
+from grading.rubric import OUTPUTS, RUBRIC
 
 SPLIT = re.compile(r"^# (?:%%|In\s?\[).*$", re.MULTILINE)
 UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)

@@ -1,1 +1,1 @@
-"""Right and wrong kernels for the grader's step checks and for the self-check."""
+"""Right and wrong kernels for the grader's step checks and for measuring the grader."""

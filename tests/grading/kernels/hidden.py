@@ -1,6 +1,6 @@
 """The grader's versions of the kernels for students' step checks.
 
-They are kernels of the self-check: right ones in different styles, and wrong ones with one
+They are kernels of right.py and wrong.py: right ones in different styles, and wrong ones with one
 misconception each. None of the wrong ones is in the student edition.
 """
 
@@ -9,13 +9,13 @@ from functools import cache
 
 import numpy as np
 
-from grading.execution.inputs import OUTPUTS
 from grading.execution.reference import edited, module_of, with_function
+from grading.execution.trial import Version
+from grading.kernels.public import varied
 from grading.kernels.right import RIGHT
-from grading.kernels.versions import WRONG as PUBLIC
-from grading.kernels.versions import Version, varied
+from grading.kernels.variants import WRONG as PUBLIC
 from grading.kernels.wrong import WRONG
-from grading.rubric import function_of
+from grading.rubric import OUTPUTS, function_of
 
 N_WRONG = 20  # maximum of wrong versions of a kernel
 N_MIXED = 3  # batches with right and wrong versions

@@ -6,11 +6,11 @@ These functions parse students' code: call them only where memory and time are l
 from functools import cache
 from pathlib import Path
 
+from grading.execution.empty import blank, blank_cell
 from grading.execution.reference import answers
 from grading.paths import ROOT
 from grading.plagiarism.normal_form import normal_forms, own_part
 from grading.rubric import RUBRIC
-from grading.student.edition import blank, blank_cell
 
 
 @cache

@@ -13,11 +13,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from grading.checks.verdict import Verdict
-from grading.execution.inputs import OUTPUTS, as_array, calls
+from grading.execution.inputs import as_array, calls
 from grading.execution.reference import function
+from grading.judging.verdict import Verdict
 from grading.result import Score
-from grading.rubric import RUBRIC, function_of, is_kernel
+from grading.rubric import OUTPUTS, RUBRIC, function_of, is_kernel
 from mflib.sparse import Entries
 
 MOST = 3_000  # characters of one argument

@@ -15,14 +15,13 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from grading.checks.verdict import Verdict
-from grading.execution.inputs import OUTPUTS
+from grading.csv_tables import temporary_name, write_table, write_whole
 from grading.intake.names import plain
+from grading.judging.verdict import Verdict
 from grading.plagiarism.identical import as_files, groups
 from grading.reporting.complaint import complaints
-from grading.reporting.csv_tables import temporary_name, write_table, write_whole
 from grading.result import TALK, TALK_POINTS, Report, cut
-from grading.rubric import POINTS, RUBRIC
+from grading.rubric import OUTPUTS, POINTS, RUBRIC
 from grading.talk.sheet import TalkSheet, sheet_of
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -18,24 +18,25 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from grading.checks.compare import describe
-from grading.checks.verdict import ModelFit, Verdict
-from grading.execution.inputs import OUTPUTS, SEEDS, Observed, as_array, calls
+from grading.execution.inputs import SEEDS, Observed, as_array, calls
 from grading.execution.trial import (
     Unit,
+    Version,
     check_units,
     run_checks,
     run_directly,
     try_submission,
-    verdicts,
 )
 from grading.intake.cells import handed_out
 from grading.intake.collect import read_package
 from grading.intake.names import plain
 from grading.intake.submission import Submission, read
-from grading.kernels.versions import Version, public_versions
+from grading.judging.compare import describe
+from grading.judging.functions import verdicts
+from grading.judging.verdict import ModelFit, Verdict
+from grading.kernels.public import public_versions
 from grading.outcomes import Failure, FailureKind
-from grading.rubric import RUBRIC, function_of, is_kernel
+from grading.rubric import OUTPUTS, RUBRIC, function_of, is_kernel
 
 CHECKS = Path(__file__).resolve().parents[2]
 ROOT = CHECKS.parent  # of the edition

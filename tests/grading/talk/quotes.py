@@ -7,29 +7,19 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Annotated
 
 from grading.execution.reference import function as reference_function
 from grading.intake.cells import UNPARSED, Cells
 from grading.intake.submission import Submission
+from grading.result import MOST_CHARACTERS, Quote
 from grading.rubric import RUBRIC, function_of, is_kernel
-from grading.schema import Bounds
 from grading.talk.bank import BANK, Finder
 
-MOST_LINES, MOST_CHARACTERS = 8, 600  # of a quoted statement
+MOST_LINES = 8  # of a quoted statement
 MOST_NODES = 3_000  # of a function's tree, because the search starts at each node
 ROUNDS_DOWN = frozenset({"floor", "floor_divide"})
 PRODUCTS = frozenset({"mm", "matmul", "einsum"})
-
-
-@dataclass(frozen=True)
-class Quote:
-    """A student's statement and its place, such as "svd.py, line 26"."""
-
-    place: Annotated[str, Bounds(200)]
-    text: Annotated[str, Bounds(MOST_CHARACTERS)]
 
 
 def quotes_of(given: Submission) -> dict[str, dict[str, Quote]]:

@@ -8,19 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from grading.checks.compare import distinguishable, is_close, judge
-from grading.checks.verdict import Verdict
-from grading.execution.inputs import (
-    OUTPUTS,
-    SEEDS,
-    calls,
-    outputs,
-    short_fit,
-)
+from grading.evaluation.accuracy import all_cases
+from grading.execution.inputs import SEEDS, calls, outputs, short_fit
 from grading.execution.reference import answers, expected, function
+from grading.judging.compare import distinguishable, is_close, judge
+from grading.judging.verdict import Verdict
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
-from grading.rubric import RUBRIC
-from grading.selfcheck.accuracy import all_cases
+from grading.rubric import OUTPUTS, RUBRIC
 from mflib.als import conjugate_gradient
 from mflib.bpr import bpr_step
 from mflib.sparse import Entries

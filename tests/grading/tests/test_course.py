@@ -8,14 +8,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from grading.checks.verdict import Verdict
 from grading.course.course import Course, add_options, feedback, read_course
 from grading.course.deadlines import Deadlines, deadline
-from grading.execution.inputs import OUTPUTS
+from grading.csv_tables import read_table
 from grading.intake.collect import File, Package, packages
 from grading.intake.layouts import Owner, Platform
+from grading.judging.verdict import Verdict
 from grading.outcomes import NOT_ATTEMPTED
-from grading.reporting.csv_tables import read_table
 from grading.reporting.render import (
     Difficulty,
     class_page,
@@ -27,7 +26,7 @@ from grading.reporting.render import (
 )
 from grading.reporting.retention import GONE, restore, retire
 from grading.result import Decision, Earlier, Missed, Override, Report, Score, load
-from grading.rubric import POINTS, RUBRIC
+from grading.rubric import OUTPUTS, POINTS, RUBRIC
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

@@ -20,12 +20,11 @@ import pytest
 import torch
 from suite import own_environment
 
-from grading.execution.inputs import OUTPUTS
 from grading.execution.reference import expected, notebook_of
 from grading.isolation.bounded_process import BoundedProcess, _once
 from grading.kernels.wrong import WRONG
 from grading.paths import ROOT
-from grading.rubric import RUBRIC
+from grading.rubric import OUTPUTS, RUBRIC
 from grading.tests.test_sandbox import needs_sandbox
 
 pytestmark = [pytest.mark.slow, needs_sandbox]

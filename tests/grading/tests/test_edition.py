@@ -16,18 +16,19 @@ import pytest
 import suite
 import yaml
 
-from grading.checks.compare import judge
-from grading.checks.verdict import Verdict
-from grading.execution.inputs import OUTPUTS, SEEDS
+from grading.execution.empty import blank, blank_cell, blank_notebook
+from grading.execution.inputs import SEEDS
 from grading.execution.reference import expected
 from grading.execution.trial import HARNESS, Unit, prepare, run_directly, run_units
 from grading.intake import declarations
 from grading.intake.cells import handed_out
 from grading.intake.collect import File
 from grading.intake.submission import read
+from grading.judging.compare import judge
+from grading.judging.verdict import Verdict
 from grading.paths import GRADING, ROOT
 from grading.pipeline import Grading, Options, compare_with_known, reproduce
-from grading.rubric import RUBRIC, is_kernel
+from grading.rubric import OUTPUTS, RUBRIC, is_kernel
 from grading.scoring import empty_score
 from grading.student.edition import (
     CHECKS,
@@ -35,9 +36,6 @@ from grading.student.edition import (
     MARK_LATER,
     OPTIONAL,
     OUTPUTS_OF_REFERENCE,
-    blank,
-    blank_cell,
-    blank_notebook,
     build,
     fold_hints,
     without_playground,
@@ -158,7 +156,9 @@ def test_the_edition_contains_no_answers(edition):
     assert names == expected | {"requirements.txt", "pyproject.toml", ".gitignore"}
     assert not [path for path in edition.rglob("*") if path.suffix in (".pyc", ".html")]
     kernels = {path.name for path in (edition / "checks" / "grading" / "kernels").iterdir()}
-    assert kernels == {"__init__.py", "versions.py"}, "variants of the student's own kernels alone"
+    assert kernels == {"__init__.py", "public.py", "variants.py"}, (
+        "variants of the student's own kernels alone"
+    )
     with zipfile.ZipFile(edition.with_suffix(".zip")) as archive:
         packed = {name.partition("/")[2] for name in archive.namelist() if not name.endswith("/")}
     assert packed == {

@@ -8,7 +8,7 @@ from datetime import datetime
 import psutil
 import pytest
 
-from grading.course import gradescope
+from grading.autograder import gradescope
 from grading.course.course import Course
 from grading.course.deadlines import HandedIn
 from grading.isolation.sandbox import Limits, UnprotectedError, run
@@ -71,12 +71,12 @@ def test_the_zip_has_the_files_that_gradescope_needs(tmp_path):
     assert {
         "setup.sh",
         "mflib/svd.py",
-        "tests/grading/course/gradescope.py",
+        "tests/grading/autograder/gradescope.py",
         "requirements.txt",
     } <= names
     assert "tests/notebooks/ml-100k/01_svd.ipynb" in names
     assert not [name for name in names if "__pycache__" in name or name.startswith("data/ml")]
-    assert "-m grading.course.gradescope run /autograder --cap 65" in script
+    assert "-m grading.autograder.gradescope run /autograder --cap 65" in script
     assert all(mode & stat.S_IXUSR for mode in modes.values())
     assert [path.name for path in (tmp_path / "build").iterdir()] == ["a.zip"]
 

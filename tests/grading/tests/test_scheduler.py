@@ -18,8 +18,8 @@ import pytest
 from suite import own_environment
 
 from grading import cli, gradebook, scheduler, schema
-from grading.checks.verdict import Verdict
 from grading.course.course import Course
+from grading.csv_tables import read_table
 from grading.intake.collect import Package, packages
 from grading.intake.spool import spooled
 from grading.isolation import workspace
@@ -31,9 +31,9 @@ from grading.isolation.bounded_process import (
     MachineError,
     call,
 )
+from grading.judging.verdict import Verdict
 from grading.outcomes import Failure, FailureKind
 from grading.pipeline import Options, Progress, new_score
-from grading.reporting.csv_tables import read_table
 from grading.rubric import RUBRIC
 from grading.scheduler import grade_all
 from grading.tests.test_collect import EIGHT, zipped

@@ -13,24 +13,24 @@ import pytest
 import scipy.sparse as sp
 
 from grading import gradebook, pipeline, schema, scoring
-from grading.checks import recommendations, reproducibility
-from grading.checks.compare import judge
-from grading.checks.recommendations import HiddenSplit, ndcg, relative_quality
-from grading.checks.reproducibility import compare_cells
-from grading.checks.verdict import ModelFit, Verdict
-from grading.execution.inputs import OUTPUTS, calls, outputs
+from grading.execution.inputs import calls, outputs
 from grading.execution.reference import expected, function, notebook_of
 from grading.execution.trial import UnitResult
 from grading.intake.collect import File, Package
 from grading.intake.submission import FileKind, Problem, Submission
 from grading.isolation.bounded_process import Bounds
+from grading.judging import recommendations, reproducibility
+from grading.judging.compare import judge
+from grading.judging.recommendations import HiddenSplit, ndcg, relative_quality
+from grading.judging.reproducibility import compare_cells
+from grading.judging.verdict import ModelFit, Verdict
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 from grading.paths import ROOT
 from grading.pipeline import Grading, Options, known, seed_of
 from grading.reporting.complaint import complaints
 from grading.reporting.render import report_page, write_class_tables, write_report
 from grading.result import SIZE, Report, Score, load, read_report, read_score
-from grading.rubric import POINTS, RUBRIC
+from grading.rubric import OUTPUTS, POINTS, RUBRIC
 
 OPTIONS = Options("ml-100k", 7, ROOT)
 

@@ -9,20 +9,29 @@ from hypothesis import find
 from hypothesis.errors import NoSuchExample
 
 from grading import gradebook
-from grading.checks.step_checks import Try, judge_check
-from grading.execution.inputs import CALLED, OUTPUTS, calls
+from grading.evaluation.fuzz import right_of
+from grading.evaluation.mutations import keys
+from grading.execution.empty import empty_suite
+from grading.execution.inputs import calls
 from grading.execution.reference import answers, edited, function, imports, module_of
 from grading.execution.remote import ask, pack, serve, unpack
-from grading.execution.trial import check_units, exercise, imports_of, run_checks, run_directly
+from grading.execution.trial import (
+    Try,
+    Version,
+    check_units,
+    exercise,
+    imports_of,
+    run_checks,
+    run_directly,
+)
 from grading.intake.submission import Submission
+from grading.judging.functions import judge_check
 from grading.kernels import wrong
 from grading.kernels.hidden import batches, hidden_versions
-from grading.kernels.versions import RIGHT, VARIANTS, WRONG, Version
+from grading.kernels.variants import RIGHT, VARIANTS, WRONG
 from grading.outcomes import Failure, FailureKind
 from grading.pipeline import Options
-from grading.selfcheck.fuzz import right_of
-from grading.selfcheck.mutations import keys
-from grading.student.edition import empty_suite
+from grading.rubric import CALLED, OUTPUTS
 
 KEYS = [key for key in OUTPUTS if OUTPUTS[key].kernel]
 REFUSED = Failure(FailureKind.REFUSED, "differs")

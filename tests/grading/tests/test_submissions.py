@@ -20,15 +20,7 @@ from pathlib import Path
 import pytest
 
 from grading import cli, gradebook, pipeline, schema, scoring
-from grading.execution.inputs import OUTPUTS, SEEDS
-from grading.intake.collect import File
-from grading.intake.submission import read
-from grading.isolation.bounded_process import Bounds, call
-from grading.isolation.sandbox import remove
-from grading.paths import ROOT
-from grading.result import Report, Score, load, read_score
-from grading.rubric import POINTS, RUBRIC
-from grading.selfcheck.attacks import (
+from grading.evaluation.attacks import (
     ATTACKS,
     FORGED,
     HONEST,
@@ -40,7 +32,7 @@ from grading.selfcheck.attacks import (
     without_check,
     write,
 )
-from grading.selfcheck.cheats import (
+from grading.evaluation.cheats import (
     hard_coded,
     losses_alone,
     of_table,
@@ -49,9 +41,17 @@ from grading.selfcheck.cheats import (
     svds_for_bpr,
     switched_off,
 )
-from grading.selfcheck.mutations import archive, as_json, mutated, mutated_tree
-from grading.selfcheck.resources import Peaks, measured
-from grading.student.edition import blank, empty_suite
+from grading.evaluation.mutations import archive, as_json, mutated, mutated_tree
+from grading.evaluation.resources import Peaks, measured
+from grading.execution.empty import blank, empty_suite
+from grading.execution.inputs import SEEDS
+from grading.intake.collect import File
+from grading.intake.submission import read
+from grading.isolation.bounded_process import Bounds, call
+from grading.isolation.sandbox import remove
+from grading.paths import ROOT
+from grading.result import Report, Score, load, read_score
+from grading.rubric import OUTPUTS, POINTS, RUBRIC
 from grading.tests.test_sandbox import needs_sandbox
 
 pytestmark = [pytest.mark.slow, needs_sandbox]

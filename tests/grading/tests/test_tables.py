@@ -10,8 +10,8 @@ from grading.course import pseudonyms
 from grading.course.deadlines import Deadlines, deadline, moment, read_times, timezone
 from grading.course.lms import Mark, read_sheet
 from grading.course.overrides import by_name, read_overrides
+from grading.csv_tables import harmless, number, read_table, write_table
 from grading.intake.layouts import Owner
-from grading.reporting.csv_tables import harmless, number, read_table, write_table
 from grading.result import Missed
 
 BERLIN = ZoneInfo("Europe/Berlin")

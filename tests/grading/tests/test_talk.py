@@ -5,13 +5,12 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from grading.checks.verdict import Verdict
 from grading.course.course import feedback
 from grading.course.overrides import by_name, read_overrides
-from grading.execution.inputs import OUTPUTS
 from grading.intake.cells import handed_out
 from grading.intake.collect import File
 from grading.intake.submission import read
+from grading.judging.verdict import Verdict
 from grading.outcomes import NOT_ATTEMPTED
 from grading.paths import NOTEBOOK_TOOLS, ROOT
 from grading.reporting.render import (
@@ -21,13 +20,13 @@ from grading.reporting.render import (
     write_class_tables,
     write_talk_sheets,
 )
-from grading.result import TALK, Override, Report, Score, read_report
-from grading.rubric import POINTS, RUBRIC
+from grading.result import TALK, Override, Quote, Report, Score, read_report
+from grading.rubric import OUTPUTS, POINTS, RUBRIC
 from grading.scoring import empty_score
 from grading.talk import outputs, sheet
 from grading.talk.bank import BANK, Finder
 from grading.talk.outputs import recommended
-from grading.talk.quotes import Quote, _parameters, quotes, quotes_of
+from grading.talk.quotes import _parameters, quotes, quotes_of
 from grading.talk.sheet import Example, sheet_of
 from mflib.data import MovieLens
 

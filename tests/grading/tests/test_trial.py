@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from grading.execution import harness, trial
-from grading.execution.inputs import OUTPUTS
+from grading.execution.empty import empty_suite
 from grading.execution.reference import answers, expected, imports, notebook_of
 from grading.execution.trial import (
     Unit,
@@ -21,16 +21,15 @@ from grading.execution.trial import (
     run_directly,
     run_units,
     try_submission,
-    verdicts,
     write_modules,
 )
 from grading.intake.collect import File
 from grading.intake.submission import FileKind, Problem, read
+from grading.judging.functions import verdicts
 from grading.outcomes import NOT_ATTEMPTED, FailureKind
 from grading.paths import ROOT
 from grading.pipeline import known, units_to_try_again, write_helpers
-from grading.rubric import RUBRIC
-from grading.student.edition import empty_suite
+from grading.rubric import OUTPUTS, RUBRIC
 from mflib.training import epochs
 
 HARNESS_FILE = "grading/execution/harness.py"

@@ -1,6 +1,6 @@
 """Measure how often the grader errs on right answers, wrong answers and forms of packing.
 
-    python -m grading.selfcheck.accuracy
+    python -m grading.evaluation.accuracy
 
 Right answers in different styles (kernels/right.py), saved by four programs (forms.py), must have
 full marks. Wrong ones (kernels/wrong.py) must not, and the reason must name the wrong outputs. The
@@ -24,9 +24,10 @@ import numpy as np
 import test_exercises  # right and wrong answers
 from tqdm import tqdm
 
-from grading.checks.verdict import Verdict
+from grading.evaluation.forms import FORMS, PROGRAMS, SAID
+from grading.execution.empty import empty_suite
 from grading.execution.harness import Purpose
-from grading.execution.inputs import CALLED, OUTPUTS, SEEDS
+from grading.execution.inputs import SEEDS
 from grading.execution.reference import (
     answers,
     edited,
@@ -44,20 +45,19 @@ from grading.execution.trial import (
     prepare,
     run_directly,
     run_units,
-    verdicts,
 )
 from grading.intake.cells import binds
 from grading.intake.collect import packages
 from grading.intake.submission import Submission, read
 from grading.isolation.sandbox import Limits, missing_protections, run
+from grading.judging.functions import verdicts
+from grading.judging.verdict import Verdict
 from grading.kernels.right import RIGHT
 from grading.kernels.wrong import WRONG
 from grading.outcomes import NOT_ATTEMPTED, Failure
 from grading.paths import ROOT
 from grading.pipeline import N_SEEDS, known
-from grading.rubric import RUBRIC
-from grading.selfcheck.forms import FORMS, PROGRAMS, SAID
-from grading.student.edition import empty_suite
+from grading.rubric import CALLED, OUTPUTS, RUBRIC
 from mflib.training import available_processors
 
 TARGET = ROOT / "build" / "grader-accuracy.md"

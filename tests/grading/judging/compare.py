@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from grading.checks.verdict import Verdict
-from grading.execution.inputs import OUTPUTS, Observed, as_array, calls
-from grading.rubric import RUBRIC, function_of
+from grading.execution.inputs import Observed, as_array, calls
+from grading.judging.verdict import Verdict
+from grading.rubric import OUTPUTS, RUBRIC, function_of
 
 EXACT = 1e-8  # relative error that another order of summation can cause
 FLOAT32 = 2e-5  # the same for computing in float32

@@ -2,7 +2,7 @@
 
 Weak ones are the notebooks' answers with a piece of their text replaced.
 
-    python -m grading.selfcheck.step_checks
+    python -m grading.evaluation.possible_checks
 
 prints what the grader and the student's check make of them; the exit code is 1 if one is misjudged.
 """
@@ -11,14 +11,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from grading.checks.verdict import Verdict
+from grading.execution.empty import empty_suite
 from grading.execution.reference import answers, imports, module_of
-from grading.execution.trial import check_units, run_checks, run_directly, verdicts
+from grading.execution.trial import check_units, run_checks, run_directly
 from grading.intake.submission import Submission
-from grading.kernels.versions import public_versions
+from grading.judging.functions import verdicts
+from grading.judging.verdict import Verdict
+from grading.kernels.public import public_versions
 from grading.pipeline import Options, try_checks
 from grading.rubric import function_of
-from grading.student.edition import empty_suite
 
 SVD_CASE = """
     U, M, F, n = int(g.integers(2, 9)), int(g.integers(2, 9)), int(g.integers(1, 5)), 30

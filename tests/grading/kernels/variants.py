@@ -6,42 +6,14 @@ kernel's arguments, by position: it changes arguments, or what the kernel makes 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from grading.execution.inputs import OUTPUTS
-from grading.rubric import function_of
-
 Kernel = Callable[..., Any]
 # Computes an argument from its values before the step, after it, and after one without penalty.
 Formula = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Version:
-    """A module that defines a version of a kernel."""
-
-    name: str  # the difference or the mistake
-    is_right: bool
-    source: str
-
-
-def varied(key: str, source: str, name: str) -> str:
-    """Return a module that defines a variant of its kernel; ``key``: of the check."""
-    kernel, task = OUTPUTS[key].kernel, function_of(key)[0]
-    imports = "from functools import partial\n\nfrom grading.kernels.versions import VARIANTS\n"
-    return f"{source}\n\n{imports}\n{kernel} = partial(VARIANTS[{task!r}][{name!r}], {kernel})\n"
-
-
-def public_versions(key: str, source: str) -> list[Version]:
-    """Return the versions of the student edition; ``source``: the student's module."""
-    task = function_of(key)[0]
-    variants = [(name, True) for name in RIGHT[task]] + [(name, False) for name in WRONG[task]]
-    others = [Version(name, right, varied(key, source, name)) for name, right in variants]
-    return [Version("your own", True, source), *others]
 
 
 def after(

@@ -13,12 +13,12 @@ import nbformat
 import numpy as np
 import torch
 
-from grading.execution.inputs import OUTPUTS, SEEDS, calls
+from grading.evaluation.attacks import in_step, module, with_sources
+from grading.evaluation.possible_checks import WORTHLESS
+from grading.execution.inputs import SEEDS, calls
 from grading.execution.reference import answers, expected
 from grading.pipeline import known
-from grading.rubric import RUBRIC
-from grading.selfcheck.attacks import in_step, module, with_sources
-from grading.selfcheck.step_checks import WORTHLESS
+from grading.rubric import OUTPUTS, RUBRIC
 
 # Replaces later cells before they run, through a frame's builtins.
 REPLACE = """

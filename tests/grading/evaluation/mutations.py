@@ -13,8 +13,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from grading.execution.inputs import CALLED
 from grading.intake.collect import FILE_SIZE
+from grading.rubric import CALLED
 
 WORDS = (
     b"\xff\xfe",

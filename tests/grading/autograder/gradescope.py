@@ -1,6 +1,6 @@
 """Build the autograder for Gradescope, and write the results of a submission there.
 
-    python -m grading.course.gradescope build [--cap 80]      build/gradescope.zip
+    python -m grading.autograder.gradescope build [--cap 80]      build/gradescope.zip
 
 On Gradescope the container is the sandbox, because bubblewrap does not work in it. Students' code
 runs as another user, who can neither read the suite nor write results, with the limits of prlimit,
@@ -19,20 +19,21 @@ from pathlib import Path
 
 from grading.course.course import Course
 from grading.course.deadlines import Deadlines, HandedIn, moment
+from grading.csv_tables import write_whole
+from grading.execution.empty import empty_suite
 from grading.gradebook import MAX_SECRET, warm_up
 from grading.intake.collect import read_package
 from grading.intake.spool import spooled
 from grading.isolation.workspace import workspace
 from grading.paths import GRADING, ROOT
 from grading.pipeline import Options
-from grading.reporting.csv_tables import write_whole
 from grading.reporting.render import deadline_sentences
 from grading.result import Report
 from grading.rubric import POINTS, RUBRIC
 from grading.scheduler import grade_all
-from grading.student.edition import empty_suite
 
 TARGET = ROOT / "build" / "gradescope.zip"
+AUTOGRADER = GRADING / "autograder"
 PACKED = (
     *("mflib", "notebooks", "tests/grading", "tests/notebooks", "data/README.md"),
     *("requirements.txt", "pyproject.toml", "LICENSE"),
@@ -52,7 +53,7 @@ def build(target: Path, cap: float) -> None:
                 shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(ROOT / name, place)
-        for file in (GRADING / "autograder").iterdir():
+        for file in (AUTOGRADER / "setup.sh", AUTOGRADER / "run_autograder"):
             text = file.read_text(encoding="utf-8").replace("--cap CAP", f"--cap {cap:g}")
             (new / file.name).write_text(text, encoding="utf-8")
             (new / file.name).chmod(0o755)

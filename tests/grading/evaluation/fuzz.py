@@ -1,6 +1,6 @@
 """Fuzz the grader with random submissions and results: no input may crash it or take long.
 
-    python -m grading.selfcheck.fuzz [--minutes M] [--seed N] [--only NAME …]
+    python -m grading.evaluation.fuzz [--minutes M] [--seed N] [--only NAME …]
 
 Random bytes, cut, spliced and repeated notebooks, archives, modules, arrays, results and names are
 passed to the functions that read them, in processes with the grader's limits. Each call must end in
@@ -29,27 +29,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from grading.checks.recommendations import hidden_split, measure
-from grading.checks.reproducibility import compare_cells, dataset_of, notebook_to_run
-from grading.execution.inputs import CALLED
-from grading.execution.reference import expected
-from grading.execution.trial import Unit, _result, read_lines, verdicts
-from grading.intake.collect import File, packages
-from grading.intake.names import safe_name
-from grading.intake.spool import spooled
-from grading.intake.submission import Submission, read
-from grading.isolation.bounded_process import BoundedProcess, Bounds, Send
-from grading.isolation.sandbox import remove
-from grading.outcomes import UnitLine
-from grading.paths import ROOT
-from grading.pipeline import executed_cells, known, sources
-from grading.plagiarism import public_answers
-from grading.plagiarism.normal_form import normal_forms
-from grading.reporting.render import report_page
-from grading.result import Report, Score, read_report
-from grading.rubric import RUBRIC
-from grading.scoring import empty_score, score_functions
-from grading.selfcheck.mutations import (
+from grading.evaluation.mutations import (
     NAMES,
     NUMBERS,
     archive,
@@ -60,6 +40,26 @@ from grading.selfcheck.mutations import (
     results,
     stored,
 )
+from grading.execution.reference import expected
+from grading.execution.trial import Unit, _result, read_lines
+from grading.intake.collect import File, packages
+from grading.intake.names import safe_name
+from grading.intake.spool import spooled
+from grading.intake.submission import Submission, read
+from grading.isolation.bounded_process import BoundedProcess, Bounds, Send
+from grading.isolation.sandbox import remove
+from grading.judging.functions import verdicts
+from grading.judging.recommendations import hidden_split, measure
+from grading.judging.reproducibility import compare_cells, dataset_of, notebook_to_run
+from grading.outcomes import UnitLine
+from grading.paths import ROOT
+from grading.pipeline import executed_cells, known, sources
+from grading.plagiarism import public_answers
+from grading.plagiarism.normal_form import normal_forms
+from grading.reporting.render import report_page
+from grading.result import Report, Score, read_report
+from grading.rubric import CALLED, RUBRIC
+from grading.scoring import empty_score, score_functions
 
 TARGET = ROOT / "build" / "fuzz"
 STORED = ROOT / "tests" / "notebooks" / "ml-100k"

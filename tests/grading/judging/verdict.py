@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
-from grading.execution.inputs import OUTPUTS
 from grading.outcomes import Failure, FailureKind
+from grading.rubric import OUTPUTS
 from grading.schema import Bounds
 
 Seed = Annotated[int, Bounds(2**63)]  # a valid seed of torch's generators
