@@ -104,10 +104,6 @@ class Options:
     # for functions' inputs; the lists of all submissions use the same split
     submission_seed: int = 0
     quality: dict[str, QualityRange] = field(default_factory=dict)  # by task, from ``warm_up``
-    # The times of each run of one submission in the sandbox.
-    cpu_seconds: list[float] = field(default_factory=list)
-    wall_seconds: list[float] = field(default_factory=list)
-    waited: list[float] = field(default_factory=list)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -120,26 +116,33 @@ class Options:
         first = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
         return tuple(first + n for n in range(N_SEEDS))
 
-    def launch(self, command: list[str], folder: Path, seconds: int) -> Failure | None:
-        """Run a command in the sandbox; return the reason if it failed.
 
-        Waiting time and wall time are limited over all runs of a submission.
-        """
-        factor = WALL_FACTOR_ALONE if self.alone else WALL_FACTOR
-        total = WALL_SECONDS_ALONE if self.alone else WALL_SECONDS
-        if (left := total - sum(self.wall_seconds)) <= 0:
+@dataclass
+class Runs:
+    """The runs of one submission in the sandbox; waiting and wall time are limited in total."""
+
+    options: Options
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    waited: float = 0.0
+
+    def launch(self, command: list[str], folder: Path, seconds: int) -> Failure | None:
+        """Run a command with a limit of CPU time; return the reason if it failed."""
+        factor = WALL_FACTOR_ALONE if self.options.alone else WALL_FACTOR
+        total = WALL_SECONDS_ALONE if self.options.alone else WALL_SECONDS
+        if (left := total - self.wall_seconds) <= 0:
             text = f"ended by the wall-time limit: all runs together took more than {total:.0f} s"
             return Failure(FailureKind.WALL_TIME, text)
-        waiting = max(LAST, WAITING - sum(self.waited))
+        waiting = max(LAST, WAITING - self.waited)
         limits = Limits(cpu_seconds=seconds, seconds=min(left, seconds * factor), waiting=waiting)
         start = time.monotonic()
-        finished = run(command, folder, [], limits, self.trust, self.container)
-        self.wall_seconds.append(time.monotonic() - start)
-        self.cpu_seconds.append(finished.cpu_seconds)
-        self.waited.append(finished.waited)
+        finished = run(command, folder, [], limits, self.options.trust, self.options.container)
+        self.wall_seconds += time.monotonic() - start
+        self.cpu_seconds += finished.cpu_seconds
+        self.waited += finished.waited
         failure = finished.failure
-        if failure and failure.kind is FailureKind.WALL_TIME and not self.alone:
-            self.wall_seconds.append(total)  # graded again alone: skip the other runs
+        if failure and failure.kind is FailureKind.WALL_TIME and not self.options.alone:
+            self.wall_seconds += total  # graded again alone: skip the other runs
         return failure
 
 
@@ -152,6 +155,10 @@ class Grading:
     folder: Path  # each step runs students' code in a subfolder
     score: Score  # so far
     verdicts: dict[str, Verdict] = field(default_factory=dict)  # by function
+    runs: Runs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runs = Runs(self.options)
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ def grade(
     package: Package,
     options: Options,
     folder: Path,
-    report_step: Callable[[str, Score], object] = lambda step, score: None,
+    report_step: Callable[[str, Score, float], object] = lambda *_: None,
 ) -> Score:
     """Return the score of a submission.
 
@@ -205,7 +212,7 @@ def grade(
     folder : Path
         Students' code runs here, each step in a separate subfolder.
     report_step : callable
-        Called after each step with its name and the score so far.
+        Called after each step with its name, and the score and CPU seconds of the sandbox so far.
     """
     score = new_score(options)
     given = read(package.files, known())
@@ -223,13 +230,14 @@ def grade(
         score.normal_forms[key] = normal_forms(source)
         score.published[key] = public_answers.published(key, source)
     grading = Grading(given, options, folder, score)
+    runs = grading.runs
     try_functions(grading)
-    report_step("functions", score)
+    report_step("functions", score, runs.cpu_seconds)
     score_models(grading)
-    report_step("lists", score)
+    report_step("lists", score, runs.cpu_seconds)
     for task in RUBRIC:
         reproduce(task, grading)
-        report_step(task, score)
+        report_step(task, score, runs.cpu_seconds)
     return score
 
 
@@ -237,9 +245,9 @@ def grade_in_child(send: Send, package: Package, options: Options, folder: Path)
     """Run ``grade`` and send its progress as JSON."""
     before = 0.0
 
-    def report_step(step: str, score: Score) -> None:
+    def report_step(step: str, score: Score, in_sandbox: float) -> None:
         nonlocal before
-        now = sum(os.times()[:4]) + sum(options.cpu_seconds)
+        now = sum(os.times()[:4]) + in_sandbox
         send(schema.encode(Progress(step, score.bounded(), now - before)))
         before = now
 
@@ -290,13 +298,13 @@ def try_functions(grading: Grading) -> None:
     seeds, seconds = list(options.seeds), SECONDS["start"] + SECONDS["unit"] * len(OUTPUTS)
 
     def launch(command: list[str], place: Path) -> Failure | None:
-        return options.launch(command, place, seconds)
+        return grading.runs.launch(command, place, seconds)
 
     def expect(key: str) -> Mapping[str, Observed]:
         return expected(key, options.seeds)
 
     pairs = try_submission(given, folder, options.suite, seeds, imports(), launch)
-    pairs += try_checks(given, grading.folder / "checks", options)
+    pairs += try_checks(given, grading.folder / "checks", grading.runs)
     found = verdicts(pairs, expect, given.problems)
     if again := units_to_try_again(given, found):
         place = folder / "again"
@@ -330,18 +338,18 @@ def units_to_try_again(given: Submission, found: Verdicts) -> list[Unit]:
     return units
 
 
-def try_checks(given: Submission, folder: Path, options: Options) -> list[tuple[Unit, UnitResult]]:
+def try_checks(given: Submission, folder: Path, runs: Runs) -> list[tuple[Unit, UnitResult]]:
     """Run the step checks of a submission on the hidden kernels; return the results.
 
     The order of the kernels depends on the secret, which these sandboxes do not contain.
     """
-    units = check_units(given, imports(), lambda key: batches(key, options.secret))
+    units = check_units(given, imports(), lambda key: batches(key, runs.options.secret))
     seconds = SECONDS["start"] + SECONDS["version"] * max(map(len, units), default=0)
 
     def launch(command: list[str], place: Path) -> Failure | None:
-        return options.launch(command, place, seconds)
+        return runs.launch(command, place, seconds)
 
-    return run_checks(given, folder, units, options.suite, launch)
+    return run_checks(given, folder, units, runs.options.suite, launch)
 
 
 def write_helpers(units: list[Unit], folder: Path) -> None:
@@ -387,7 +395,7 @@ def fit_models(grading: Grading, kernels: dict[str, Verdict]) -> dict[str, UnitR
         seconds = SECONDS["start"] + SECONDS["lists"] * len(units)
 
         def launch(command: list[str], place: Path, seconds: int = seconds) -> Failure | None:
-            return options.launch(command, place, seconds)
+            return grading.runs.launch(command, place, seconds)
 
         results |= dict(zip(tasks, run_units(place, units, [], launch), strict=True))
     return results
@@ -445,7 +453,7 @@ def execute_notebook(task: str, grading: Grading) -> dict[str, nbformat.Notebook
     folder, options, score = grading.folder / task, grading.options, grading.score
     prepare_notebook(task, grading)
     command = [sys.executable, "-m", "grading.execution.run_notebook", options.dataset]
-    if failure := options.launch(command, folder, SECONDS["notebook"]):
+    if failure := grading.runs.launch(command, folder, SECONDS["notebook"]):
         score.wall_time |= failure.kind is FailureKind.WALL_TIME
         score.reasons[task].append(f"the notebook: {failure}")
     try:

@@ -18,7 +18,7 @@ from grading.intake.submission import Submission
 from grading.judging.functions import verdicts
 from grading.judging.verdict import Verdict
 from grading.kernels.public import public_versions
-from grading.pipeline import Options, try_checks
+from grading.pipeline import Options, Runs, try_checks
 from grading.rubric import function_of
 
 SVD_CASE = """
@@ -305,7 +305,7 @@ def judged(key: str, code: str, options: Options, folder: Path) -> tuple[Verdict
     task = function_of(key)[0]
     cells = [("loop", answers()[f"{task}/textbook"]), ("exercise", code)]
     given = Submission(answers={key: cells})
-    graded = try_checks(given, folder / "graded", options)
+    graded = try_checks(given, folder / "graded", Runs(options))
     versions = [public_versions(key, module_of(task))]
     units = check_units(given, imports(), lambda _: versions)
     checked = run_checks(given, folder / "checked", units, options.suite, run_directly)

@@ -61,7 +61,7 @@ def judge(
         for place in places:
             array, reference = received.get(place), expected[place]
             why = MISSING if array is None else describe(array, reference, outputs.choices)
-            if why:
+            if why is not None:
                 hint = hint_for(key, name, received, expected)
                 verdict.wrong[name] = f"in {name} {why}{hint}"
                 verdict.failing[name] = [int(part) for part in place.split("/")[:2]]
@@ -73,14 +73,13 @@ def judge(
     return verdict
 
 
-def describe(array: np.ndarray, reference: Observed, choices: tuple[str, ...]) -> str:
-    """Return a message that continues "in P …", or an empty text if the array is correct."""
+def describe(array: np.ndarray, reference: Observed, choices: tuple[str, ...]) -> str | None:
+    """Return a message that continues "in P …", or None if the array is correct."""
     expected, before = reference.after, reference.before
     if choices:
         answer = str(array).strip().lower()
-        return (
-            "" if answer in choices else f"expected one of {', '.join(choices)}, got {answer!r:.60}"
-        )
+        wanted = f"expected one of {', '.join(choices)}"
+        return None if answer in choices else f"{wanted}, got {answer!r:.60}"
     if array.dtype.kind not in NUMBERS:
         content = f"{str(array)!r:.60}" if array.dtype.kind == "U" else array.dtype
         return f"expected numbers, got {content}"
@@ -97,7 +96,7 @@ def describe(array: np.ndarray, reference: Observed, choices: tuple[str, ...]) -
         return f"expected {expected[place]:.6g} at {place}, got {array[place]}{cause}"
     differs = _differs(array, expected)
     if not differs.any():
-        return ""
+        return None
     if _is_half(array) and not _is_half(expected):
         error = relative_error(array, expected)
         return f"the numbers are too imprecise ({error:.0e}): half precision?"

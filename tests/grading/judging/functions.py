@@ -81,7 +81,7 @@ def judge_check(key: str, tries: list[Try]) -> Verdict:
         if one.decides:
             return Verdict(key, failure=_failure(one), where=one.where or where)
     wrong = [t for t in tries if not t.version.is_right]
-    missed = {t.version.name: text for t in wrong if (text := _missed(t))}
+    missed = {t.version.name: text for t in wrong if (text := _missed(t)) is not None}
     verdict = Verdict(key, missed, where=where, n_wrong_kernels=len(wrong))
     verdict.remark = "" if missed else f"refuses all {len(wrong)} wrong kernels"
     return verdict
@@ -98,10 +98,10 @@ def _failure(one: Try) -> Failure:
     return Failure(kind, f"on a {right} kernel ({one.version.name}): {message}")
 
 
-def _missed(one: Try) -> str:
-    """Return the name of a wrong kernel that was not rejected, otherwise an empty text."""
+def _missed(one: Try) -> str | None:
+    """Return the name of a wrong kernel that was not rejected, otherwise None."""
     if one.failure is None:
         return one.version.name
     if one.failure.kind is FailureKind.REFUSED:
-        return ""
+        return None
     return f"{one.version.name} (no AssertionError; the check {one.failure.message:.100})"

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from grading.execution.harness import Purpose
 from grading.execution.inputs import SEEDS, Observed, as_array, calls
 from grading.execution.trial import (
     Unit,
@@ -86,7 +87,7 @@ def check(folder: Path, keys: Iterable[str] = OUTPUTS) -> Checked:
         pairs += run_checks(given, Path(temporary) / "checks", units, SUITE, run_directly)
     found = verdicts(pairs, expected, given.problems)
     wait_for_kernels(found)
-    arrays = {unit.key: result.arrays for unit, result in pairs if unit.purpose == "function"}
+    arrays = {unit.key: result.arrays for unit, result in pairs if unit.purpose is Purpose.FUNCTION}
     return Checked({key: v for key, v in found.items() if key in keys}, given, arrays)
 
 
@@ -216,7 +217,7 @@ def smallest_case(key: str, checked: Checked) -> str:
 
 def _is_wrong(key: str, place: str, checked: Checked) -> bool:
     array, reference = checked.arrays[key].get(place), expected(key)[place]
-    return array is None or bool(describe(array, reference, OUTPUTS[key].choices))
+    return array is None or describe(array, reference, OUTPUTS[key].choices) is not None
 
 
 def argument_names(key: str, count: int) -> list[str]:

@@ -26,7 +26,7 @@ from grading.judging.reproducibility import compare_cells
 from grading.judging.verdict import ModelFit, Verdict
 from grading.outcomes import NOT_ATTEMPTED, Failure, FailureKind
 from grading.paths import ROOT
-from grading.pipeline import Grading, Options, known, seed_of
+from grading.pipeline import Grading, Options, Runs, known, seed_of
 from grading.reporting.complaint import complaints
 from grading.reporting.render import report_page, write_class_tables, write_report
 from grading.result import SIZE, Report, Score, load, read_report, read_score
@@ -351,7 +351,7 @@ def test_a_notebook_is_executed_unless_its_outputs_are_determined(tmp_path, monk
     stored = {c["id"]: c for c in cells if c["cell_type"] == "code"}
     run: list[str] = []
     monkeypatch.setattr(pipeline, "prepare_notebook", lambda task, *_: run.append(task))
-    monkeypatch.setattr(Options, "launch", lambda *_: None)
+    monkeypatch.setattr(Runs, "launch", lambda *_: None)
     monkeypatch.setattr(pipeline, "executed_cells", lambda *_: {})
 
     def marked_after(found, outputs=stored, **points):
