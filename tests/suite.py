@@ -172,6 +172,9 @@ def make_environment(
     all dependencies.
     """
     base, more = split_pins(pins)
+    stamps = [folder / "ready", *([folder / "ready-for-tests"] if tests else [])]
+    if folder.is_symlink() and not all(is_ready(stamp, pins) for stamp in stamps):
+        sys.exit(f"error: {folder} is a link to an environment that is not ready; remove the link")
     if not is_ready(folder / "ready", pins):
         make_base(folder, base, python, complete)
         (folder / "ready").write_text(platform.python_version(), "utf-8")
@@ -198,11 +201,9 @@ def make_base(folder: Path, pins: list[str], python: str, complete: bool) -> Non
     free = shutil.disk_usage(folder.parent).free / 1e9
     if free < size:
         sys.exit(f"error: expected {size} GB free for {folder}, got {free:.1f} GB")
-    if not (folder / "ready").exists():
-        if folder.is_symlink():
-            sys.exit(f"error: {folder} is a link to an environment that is not ready; remove it")
-        if subprocess.call([python, "-m", "venv", "--clear", str(folder)], env=own_environment()):
-            sys.exit("error: no environment was created; on Debian, install python3-venv first")
+    create = [python, "-m", "venv", "--clear", str(folder)]
+    if not (folder / "ready").exists() and subprocess.call(create, env=own_environment()):
+        sys.exit("error: no environment was created; on Debian, install python3-venv first")
     torch = next(pin for pin in pins if pin.startswith("torch=="))
     if index and install(folder, "--no-deps", "--index-url", index, torch, quickly=True):
         say(f"{index} did not answer, or has no {torch} for this machine.")

@@ -15,7 +15,8 @@ class FailureKind(StrEnum):
     NOT_SUBMITTED = "not submitted"  # its file or cell is missing or unreadable
     UNTRIED = "untried"  # a step check whose kernel is not correct yet
     RAISED = "raised"  # an exception, a syntax error, no function of this name
-    REFUSED = "refused"  # a step check has rejected a version of a kernel
+    REFUSED = "refused"  # a step check has rejected a version of a kernel by an AssertionError
+    KERNEL_RAISED = "kernel raised"  # the kernel has raised an exception in a step check
     CPU_TIME = "CPU time"  # more than its limit
     WALL_TIME = "wall time"  # over the limit, possibly because of load on the machine
     WAITED = "waited"  # idle although a CPU was available: load is not the cause
@@ -31,7 +32,7 @@ class FailureKind(StrEnum):
     @property
     def ends_check(self) -> bool:
         """Whether a check that ends like this on any version of a kernel earns nothing."""
-        return self not in (self.REFUSED, self.RAISED)
+        return self not in (self.REFUSED, self.KERNEL_RAISED, self.RAISED)
 
 
 @dataclass(frozen=True)

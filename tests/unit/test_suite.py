@@ -150,7 +150,12 @@ def test_incomplete_environment_is_created_again_unless_it_is_a_link(calls):
     (calls.root / ".venv").symlink_to(calls.root / "shared")
     with pytest.raises(SystemExit, match="is a link"):
         make(calls)
-    assert len(calls.found) == 4
+    stamp = calls.root / "shared" / "ready"
+    stamp.touch()
+    os.utime(stamp, (0, 0))  # older than the pins
+    with pytest.raises(SystemExit, match="is a link"):
+        make(calls)
+    assert len(calls.found) == 4, "another folder's environment must not be changed"
 
 
 @pytest.mark.parametrize(

@@ -365,10 +365,10 @@ def failure_line(n: int, error: BaseException, unit: dict) -> UnitLine:
             message = f"needs {inside}, which is not attempted"
     elif isinstance(error, UncalledError):
         message = str(error)
-    elif "kernel" in unit and isinstance(error, AssertionError | KernelError):
-        kind = FailureKind.REFUSED
-        what = "the kernel raises " if isinstance(error, KernelError) else ""
-        message = f"{what}{error}" or "AssertionError without a message"
+    elif "kernel" in unit and isinstance(error, AssertionError):
+        kind, message = FailureKind.REFUSED, str(error) or "AssertionError without a message"
+    elif "kernel" in unit and isinstance(error, KernelError):
+        kind, message = FailureKind.KERNEL_RAISED, str(error)
     elif isinstance(error, TooSlowError):
         kind, message = FailureKind.CPU_TIME, too_slow(unit)
     elif isinstance(error, AttributeError) and not frames:

@@ -94,6 +94,9 @@ def _failure(one: Try) -> Failure:
         return NOT_ATTEMPTED
     if kind is FailureKind.REFUSED:
         return Failure(kind, f"refuses a right kernel ({one.version.name}): {message}")
+    if kind is FailureKind.KERNEL_RAISED:
+        what = f"calls a right kernel ({one.version.name}) so that it raises {message}"
+        return Failure(kind, f"{what}; are the arguments as in the docstring?")
     right = "right" if one.version.is_right else "wrong"
     return Failure(kind, f"on a {right} kernel ({one.version.name}): {message}")
 
@@ -102,6 +105,6 @@ def _missed(one: Try) -> str | None:
     """Return the name of a wrong kernel that was not rejected, otherwise None."""
     if one.failure is None:
         return one.version.name
-    if one.failure.kind is FailureKind.REFUSED:
+    if one.failure.kind in (FailureKind.REFUSED, FailureKind.KERNEL_RAISED):
         return None
     return f"{one.version.name} (no AssertionError; the check {one.failure.message:.100})"

@@ -255,7 +255,7 @@ def test_derivations_are_folded(edition):
 def test_the_edition_is_checked_at_each_push(edition):
     text = (edition / ".github" / "workflows" / "check.yml").read_text(encoding="utf-8")
     steps = yaml.safe_load(text)["jobs"]["check"]["steps"]
-    assert [step["run"] for step in steps if "run" in step] == ["python suite.py check"]
+    assert [step["run"] for step in steps if "run" in step] == ["python suite.py check --strict"]
     assert "check" in suite.EDITION
 
 
@@ -278,7 +278,7 @@ def test_the_checks_use_their_own_copy_of_the_suite(edition):
 
 def test_check_reports_the_untouched_edition_as_not_attempted(edition):
     code, text = check(edition)
-    assert code == 1
+    assert code == 0, "unfinished work is no error of make"
     lines = len(OUTPUTS) + len(RUBRIC)  # with a line for the lists of each task
     assert f"0 of {lines} done, {lines} not attempted" in text
 
@@ -293,7 +293,7 @@ def with_answers(edition: Path, folder: Path) -> Path:
 
 
 def test_check_reports_the_reference_as_done(edition, tmp_path):
-    code, text = check(with_answers(edition, tmp_path / "reference"))
+    code, text = check(with_answers(edition, tmp_path / "reference"), "--strict")
     assert code == 0, text
     lines = len(OUTPUTS) + len(RUBRIC)
     assert f"{lines} of {lines} done" in text
@@ -319,7 +319,7 @@ def test_check_shows_each_output_lists_and_the_smallest_case(edition, tmp_path):
     file.write_text(
         source.replace(users, lost).replace("b.mul_(keep_i)", "b.mul_(2 - keep_i)"), "utf-8"
     )
-    code, text = check(folder, "bpr")
+    code, text = check(folder, "bpr", "--strict")
     lines = [line.strip() for line in text.splitlines()]
     (of_P,) = [line for line in lines if "in P expected" in line]
     (of_b,) = [line for line in lines if "in b expected" in line]
@@ -331,7 +331,7 @@ def test_check_shows_each_output_lists_and_the_smallest_case(edition, tmp_path):
     assert lists.startswith("wrong"), "not done: points of lists are lost"
     assert "a model trained with bpr_step differs from the reference's" in lists
     assert code == 1
-    code, text = check(folder, "--show", "bpr_step")
+    code, text = check(folder, "--show", "bpr_step", "--strict")
     assert code == 1
     sections = text.split("\n\n")
     assert len(sections) >= 3, text
@@ -371,7 +371,7 @@ def test_check_never_ends_in_a_traceback(edition, tmp_path):
     file.write_text(source.replace("def svd_step(", "def svd_step(("), encoding="utf-8")
     (folder / "mflib" / "bpr.py").unlink()
     (folder / "notebooks" / "04_warp.ipynb").write_text("{no", encoding="utf-8")
-    code, text = check(folder)
+    code, text = check(folder, "--strict")
     assert code == 1
     assert "Traceback" not in text
     assert f"svd_step (svd.py, line {line}): '(' was never closed" in text
