@@ -14,6 +14,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from grading.reporting.render import deadline_sentences
 from grading.result import Report
 from grading.rubric import POINTS, RUBRIC
 from grading.scheduler import grade_all
+from grading.talk.sheet import sheet_of
 
 TARGET = ROOT / "build" / "gradescope.zip"
 AUTOGRADER = GRADING / "autograder"
@@ -114,6 +116,7 @@ def results(report: Report, metadata: Mapping) -> dict:
                     "output": reasons if n == 0 else "",
                 }
             )
+    tests += for_instructor(report, metadata)
     return {
         "score": best,
         "output": "\n".join(output),
@@ -122,6 +125,30 @@ def results(report: Report, metadata: Mapping) -> dict:
         "stdout_visibility": "hidden",
         "tests": tests,
     }
+
+
+def for_instructor(report: Report, metadata: Mapping) -> list[dict]:
+    """Return tests without points that students do not see: declarations, questions for the talk.
+
+    The questions are drawn by the students' names, which differ between submissions.
+    """
+    users = [str(user.get("name")) for user in metadata.get("users") or []]
+    sheet = sheet_of(replace(report, name=", ".join(sorted(users))))
+    questions = [
+        f"{n}. {question.text}\n{question.place} {question.quote}\nExpected: {question.answer}\n"
+        f"Where to look: {question.look}"
+        for n, question in enumerate(sheet.questions, 1)
+    ]
+    declared = [f"{task}: {text}" for task, text in report.score.declarations.items()]
+    parts = {"declarations": declared or ["none"], "questions for the talk": questions}
+    return [
+        {
+            "name": f"for the instructor: {name}",
+            "output": "\n\n".join(texts),
+            "visibility": "hidden",
+        }
+        for name, texts in parts.items()
+    ]
 
 
 def main() -> None:

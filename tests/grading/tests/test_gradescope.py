@@ -27,6 +27,7 @@ def shown(points, metadata):
     time, deadlines = gradescope.handed_in(metadata, 80)
     marks = {task: dict.fromkeys(POINTS, points) for task in RUBRIC}
     score = Score(marks, {task: [f"{task}: no"] for task in RUBRIC}, notes=["a note"])
+    score.declarations = {"svd": "an assistant explained index_add_"}
     course = Course(deadlines, {"a": HandedIn(time, "Gradescope")})
     report = Report("a", score, course.decide("a", None))
     return gradescope.results(report, metadata)
@@ -37,8 +38,9 @@ def test_results_have_parts_as_tests_and_respect_the_deadline():
     assert found["score"] == 80
     assert "after 2026-01-31 23:00 UTC-08:00, the soft deadline" in found["output"]
     assert "a note" in found["output"]
-    assert len(found["tests"]) == len(RUBRIC) * len(POINTS)
-    assert sum(test["max_score"] for test in found["tests"]) == 100
+    marked = found["tests"][:-2]
+    assert len(marked) == len(RUBRIC) * len(POINTS)
+    assert sum(test["max_score"] for test in marked) == 100
     first = found["tests"][0]
     assert first == {
         "name": "svd: correctness",
@@ -52,6 +54,17 @@ def test_results_have_parts_as_tests_and_respect_the_deadline():
         "assignment": {"due_date": "2026-01-01T00:00Z"} | {"late_due_date": "2026-01-02T00:00Z"}
     }
     assert shown(20.0, hard)["score"] == 0
+
+
+def test_declarations_and_questions_are_for_the_instructor_only():
+    hidden = [test for test in shown(20.0, METADATA)["tests"] if test.get("visibility")]
+    assert {test["visibility"] for test in hidden} == {"hidden"}
+    declared, questions = (test["output"] for test in hidden)
+    assert declared == "svd: an assistant explained index_add_"
+    assert questions.count("Expected: ") == 3
+    public = str([test for test in shown(20.0, METADATA)["tests"] if test not in hidden])
+    assert "Expected: " not in public
+    assert "index_add_" not in public
 
 
 def test_results_count_the_best_submission():
