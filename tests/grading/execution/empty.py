@@ -35,7 +35,8 @@ def blank(source: str, hints: dict[str, str]) -> str:
 def blank_cell(source: str) -> str:
     """Return the source of a cell tagged "solution" with empty functions."""
     names = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    return blank(source, dict.fromkeys(names, "yours to write")).rstrip("\n")
+    hints = {name: f"{name} is yours to write" for name in names}
+    return blank(source, hints).rstrip("\n")
 
 
 def blank_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

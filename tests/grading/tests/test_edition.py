@@ -401,7 +401,7 @@ def test_blank_keeps_signature_and_docstring():
         blank(head + tail, {"h": "?"})
     assert (
         blank_cell("def f(x):\n    return x")
-        == 'def f(x):\n    raise NotImplementedError("yours to write")'
+        == 'def f(x):\n    raise NotImplementedError("f is yours to write")'
     )
 
 
