@@ -25,7 +25,10 @@ DATA, LAB = "-m mflib.data {dataset}", "-m jupyterlab notebooks"
 OBTAIN = "-P -m grading.student.obtain {dataset}"
 EXECUTE = "tests/notebooks/execute.py"
 SLOW = "-m pytest -m slow"
-NBVAL = "-m pytest --nbval --nbval-current-env --nbval-cell-timeout=600"
+# A file's tests share a process, and so its fixtures. There are more processes than two cores,
+# because some tests wait for a time limit. Long files come first in the order of the names.
+UNITS = "-m pytest -n 3 --dist loadfile --no-loadscope-reorder"
+NBVAL = "-m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -n 2 --dist loadfile"
 # Each command is a list of steps: arguments for the interpreter of .venv.
 PROJECT = {
     "setup": [],
@@ -35,7 +38,7 @@ PROJECT = {
         "-m ruff check .",
         "-m ruff format --check .",
         "-m mypy",
-        "-m pytest tests -n logical --maxprocesses=4 --dist worksteal",
+        f"{UNITS} tests",
         "-m mflib.data ml-100k",
         f"{EXECUTE} verify ml-100k --combined",  # before nbval: it reports differences in full
         f"{NBVAL} tests/notebooks/ml-100k",
