@@ -178,7 +178,6 @@ RIGHT: dict[tuple[str, int], list[str]] = {
         "        w = [sum(m * x for m, x in zip(row, v)) for row in M]\n"
         "        v = [sum(row[i] * x for row, x in zip(M, w)) for i in range(len(v))]\n"
         "        size = sum(x * x for x in v) ** 0.5\n        v = [x / size for x in v]\n    return size ** 0.5",
-        "def smallest_penalty(R, alpha):\n    return np.sqrt(np.linalg.eigvalsh(R.T @ R)[-1]) * (alpha + 1)",
     ],
     # 03_bpr
     ("03_bpr", 1): [

@@ -30,6 +30,7 @@ from grading.paths import GRADING, ROOT
 from grading.pipeline import Grading, Options, compare_with_known, reproduce
 from grading.rubric import OUTPUTS, RUBRIC, is_kernel
 from grading.scoring import empty_score
+from grading.student.check import main as check_command
 from grading.student.edition import (
     CHECKS,
     MARK,
@@ -340,7 +341,14 @@ def test_check_shows_each_output_lists_and_the_smallest_case(edition, tmp_path):
     assert len(text.splitlines()) < 60, "the smallest case, not one of 50 triples"
     assert sections[1].startswith("P:\n    expected =")
     assert "\n    got =" in sections[1]
-    assert check(folder, "--show", "step")[0] == 2, "no function of this name"
+
+
+@pytest.mark.parametrize("arguments", [["--show", "step"], ["recommend"]])
+def test_check_refuses_unknown_names(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["check", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        check_command()
+    assert f"got {arguments[-1]}\n" in capsys.readouterr().err
 
 
 def test_check_names_the_mistakes(edition, tmp_path):
