@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -20,12 +21,17 @@ STUDENT_FILES = 20_000
 CLASS_FILES = 20 * STUDENT_FILES  # in an archive of many students
 NAME = 500  # characters, folders included
 AS_MANY = -1  # a level: the folders that contain all files
-NOT_PLAIN = "is a link or no regular file; submit the file itself"
-TOO_MANY = f"and all later files are not read: expected at most {STUDENT_FILES} files"
+
+
+class LeftOut(StrEnum):
+    """Why a file is left out."""
+
+    NOT_PLAIN = "is a link or no regular file; submit the file itself"
+    TOO_MANY = f"and all later files are not read: expected at most {STUDENT_FILES} files"
 
 
 class Member(NamedTuple):
-    """A file in an archive: its content, the place of its content, or a problem.
+    """A file in an archive: its content, the place of its content, or why there is none.
 
     Files that are not wanted have none of these, and neither have folders. The name of a folder
     ends in "/".
@@ -35,6 +41,7 @@ class Member(NamedTuple):
     content: bytes | Path | None = None
     problem: str = ""
     date: float | None = None  # None if the archive has no date
+    left_out: LeftOut | None = None
 
     def read(self) -> bytes:
         if self.problem:
@@ -83,13 +90,13 @@ def unpacked(
             raise ValueError(f"expected at most {CLASS_FILES} files and {ARCHIVE_BYTES} bytes")
         if n_files[owner] > STUDENT_FILES:
             if n_files[owner] == STUDENT_FILES + 1:
-                yield Member(name[:NAME], problem=TOO_MANY)
+                yield Member(name[:NAME], left_out=LeftOut.TOO_MANY)
         elif name.endswith("/"):
             yield Member(name[-NAME:])
         elif len(name) > NAME:
             yield Member(f"{name[:NAME]}…", problem=f"expected at most {NAME} characters")
         elif read is None:
-            yield Member(name, problem=NOT_PLAIN, date=date)
+            yield Member(name, date=date, left_out=LeftOut.NOT_PLAIN)
         elif not (bytes_wanted := wanted(name)):
             yield Member(name, date=date)
         elif n_bytes[owner] > most:

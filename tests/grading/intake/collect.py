@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 from grading.intake.archives import (
     AS_MANY,
-    NOT_PLAIN,
     STUDENT_BYTES,
     STUDENT_FILES,
-    TOO_MANY,
+    LeftOut,
     Member,
     level_of_students,
     read_at_most,
@@ -470,7 +469,7 @@ class _Reading:
         if stat.S_ISREG(status.st_mode):
             self.add(name, file, status.st_mtime)
         else:
-            self.note(name, f"{self.shown(name)} {NOT_PLAIN}")
+            self.note(name, f"{self.shown(name)} {LeftOut.NOT_PLAIN}")
 
     def add(
         self,
@@ -501,7 +500,7 @@ class _Reading:
         """Add a file of an archive."""
         parts = parts_of(member.name)
         name = "/".join([archive, *parts])
-        if member.name.endswith("/") and not member.problem:
+        if member.name.endswith("/") and not (member.problem or member.left_out):
             if parts and not any(map(LITTER.fullmatch, parts)):
                 self.add_folder(f"{name}/")
             return
@@ -516,12 +515,12 @@ class _Reading:
             above = [archive, *parts[: parts.index(litter[0])]]
             for n in range(2, len(above) + 1):  # folders may be missing in the archive's list
                 self.add_folder("/".join(above[:n]) + "/")
-        elif budget.files < 0 or member.problem == TOO_MANY:
+        elif budget.files < 0 or member.left_out is LeftOut.TOO_MANY:
             if budget.files >= -1:  # only once
-                self.note(name, f"{self.shown(name)} {TOO_MANY}")
+                self.note(name, f"{self.shown(name)} {LeftOut.TOO_MANY}")
             budget.files = min(budget.files, -1)
-        elif member.problem == NOT_PLAIN:
-            self.note(name, f"{self.shown(name)} {NOT_PLAIN}")
+        elif member.left_out:
+            self.note(name, f"{self.shown(name)} {member.left_out}")
         elif parts and name.lower().endswith(ARCHIVES) and member.content is not None:
             self.add(name, member.content, time, dates)
         elif parts:

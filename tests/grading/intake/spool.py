@@ -7,7 +7,7 @@ from itertools import count
 from math import ceil
 from pathlib import Path
 
-from grading.intake.archives import Member, unpacked
+from grading.intake.archives import LeftOut, Member, unpacked
 from grading.intake.collect import Budget, Opener, wanted
 from grading.isolation.bounded_process import BoundError, Bounds, call
 
@@ -31,8 +31,9 @@ def spooled(spool: Path) -> Opener:
             raise
         budget.seconds -= found["seconds"]
         budget.bytes -= found["bytes"]
-        for n, (member, there, problem, date) in enumerate(found["members"]):
-            yield Member(member, place / str(n) if there else None, problem, date)
+        for n, (member, there, problem, date, why) in enumerate(found["members"]):
+            file = place / str(n) if there else None
+            yield Member(member, file, problem, date, why and LeftOut(why))
         if found["problem"]:
             raise ValueError(found["problem"])
 
@@ -42,10 +43,10 @@ def spooled(spool: Path) -> Opener:
 def _unpack(source: Path | bytes, name: str, place: Path, level: int | None, most: int) -> dict:
     """Write the wanted files to ``place`` with numbers as names.
 
-    The result has the members as (name, whether it was written, problem, date), the problem that
-    ended the reading, and the cost in bytes and CPU seconds.
+    The result has the members as (name, whether it was written, problem, date, why it is left out),
+    the problem that ended the reading, and the cost in bytes and CPU seconds.
     """
-    members: list[tuple[str, bool, str, float | None]] = []
+    members: list[tuple] = []
     taken, problem = 0, ""
     try:
         for n, member in enumerate(unpacked(source, name, wanted, level, most)):
@@ -53,7 +54,7 @@ def _unpack(source: Path | bytes, name: str, place: Path, level: int | None, mos
             if isinstance(content, bytes):
                 (place / str(n)).write_bytes(content)
                 taken += len(content)
-            members.append((member.name, content is not None, member.problem, member.date))
+            members.append((member.name, content is not None, *member[2:]))
     except MemoryError:
         raise
     except Exception as error:  # corrupt archives raise many kinds of exceptions
