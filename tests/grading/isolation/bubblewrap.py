@@ -26,16 +26,18 @@ class Strength:
     no_namespaces: bool = False  # within the sandbox
     filter: bool = False  # of system calls
     groups: Manager = Manager.NOBODY  # control groups
+    refused: tuple[str, ...] = ()  # the errors of stronger protections
 
     def __str__(self) -> str:
         total = f"control groups, {self.groups}" if self.groups else "the monitor"
         yes = {True: "yes", False: "NO"}
         missing = "" if self.filter or syscalls.is_available() else " (install libseccomp2)"
+        errors = "; ".join(" ".join(error.split())[:200] for error in self.refused)
         return (
             f"no namespaces within {yes[self.no_namespaces]}, "
             f"calls filtered {yes[self.filter]}{missing}, "
             f"total memory and CPU limited by {total}"
-        )
+        ) + (f" (more is refused here: {errors})" if errors else "")
 
 
 @dataclass(frozen=True)

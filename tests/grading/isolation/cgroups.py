@@ -6,7 +6,6 @@ process: files in memory and memfd. Where neither works, the monitor adds up the
 """
 
 import os
-import shutil
 import subprocess
 import time
 from contextlib import suppress
@@ -107,20 +106,19 @@ def group(manager: Manager, memory: int, processes: int) -> Group:
 
 
 @cache
-def available() -> Manager:
-    """Return the manager that can create groups on this machine."""
+def available() -> tuple[Manager, str | None]:
+    """Return the manager that can create groups here, and the error if there is none."""
     manager = Manager.SYSTEMD if SYSTEMD.exists() else Manager.DIRECT
     try:
-        return manager if _works(manager) else Manager.NOBODY
-    except OSError:
-        return Manager.NOBODY
+        _try(manager)
+    except OSError as error:
+        return Manager.NOBODY, f"control groups: {error}"
+    return manager, None
 
 
-def _works(manager: Manager) -> bool:
-    if manager is Manager.SYSTEMD:
-        if not shutil.which("systemd-run"):
-            return False
-    else:
+def _try(manager: Manager) -> None:
+    """Create a group and enter it; raise OSError if that fails."""
+    if manager is Manager.DIRECT:
         # only the root group may hold processes and have child groups with controllers; the file
         # exists only in version 2, and no other manager uses the groups
         (ROOT / "cgroup.controllers").read_text(encoding="utf-8")
@@ -129,7 +127,9 @@ def _works(manager: Manager) -> bool:
     tried = group(manager, 2**28, 50)
     try:
         enter = [*tried.prefix, "sh", "-c", " && ".join([*tried.entering, "exit 0"])]
-        return subprocess.run(enter, capture_output=True).returncode == 0
+        done = subprocess.run(enter, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise OSError(done.stderr.strip() or f"{enter[0]} failed")
     finally:
         tried.close()
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -68,25 +68,28 @@ class Finished:
 
 @cache
 def strength() -> Strength:
-    """Return the strongest protections that work on this machine."""
+    """Return the strongest protections that work on this machine, and why not stronger ones."""
     filters = (True, False) if syscalls.is_available() else (False,)
-    for groups in dict.fromkeys((cgroups.available(), cgroups.Manager.NOBODY)):
+    manager, error = cgroups.available()
+    errors = [error]
+    for groups in dict.fromkeys((manager, cgroups.Manager.NOBODY)):
         for filter_calls in filters:
             for no_namespaces in (True, False):
                 tried = Strength(no_namespaces, filter_calls, groups)
-                if not _refusal(tried):
-                    return tried
-    return Strength()
+                if (error := _refusal(tried)) is None:
+                    return replace(tried, refused=tuple(dict.fromkeys(filter(None, errors))))
+                errors.append(error)
+    return Strength()  # ``missing_protections`` has the error
 
 
-def _refusal(tried: Strength) -> str:
-    """Return the error of a sandbox with these protections, or an empty text if it works."""
+def _refusal(tried: Strength) -> str | None:
+    """Return the error of a sandbox with these protections, or None if it works."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = _run(["/usr/bin/true"], Path(folder), [], Limits(seconds=20), tried)
         except (MachineError, OSError) as error:
             return str(error)
-    return "" if done.code == 0 else done.output.strip() or str(done.failure)
+    return None if done.code == 0 else done.output.strip() or str(done.failure)
 
 
 @cache
@@ -94,7 +97,7 @@ def missing_protections() -> dict[str, str]:
     """Return the missing protections of this machine; the values are errors or empty texts."""
     if missing := {tool: "" for tool in TOOLS if shutil.which(tool) is None}:
         return missing
-    if error := _refusal(strength()):
+    if (error := _refusal(strength())) is not None:
         return {"a sandbox": error}
     # without these packages, all students' functions would appear to fail
     probe = [sys.executable, "-c", "import torch, nbclient"]

@@ -100,7 +100,7 @@ def test_require_protection_names_missing_programs(refused, monkeypatch):
 
 
 def test_require_protection_names_an_unreadable_environment(refused, monkeypatch):
-    monkeypatch.setattr(sandbox, "_refusal", lambda tried: "")
+    monkeypatch.setattr(sandbox, "_refusal", lambda tried: None)
     failed = sandbox.Finished(1, "ModuleNotFoundError: No module named 'torch'\n", 0.1)
     monkeypatch.setattr(sandbox, "_with_python", lambda *_: failed)
     with pytest.raises(sandbox.UnprotectedError) as caught:
@@ -108,6 +108,20 @@ def test_require_protection_names_an_unreadable_environment(refused, monkeypatch
     first, second, _ = str(caught.value).splitlines()
     assert first.endswith("got ModuleNotFoundError: No module named 'torch'")
     assert sys.prefix in second
+
+
+def test_strength_names_the_errors_of_stronger_protections(refused, monkeypatch):
+    monkeypatch.setattr(cgroups, "available", lambda: (Manager.NOBODY, "control groups: read-only"))
+    old = "bwrap: Unknown option\n  --disable-userns"
+    monkeypatch.setattr(sandbox, "_refusal", lambda tried: old if tried.no_namespaces else None)
+    shown = str(sandbox.strength())
+    assert shown.startswith("no namespaces within NO, ")
+    errors = "control groups: read-only; bwrap: Unknown option --disable-userns"
+    assert shown.endswith(f"by the monitor (more is refused here: {errors})")
+    monkeypatch.setattr(cgroups, "available", lambda: (Manager.NOBODY, None))
+    monkeypatch.setattr(sandbox, "_refusal", lambda tried: None)
+    sandbox.strength.cache_clear()
+    assert "refused" not in str(sandbox.strength())
 
 
 def test_sandbox_limits_cpu_time_of_all_processes(execute):
@@ -257,7 +271,7 @@ def control_groups(tmp_path, monkeypatch):
 
 def test_control_groups_are_made_directly_without_systemd(control_groups, monkeypatch):
     monkeypatch.setattr(cgroups.Group, "close", lambda _: None)  # these files cannot be removed
-    assert cgroups.available() is Manager.DIRECT
+    assert cgroups.available() == (Manager.DIRECT, None)
     root = control_groups / "cgroup.subtree_control"
     assert root.read_text(encoding="utf-8") == "+memory +pids +cpu"
     group = cgroups.group(Manager.DIRECT, 2**28, 50)
@@ -282,8 +296,10 @@ def test_groups_of_other_graders_are_kept(control_groups, monkeypatch):
 
 def test_the_root_group_is_not_used_if_systemd_runs(control_groups, monkeypatch):
     monkeypatch.setattr(cgroups, "SYSTEMD", control_groups)
-    monkeypatch.setattr(cgroups.shutil, "which", lambda _: None)
-    assert cgroups.available() is Manager.NOBODY
+    monkeypatch.setenv("PATH", "")
+    manager, error = cgroups.available()
+    assert manager is Manager.NOBODY
+    assert error.endswith("No such file or directory: 'systemd-run'")
     assert not (control_groups / "cgroup.subtree_control").exists()
     command = cgroups.group(Manager.SYSTEMD, 2**28, 50).prefix
     assert command[0] == "systemd-run"
@@ -293,7 +309,7 @@ def test_the_root_group_is_not_used_if_systemd_runs(control_groups, monkeypatch)
 
 def test_version_1_is_not_used(control_groups):
     (control_groups / "cgroup.controllers").unlink()
-    assert cgroups.available() is Manager.NOBODY
+    assert cgroups.available()[0] is Manager.NOBODY
 
 
 def test_monitor_limits_the_number_of_files(execute):
