@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 from grading import schema
@@ -67,8 +68,8 @@ class Job:
 
     def finish(self) -> None:
         self.graded.wall_seconds = time.monotonic() - self.start
-        self.graded.score.complete = not self.process.ended
-        if self.process.ended:
+        self.graded.score.complete = self.process.ended is None
+        if self.process.ended is not None:
             what = f"the grader's process {self.process.ended}; grade again or by hand"
             self.graded.score.notes.append(what)
         self.turn.over()
@@ -111,18 +112,18 @@ def grade_all(
     """
     waiting, alone = deque((package, 1) for package in packages), deque[tuple[Package, int]]()
     running: list[Job] = []
-    number = 0
+    numbers = count(1)
+
+    def start(package: Package, starts: int, options: Options) -> None:
+        report(0.0, plain(f"{package.name}: waits for other graders"))
+        running.append(Job(package, options, folder / str(next(numbers)), lock, starts))
+
     try:
         while waiting or alone or running:
             while waiting and len(running) < n_jobs:
-                package, starts = waiting.popleft()
-                number += 1
-                running.append(Job(package, options, folder / str(number), lock, starts))
+                start(*waiting.popleft(), options)
             if not running:
-                package, starts = alone.popleft()
-                number += 1
-                calm = replace(options, alone=True)
-                running.append(Job(package, calm, folder / str(number), lock, starts))
+                start(*alone.popleft(), replace(options, alone=True))
             for job in _ready(running):
                 before = job.work
                 if job.advance():

@@ -300,7 +300,7 @@ def main() -> None:
         child, found = BoundedProcess(fuzz, name, seconds, asked.seed, bounds=bounds), Found()
         while message := child.message():
             found = Found(**message)
-        why = [*found.failures, *([child.ended] if child.ended else [])]
+        why = [*found.failures, *([] if child.ended is None else [child.ended])]
         failed = failed or bool(why)
         numbers = f"{found.calls} | {found.seconds:.0f} | {found.slowest:.1f}"
         print(f"| {name} | {numbers} | {found.memory / 2**20:.0f} | {len(why)} |", flush=True)

@@ -46,7 +46,7 @@ class BoundedProcess:
 
     def __init__(self, function: Callable, *arguments: object, bounds: Bounds = Bounds()):
         self.bounds, self.deadline = bounds, time.monotonic() + bounds.seconds
-        self.ended = ""  # why the process failed, if it did
+        self.ended: str | None = None  # why the process failed, if it did
         self.killed = False  # from outside, for example because the machine is out of memory
         self.connection, theirs = FORK.Pipe(duplex=False)
         whole = (function, arguments, bounds, theirs, os.getpid())
@@ -56,41 +56,44 @@ class BoundedProcess:
 
     def message(self) -> dict[str, Any] | None:
         """Return the next message, or None at the end, when ``ended`` gives the reason."""
-        found = self._receive()
-        if isinstance(found, str):
-            self._end(found)
-            return None
-        return found
+        try:
+            return self._receive()
+        except EOFError:
+            self._end()
+        except BoundError as error:
+            self._end(str(error))
+        return None
 
-    def _receive(self) -> dict[str, Any] | str:
-        """Return a message, or the reason why there are no more; "" after a regular end."""
+    def _receive(self) -> dict[str, Any]:
+        """Return a message; raise EOFError after the last one, BoundError if the process failed."""
         if not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
-            return f"took more than {self.bounds.seconds:.0f} s of wall time"
+            raise BoundError(f"took more than {self.bounds.seconds:.0f} s of wall time")
         try:
             found = json.loads(self.connection.recv_bytes(self.bounds.message))
-        except EOFError:
-            return ""
         except OSError as error:
-            if str(error) == "got end of file during message":  # it died while it was sending
-                return ""
-            return f"sent more than {self.bounds.message} bytes of results"
+            if not self.connection.closed:  # the process died while it was sending
+                raise EOFError from error
+            raise BoundError(f"sent more than {self.bounds.message} bytes of results") from error
         except (ValueError, RecursionError) as error:
-            return f"sent an unreadable message: {error}"
+            raise BoundError(f"sent an unreadable message: {error}") from error
         if not isinstance(found, dict):
-            return f"sent an unreadable message: expected an object, got {type(found).__name__}"
-        return str(found["end"]) if "end" in found else found
+            what = f"expected an object, got {type(found).__name__}"
+            raise BoundError(f"sent an unreadable message: {what}")
+        if "end" in found:
+            raise EOFError if found["end"] is None else BoundError(str(found["end"]))
+        return found
 
-    def _end(self, why: str) -> None:
-        """Wait for the process to end; kill it first if ``why`` is not empty."""
+    def _end(self, why: str | None = None) -> None:
+        """Wait for the process to end; kill it first if there is a reason why it failed."""
         self.ended = why
-        if why:
+        if why is not None:
             self.process.kill()
         self.process.join()
         code = self.process.exitcode
         self.connection.close()
         if code == -signal.SIGXCPU:
             self.ended = f"took more than {self.bounds.cpu_seconds} s of CPU time"
-        elif code and not why:
+        elif code and why is None:
             self.killed = code == -signal.SIGKILL
             self.ended = f"was killed by signal {-code}" if code < 0 else f"exit code {code}"
 
@@ -106,7 +109,7 @@ def call(function: Callable, *arguments: object, bounds: Bounds = Bounds()) -> d
     found = child.message()
     if found is not None:
         child.message()
-    if found is None or child.ended:
+    if found is None or child.ended is not None:
         raise BoundError(child.ended or "ended without a result")
     return found
 
@@ -141,7 +144,7 @@ def _inside(
 
     try:
         function(send, *arguments)
-        send({"end": ""})
+        send({"end": None})
     except MachineError as error:
         send({"end": f"had to stop: {error}"})
     except MemoryError:

@@ -40,11 +40,14 @@ def _remove_abandoned() -> None:
 class Turn:
     """A lock for the time in which a submission is graded, shared or exclusive (``alone``).
 
-    All graders of a class use the same ``file``. The constructor waits for the lock.
+    All graders of a class use the same ``file``. The constructor waits for the lock, while no other
+    submission of this process can be running: as long as one is, this process shares the lock, so
+    no other grader is alone and the lock is shared without waiting. A submission alone starts last.
     """
 
     def __init__(self, file: Path, alone: bool):
-        self.file = file.open("a", encoding="utf-8")  # closed in ``over``
+        # Closed in ``over``. NFS shares a lock only on a file that is open for reading.
+        self.file = file.open("a+", encoding="utf-8")
         fcntl.flock(self.file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
 
     def over(self) -> None:

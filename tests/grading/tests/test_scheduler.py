@@ -94,6 +94,15 @@ def test_bounded_process_reports_an_unreadable_message(content):
     assert "sent an unreadable message" in process.ended
 
 
+def test_bounded_process_that_dies_while_sending_has_no_reason_but_its_exit_code():
+    process = BoundedProcess(lambda send: os._exit(7), bounds=SMALL)
+    process.connection, other = multiprocessing.Pipe(duplex=False)
+    os.write(other.fileno(), struct.pack("!i", 100) + b"cut off")
+    other.close()
+    assert process.message() is None
+    assert (process.ended, process.killed) == ("exit code 7", False)
+
+
 def test_bounded_process_limits_wall_time():
     with pytest.raises(BoundError, match="s of wall time"):
         call(time.sleep, 60, bounds=replace(SMALL, seconds=0.2))
@@ -190,6 +199,8 @@ def test_machine_errors_cost_no_marks(tmp_path, monkeypatch):
 
 def test_turn_alone_waits_for_the_others(tmp_path):
     shared = workspace.Turn(tmp_path / "lock", alone=False)
+    assert shared.file.readable(), "NFS needs it for shared locks, and writing for exclusive ones"
+    assert shared.file.writable()
     workspace.Turn(tmp_path / "lock", alone=False).over()
     with (tmp_path / "lock").open("a", encoding="utf-8") as file:
         with pytest.raises(BlockingIOError):
