@@ -40,7 +40,6 @@ PROJECT = {
         "-m mypy",
         f"{UNITS} tests",
         "-m mflib.data ml-100k",
-        f"{EXECUTE} verify ml-100k --combined",  # before nbval: it reports differences in full
         f"{NBVAL} tests/notebooks/ml-100k",
     ],
     "verify": [DATA, f"{EXECUTE} verify {{dataset}}"],
@@ -64,6 +63,8 @@ EDITION = {
     "submit": [OBTAIN, "-P -m grading.student.submit {dataset}"],
 }
 COMMANDS = PROJECT if HERE.name == "tests" else EDITION
+# What follows a step that fails: unlike nbval, verify shows differences in full.
+AFTER_FAILURE = {PROJECT["test"][-1]: f"{EXECUTE} verify ml-100k --combined"}
 # Commands that need the second part of requirements.txt.
 TESTING = ("test", "tools", "grader-accuracy", "submissions", "fuzz")
 TESTS_BEGIN = "# For the tests"  # the first line of that part
@@ -312,6 +313,8 @@ def main(arguments: list[str] | None = None) -> int:
             data = {name: environment[name] for name in ("MFLIB_DATA",) if name in environment}
             environment = {**os.environ, **data, "JUPYTER_PATH": os.pathsep.join(paths)}
         if code := call([str(python), *step], environment):
+            if details := AFTER_FAILURE.get(" ".join(step)):
+                call([str(python), *details.split()], environment)
             return code
     return 0
 

@@ -309,6 +309,16 @@ def test_extra_arguments_go_to_the_last_step_and_a_failure_stops_all_steps(calls
     assert "mypy" in calls.found[-1]
 
 
+def test_verify_shows_what_differs_after_nbval_has_failed(calls, monkeypatch):
+    monkeypatch.setattr(suite, "make_environment", lambda *_, **__: None)
+    monkeypatch.setattr(suite, "compile_imports", lambda _: None)
+    assert suite.main(["test"]) == 0
+    assert "nbval" in calls.found[-1]
+    calls.fails.append("nbval")
+    assert suite.main(["test"]) == 1
+    assert calls.found[-1].endswith("execute.py verify ml-100k --combined")
+
+
 def test_help_is_printed_on_any_console():
     command = [sys.executable, suite.__file__, "--help"]
     environment = os.environ | {"PYTHONIOENCODING": "cp1251:strict"}
