@@ -45,19 +45,19 @@ def bpr_step(
     b : tensor, shape (I,)
         Biases of the items.
     likes : Entries, shape (U, I)
-        The n pairs (u, i) of a user and a liked item: ``likes.rows`` and ``likes.columns``.
-    negatives : integer tensor, shape (n,)
+        The m pairs (u, i) of a user and a liked item: ``likes.rows`` and ``likes.columns``.
+    negatives : integer tensor, shape (m,)
         The other item j of each pair.
     learning_rate, user_regularization, item_regularization : float
         The step length, lambda_U and lambda_I.
 
     Returns
     -------
-    tensor, shape (n,)
+    tensor, shape (m,)
         -ln sigma(x) of each triple, without the penalty.
     """
     others = likes.with_columns(negatives)
-    users, i, j = likes.rows, likes.columns, others.columns  # n
+    users, i, j = likes.rows, likes.columns, others.columns  # m each
     n_u = likes.row_counts.to(P.dtype)
     n_i = (likes.column_counts + others.column_counts).to(P.dtype)
     rate_u, rate_i = row_rates(learning_rate, n_u, BOUND), row_rates(learning_rate, n_i, BOUND)
@@ -65,7 +65,7 @@ def bpr_step(
     keep_i = 1 - rate_i * item_regularization * n_i
 
     x = b.index_select(0, i) - b.index_select(0, j) + likes.dot(P, Q) - others.dot(P, Q)
-    g = torch.sigmoid(-x)  # n; near 1 for pairs in the wrong order, near 0 in the right one
+    g = torch.sigmoid(-x)  # m; near 1 for pairs in the wrong order, near 0 in the right one
     step_u = g * rate_u.index_select(0, users)
     step_i, step_j = g * rate_i.index_select(0, i), g * rate_i.index_select(0, j)
 

@@ -224,7 +224,7 @@ def pair_losses() -> plt.Figure:
         right.plot(x, force, linestyle=linestyle, color=color)
     label = "x, how far i is above j"
     left.set(xlabel=label, ylabel="loss", title="Loss of a pair")
-    right.set(xlabel=label, ylabel="g, minus the slope", title="Force on the pair")
+    right.set(xlabel=label, ylabel="force: minus the slope", title="Force on the pair")
     left.legend(frameon=False)
     return figure
 

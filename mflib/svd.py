@@ -46,15 +46,15 @@ def svd_step(
     mu : float
         The global mean.
     entries : Entries, shape (U, I)
-        The n positions (u, i) of the batch: ``entries.rows`` and ``entries.columns``.
-    ratings : tensor, shape (n,)
+        The m positions (u, i) of the batch: ``entries.rows`` and ``entries.columns``.
+    ratings : tensor, shape (m,)
         r of each entry.
     learning_rate, regularization : float
         The step length, and lambda.
 
     Returns
     -------
-    tensor, shape (n,)
+    tensor, shape (m,)
         1/2 (error)^2 of each entry, without the penalty.
     """
     n_u, n_i = entries.row_counts.to(P.dtype), entries.column_counts.to(P.dtype)  # U, I
@@ -62,7 +62,7 @@ def svd_step(
     keep_u = 1 - rate_u * regularization * n_u  # shrinkage by the penalty
     keep_i = 1 - rate_i * regularization * n_i
 
-    users, items = entries.rows, entries.columns  # n
+    users, items = entries.rows, entries.columns  # m each
     estimates = mu + b_u.index_select(0, users) + b_i.index_select(0, items) + entries.dot(P, Q)
     error = ratings - estimates
     step_u = error * rate_u.index_select(0, users)

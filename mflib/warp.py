@@ -146,7 +146,7 @@ def warp_step(
     found = needed.nonzero()[:, 0]  # from here on only the m positives that found a violation
     rows, liked, needed_draws = (t.index_select(0, found) for t in (rows, positives, needed))
     p, qi = p.index_select(0, found), qi.index_select(0, found)  # m x F
-    violating = draws.view(-1).index_select(0, (needed_draws - 1) * len(needed) + found)
+    violating = draws[needed_draws - 1, found]
     qj = Q.index_select(0, violating)  # m x F
     weight = rank_weights.index_select(0, (len(Q) - 1) // needed_draws)
     excess = scores(rows, violating) - limits.index_select(0, found)

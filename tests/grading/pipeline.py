@@ -436,8 +436,7 @@ def reproduce(task: str, grading: Grading) -> None:
         return
     if comparison.differences or not is_determined(task, found, score):
         executed = execute_notebook(task, grading)
-        incomplete = {key.partition("/")[0] for key, v in found.items() if not v.is_right}
-        comparison = compare_cells(task, stored, executed, incomplete - {task})
+        comparison = compare_cells(task, stored, executed)
     score_reproducibility(task, comparison, found, score)
 
 
@@ -467,7 +466,7 @@ def execute_notebook(task: str, grading: Grading) -> dict[str, nbformat.Notebook
 def prepare_notebook(task: str, grading: Grading) -> None:
     """Write a folder with the notebook, the data, and the student's kernels of all tasks.
 
-    A notebook uses several models. Kernels of other tasks that crash are left empty.
+    mflib imports all kernels. Those of other tasks that crash are left empty.
     """
     folder, options, given = grading.folder / task, grading.options, grading.given
     prepare(folder, options.suite)

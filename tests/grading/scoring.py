@@ -4,9 +4,7 @@ This module executes no untrusted code; pipeline.py does.
 """
 
 from collections.abc import Mapping
-from functools import cache
 
-from grading.execution.reference import models_imported
 from grading.execution.trial import UnitResult
 from grading.intake.submission import Problem
 from grading.judging.recommendations import (
@@ -137,24 +135,14 @@ def score_lists(
         )
 
 
-@cache
-def models_used(task: str) -> frozenset[str]:
-    """Return the tasks whose models a notebook uses."""
-    return frozenset({task, *models_imported(task)})
-
-
 def is_determined(task: str, verdicts: Verdicts, score: Score) -> bool:
     """Return whether a notebook must have the known outputs.
 
-    That is the case if its answers, and the kernels and lists of all models that it uses, are
-    correct.
+    That is the case if its answers, kernels and lists are correct.
     """
-    needed = [verdict for key, verdict in verdicts.items() if key.startswith(f"{task}/")]
-    for other in models_used(task):
-        needed += [verdicts[f"{other}/{name}"] for name in RUBRIC[other].kernels]
-        if any(score.marks[other][part] < POINTS[part] for part in LIST_PARTS):
-            return False
-    return all(verdict.is_right for verdict in needed)
+    own = [verdict for key, verdict in verdicts.items() if key.startswith(f"{task}/")]
+    lists = all(score.marks[task][part] == POINTS[part] for part in LIST_PARTS)
+    return lists and all(verdict.is_right for verdict in own)
 
 
 def kernel_fraction(task: str, verdicts: Verdicts) -> float:

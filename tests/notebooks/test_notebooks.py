@@ -195,6 +195,14 @@ def test_a_prediction_hides_its_answer(stem):
     assert cell.metadata["jupyter"]["outputs_hidden"]
 
 
+@pytest.mark.parametrize("stem", LESSONS)
+def test_a_lesson_needs_no_kernel_of_another_lesson(stem):
+    """A student may not have written it."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", 4).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    assert set(re.findall(r"\b(SVD|ALS|BPR|WARP)\(", code)) == {stem[3:].upper()}
+
+
 def test_tables_are_short():
     for file in ALL:
         for cell in nbformat.read(file, as_version=4).cells:

@@ -9,7 +9,6 @@ import nbformat
 
 from grading.execution.harness import Purpose
 from grading.execution.inputs import Observed, outputs, short_fit
-from grading.intake.cells import binds
 from grading.paths import ROOT
 from grading.rubric import RUBRIC, function_of, is_kernel
 
@@ -26,13 +25,6 @@ def imports() -> dict[str, str]:
         cells = notebook_of(task).cells
         found[task] = next(cell.source for cell in cells if cell.id == "imports")
     return found
-
-
-@cache
-def models_imported(task: str) -> frozenset[str]:
-    """Return the tasks whose models the first cell of a notebook imports."""
-    names = binds(ast.parse(imports()[task]))
-    return frozenset(other for other in RUBRIC if other.upper() in names)
 
 
 @cache

@@ -81,12 +81,6 @@ def without_volatile(text: str) -> str:
     return text
 
 
-def _failed(cell: nbformat.NotebookNode) -> bool:
-    outputs = cell.get("outputs")
-    outputs = outputs if isinstance(outputs, list) else []
-    return any(isinstance(o, dict) and o.get("output_type") == "error" for o in outputs)
-
-
 def dataset_of(task: str, stored: Mapping[str, Mapping], graded_on: str) -> str:
     """Return the data set on which a notebook was executed, inferred from its outputs."""
     scores = {}
@@ -175,25 +169,23 @@ def size_of(png: bytes) -> tuple[int, int]:
 
 
 @cache
-def needs(task: str) -> dict[str, set[str]]:
-    """Return, for each cell of a notebook, the tasks whose models it may use."""
-    made_of: dict[str, set[str]] = {model.upper(): {model} for model in RUBRIC}
-    found = {}
+def cells_with_model(task: str) -> frozenset[str]:
+    """Return the cells of a notebook that use its model or objects made with the model."""
     cells = [c for c in notebook_of(task).cells if c.cell_type == "code"]
-    first = binds(ast.parse(cells[0].source))
+    imported, made, found = binds(ast.parse(cells[0].source)), {task.upper()}, set()
     for cell in cells:
         tree = ast.parse(cell.source)
         nodes = list(ast.walk(tree))
-        uses = {node.id for node in nodes if isinstance(node, ast.Name)}
-        found[cell.id] = set().union(*(made_of.get(name, set()) for name in uses))
+        if made.isdisjoint(node.id for node in nodes if isinstance(node, ast.Name)):
+            continue
+        found.add(cell.id)
         # the objects that the cell defines, changes or calls methods of
         parts = [n for n in nodes if isinstance(n, ast.Subscript | ast.Attribute)]
         called = [id(n.func) for n in nodes if isinstance(n, ast.Call)]
         parts = [n for n in parts if isinstance(n.ctx, ast.Store) or id(n) in called]
         owners = {n.value.id for n in parts if isinstance(n.value, ast.Name)}
-        for name in (binds(tree) | owners) - first:
-            made_of[name] = made_of.get(name, set()) | found[cell.id]
-    return found
+        made |= (binds(tree) | owners) - imported
+    return frozenset(found)
 
 
 class Comparison(NamedTuple):
@@ -211,15 +203,12 @@ def compare_cells(
     task: str,
     stored: Mapping[str, Mapping],
     executed: Mapping[str, nbformat.NotebookNode],
-    incomplete: Set[str] = frozenset(),
     only: Set[str] | None = None,
 ) -> Comparison:
     """Compare stored with executed cells.
 
-    A cell that fails here does not count if it needs an ``incomplete`` task and was submitted
-    without outputs or with the same failure. A cell without outputs on both sides is not reproduced
-    if the repository's cell has outputs; otherwise it does not count, because nothing shows whether
-    it was executed.
+    A cell without outputs on both sides is not reproduced if the repository's cell has outputs;
+    otherwise it does not count, because nothing shows whether it was executed.
 
     Parameters
     ----------
@@ -227,8 +216,6 @@ def compare_cells(
         The task of the notebook.
     stored, executed : mapping
         Cells by their ids in the student edition.
-    incomplete : set of str
-        Other tasks with functions that are not correct.
     only : set of str, optional
         The cells to compare; all by default.
     """
@@ -242,11 +229,6 @@ def compare_cells(
         if name not in shows and not any(cell and cell.get("outputs") for cell in (here, raw)):
             continue
         difference = cell_difference(raw, here)
-        was_executed = bool((raw or {}).get("execution_count"))
-        fails = here is not None and _failed(here)
-        excused = not incomplete.isdisjoint(needs(task)[name])
-        if excused and fails and (not was_executed or not difference):
-            continue
         n_cells += 1
         if not difference and name in shows and here is not None and not here.get("outputs"):
             difference = "has no outputs, neither here nor in the submission"

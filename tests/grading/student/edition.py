@@ -14,7 +14,7 @@ import copy
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 import nbformat
@@ -26,7 +26,7 @@ from grading.execution.inputs import SEEDS
 from grading.execution.reference import expected
 from grading.execution.trial import HARNESS
 from grading.intake import declarations
-from grading.judging.reproducibility import needs
+from grading.judging.reproducibility import cells_with_model
 from grading.paths import GRADING, NOTEBOOK_TOOLS, ROOT, copy_modules
 from grading.rubric import CALLED, RUBRIC
 
@@ -75,12 +75,12 @@ def student_notebook(name: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def cells_that_need_kernels(name: str, cells: Iterable[str]) -> set[str]:
+def cells_that_need_kernels(name: str, cells: Iterable[str]) -> Set[str]:
     """Return the cells of a notebook that fail while the kernels are empty."""
     if name == OPTIONAL:
         return set(cells)
     (task,) = (task for task, entry in RUBRIC.items() if name == f"{entry.notebook}.ipynb")
-    return {cell for cell, models in needs(task).items() if models}
+    return cells_with_model(task)
 
 
 def shown_outputs(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
