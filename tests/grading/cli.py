@@ -108,7 +108,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     merge = "do not grade: merge the results of the shards"
     part.add_argument("--merge", action="store_true", help=merge)
     add_options(parser)
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.merge and given.again is not None:
+        parser.error("--merge grades nothing: give --again to the shards")
+    return given
 
 
 def to_grade(given: argparse.Namespace, gradebook: Gradebook) -> list[Package]:

@@ -109,7 +109,7 @@ def number(text: str) -> float:
     """Parse a number with a decimal point or comma; raise ValueError if it is ambiguous."""
     if EITHER.fullmatch(text):
         whole, front = re.sub("[.,]", "", text), re.split("[.,]", text)[0]
-        raise ValueError(f"expected {whole} or {front}, got the ambiguous {text!r}")
+        raise ValueError(f"expected {whole} or {front}, got {text!r}, which may be either")
     if THOUSANDS.fullmatch(text):
         last = max(text.rfind(","), text.rfind("."))
         if text.count(text[last]) == 1:

@@ -21,7 +21,7 @@ from grading.intake.collect import Package
 from grading.intake.submission import choose_files
 from grading.judging.recommendations import QualityRange, hidden_split, quality_range
 from grading.paths import GRADING, NOTEBOOK_TOOLS, ROOT
-from grading.pipeline import Options, known, new_score
+from grading.pipeline import Options, known, new_score, versions
 from grading.plagiarism import public_answers
 from grading.reporting.render import write_class_page, write_class_tables, write_report
 from grading.reporting.retention import restore
@@ -37,13 +37,14 @@ MAX_SECRET = 2**62  # torch's and numpy's generators accept this seed and the ne
 @cache
 def _grader_digest(dataset: str) -> bytes:
     """Return a hash of everything but the submission that scores depend on."""
-    digest = hashlib.sha256()
-    folders = (GRADING, ROOT / "mflib", ROOT / "notebooks", NOTEBOOK_TOOLS)
-    files = [file for folder in folders for file in folder.rglob("*.*")]
-    files += [ROOT / "requirements.txt", *(data_dir() / dataset).rglob("*.*")]
-    for file in sorted(files):
-        if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".md":
-            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    digest = hashlib.sha256(versions().encode())
+    data = data_dir() / dataset
+    for folder in (GRADING, ROOT / "mflib", ROOT / "notebooks", NOTEBOOK_TOOLS, data):
+        for file in sorted(folder.rglob("*.*")):
+            left_out = "__pycache__" in file.parts or GRADING / "tests" in file.parents
+            if file.is_file() and not left_out and file.suffix != ".md":
+                name = file.relative_to(folder).as_posix()
+                digest.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.digest()
 
 
@@ -66,7 +67,7 @@ def fingerprint(package: Package, options: Options) -> str:
 def parse_secret(text: str) -> int:
     """Return the seed in a text; raise ValueError if the text is not a valid seed."""
     if not (text.isdecimal() and int(text) < MAX_SECRET):
-        raise ValueError(f"expected a whole number from 0 to 2**62, got {text[:80]!r}")
+        raise ValueError(f"expected a whole number from 0 to 2**62 - 1, got {text[:80]!r}")
     return int(text)
 
 

@@ -190,10 +190,12 @@ class Report:
         return points[0] if points else None
 
     @property
-    def must_be_reviewed(self) -> bool:
-        """Whether an instructor still has to decide before the mark counts."""
-        decided = any(o.task == "" and o.points is not None for o in self.decision.overrides)
-        return bool(self.score.review) and not decided
+    def undecided(self) -> list[str]:
+        """Why the mark does not count yet; empty if an override sets the total."""
+        if any(one.part == TOTAL and one.points is not None for one in self.decision.overrides):
+            return []
+        unfinished = [] if self.score.complete else ["grading is not complete"]
+        return [*self.score.review, *unfinished]
 
     def as_json(self) -> dict[str, Any]:
         return schema.encode(replace(self, score=self.score.bounded())) | {"total": self.total}

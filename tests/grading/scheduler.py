@@ -70,7 +70,8 @@ class Job:
         self.graded.wall_seconds = time.monotonic() - self.start
         self.graded.score.complete = self.process.ended is None
         if self.process.ended is not None:
-            what = f"the grader's process {self.process.ended}; grade again or by hand"
+            ended = f"the grader's process {self.process.ended}"
+            what = f"{ended}: run the grader again, or mark it by hand"
             self.graded.score.notes.append(what)
         self.turn.over()
         remove(self.folder)

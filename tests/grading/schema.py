@@ -81,7 +81,10 @@ def _decode(form: Any, raw: Any, place: str, bounds: Bounds | None = None) -> An
     if form is float:
         _expect(type(raw) in (int, float), "a number", raw, place)
         (bounds or Bounds(least=-math.inf)).check(raw, "a number from", place)
-        return float(raw)
+        try:
+            return float(raw)
+        except OverflowError:
+            raise ValueError(f"{place}: expected a number below 1.8e308") from None
     _expect(type(raw) is form, f"{form.__name__}", raw, place)
     if bounds is not None and form in (int, str):
         bounds.check(raw if form is int else len(raw), "a size of", place)

@@ -130,10 +130,13 @@ def results(report: Report, metadata: Mapping) -> dict:
 def for_instructor(report: Report, metadata: Mapping) -> list[dict]:
     """Return tests without points that students do not see: declarations, questions for the talk.
 
-    The questions are drawn by the students' names, which differ between submissions.
+    The draw of the questions depends on the assignment and the students' names alone, because every
+    run has another secret, and the package's name is always the same.
     """
     users = [str(user.get("name")) for user in metadata.get("users") or []]
-    sheet = sheet_of(replace(report, name=", ".join(sorted(users))))
+    assignment = str((metadata.get("assignment") or {}).get("id"))
+    score = replace(report.score, secret=int.from_bytes(assignment.encode()[:8]))
+    sheet = sheet_of(replace(report, name=", ".join(sorted(users)), score=score))
     questions = [
         f"{n}. {question.text}\n{question.place} {question.quote}\nExpected: {question.answer}\n"
         f"Where to look: {question.look}"

@@ -83,8 +83,8 @@ class Course:
             marks: dict[int, Mark] = {}
             for name, people in matched.items():
                 report = by_name[name]
-                if people and report.must_be_reviewed:
-                    why = "; ".join(report.score.review)
+                if people and report.undecided:
+                    why = "; ".join(report.undecided)
                     messages.append(f"{name}: not filled in until its total is decided: {why}")
                 else:
                     mark = Mark(report.total, feedback(report))

@@ -233,8 +233,8 @@ def run_checks(
 ) -> list[tuple[Unit, UnitResult]]:
     """Return the results of checks, until one decides about its check.
 
-    Each batch is run in a new folder. If a run stops as a whole, the rest of the batch is, too: no
-    kernel is written where students' code may have changed the harness.
+    Each batch is run in a new folder. If a whole run stops, the rest of its batch also runs in a
+    new folder: no kernel is written where students' code may have changed the harness.
     """
     found: list[tuple[Unit, UnitResult]] = []
     over: set[str] = set()

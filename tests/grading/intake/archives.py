@@ -33,8 +33,7 @@ class LeftOut(StrEnum):
 class Member(NamedTuple):
     """A file in an archive: its content, the place of its content, or why there is none.
 
-    Files that are not wanted have none of these, and neither have folders. The name of a folder
-    ends in "/".
+    Unwanted files and folders have none of the three. The name of a folder ends in "/".
     """
 
     name: str

@@ -72,7 +72,7 @@ class File(NamedTuple):
 
     @property
     def changed(self) -> float:
-        """Dates of the last change, according to the file's name and its archives."""
+        """The date of the last change, according to the file's name and its archives."""
         return self.dates[-1] if self.dates else self.time
 
 

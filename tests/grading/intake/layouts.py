@@ -371,34 +371,35 @@ def gradescope_people(content: bytes) -> dict[str, Submitters]:
     The file is parsed line by line: Gradescope uses only a few forms of YAML in it, and a hostile
     file of a few kilobytes can keep a YAML parser busy for hours.
     """
-    found: dict[str, Submitters] = {}
+    owners: dict[str, list[Owner]] = {}
+    times: dict[str, datetime] = {}
     folder, in_submitters = "", False
     for line in content.decode("utf-8", "replace").splitlines():
         if not line.startswith((" ", "-", "#")):
             folder = line.rstrip(":").strip("'\" ")
-            found |= {folder: Submitters((), None)} if GRADESCOPE.fullmatch(folder) else {}
+            if GRADESCOPE.fullmatch(folder):
+                owners[folder] = []
             in_submitters = False
             continue
         match = re.fullmatch(r"(?P<indent> {2,4}(?P<new>- )?):(?P<key>\w+): ?(?P<value>.*)", line)
-        if match is None or folder not in found:
+        if match is None or folder not in owners:
             continue
-        owners, time = found[folder]
+        people = owners[folder]
         key, value = match["key"], _scalar(match["value"])
         if match["indent"] == "  ":
             in_submitters = key == "submitters"
             if key == "created_at":
                 with suppress(ValueError):
-                    time = datetime.fromisoformat(value.replace(" Z", "+00:00"))
-        elif in_submitters and (match["new"] or owners):
-            last = Owner("", platform=Platform.GRADESCOPE) if match["new"] else owners[-1]
-            owners = owners if match["new"] else owners[:-1]
+                    times[folder] = datetime.fromisoformat(value.replace(" Z", "+00:00"))
+        elif in_submitters and (match["new"] or people):
+            if match["new"]:
+                people.append(Owner("", platform=Platform.GRADESCOPE))
+            last = people[-1]
             if key == "name":
-                last = last._replace(name=value)
-            elif key in ("sid", "email") and value:
-                last = last._replace(ids=(*last.ids, value))
-            owners = (*owners, last)
-        found[folder] = Submitters(owners, time)
-    return found
+                people[-1] = last._replace(name=value)
+            elif key in ("sid", "email") and value and len(last.ids) < 2:
+                people[-1] = last._replace(ids=(*last.ids, value))
+    return {name: Submitters(tuple(people), times.get(name)) for name, people in owners.items()}
 
 
 def _scalar(text: str) -> str:

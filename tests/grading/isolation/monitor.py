@@ -28,7 +28,7 @@ ROOM = 2**26  # bytes
 # reading from a disk in more than the fraction READY of the samples. If less than the fraction SEEN
 # of the samples was taken, the monitor itself was not scheduled, and the run is not stopped.
 IDLE, READY, SEEN = 0.05, 0.1, 0.5
-WAITS = "ended for waiting: it sleeps, or waits for an event that never happens"
+WAITS = "stopped because it only waited: it sleeps, or waits for an event that never happens"
 RUNNABLE = (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
 
 
@@ -81,10 +81,10 @@ class Monitor:
             text = f"ended by the wall-time limit: it took more than {limits.seconds:.0f} s"
             return Failure(FailureKind.WALL_TIME, text)
         if why := self._too_many_files(now):
-            return Failure(FailureKind.SPACE, f"ended {why}")
+            return Failure(FailureKind.SPACE, f"stopped: {why}")
         ensure_room(self.work)
         if self.group.ran_out() or self._too_much_memory(processes):
-            return Failure(FailureKind.SPACE, "ended for filling the memory")
+            return Failure(FailureKind.SPACE, "stopped: it filled the memory")
         if counted is None and self.cpu_seconds > GREEDY * (now - self.start) + 5:
             _lower_priority(processes)
         return None
@@ -196,7 +196,7 @@ def excess_in(folder: Path, disk: int, files: int) -> str:
                 for entry in entries:
                     seen += 1
                     if seen > files:
-                        return f"for leaving more than {files} files"
+                        return f"it left more than {files} files"
                     with suppress(FileNotFoundError):  # the file may be deleted meanwhile
                         weight += entry.stat(follow_symlinks=False).st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
@@ -207,7 +207,7 @@ def excess_in(folder: Path, disk: int, files: int) -> str:
         except FileNotFoundError:
             pass
         except OSError:  # the path is too long
-            return "for nesting folders too deeply"
+            return "it nested folders too deeply"
         if weight > disk:
-            return "for filling the disk"
+            return "it filled the disk"
     return ""

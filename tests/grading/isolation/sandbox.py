@@ -27,7 +27,8 @@ from grading.isolation.monitor import Limits, Monitor, ensure_room
 from grading.outcomes import Failure, FailureKind
 
 TOOLS = ("bwrap", "prlimit", "setpriv", "unshare", "mount")
-# Runs of root use user ids from here on, each run its own, so that processes are counted per run.
+# Runs of root use user ids from here on; parallel runs have different ones, with few exceptions,
+# so that processes are counted per run.
 FIRST_USER = 61_000
 RUNS = count()
 RESTRICTED = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
@@ -243,7 +244,7 @@ def _run_in_container(command: list[str], work: Path, limits: Limits) -> Finishe
     """Run as another user, who can neither read the grader nor write its results."""
     if os.geteuid() != 0:
         raise UnprotectedError(
-            "expected root in the container, who can run students' code as another user"
+            "expected root in the container: only root can run students' code as another user"
         )
     with _output(work) as (file, path), _handed_over(work) as user:
         assert user is not None  # we are root

@@ -40,9 +40,9 @@ def _remove_abandoned() -> None:
 class Turn:
     """A lock for the time in which a submission is graded, shared or exclusive (``alone``).
 
-    All graders of a class use the same ``file``. The constructor waits for the lock, while no other
-    submission of this process can be running: as long as one is, this process shares the lock, so
-    no other grader is alone and the lock is shared without waiting. A submission alone starts last.
+    All graders of a class use the same ``file``. The constructor may wait only while no submission
+    of this process runs: otherwise this process already shares the lock. A submission that must be
+    alone starts last.
     """
 
     def __init__(self, file: Path, alone: bool):

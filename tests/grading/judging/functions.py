@@ -95,7 +95,7 @@ def _failure(one: Try) -> Failure:
     if kind is FailureKind.REFUSED:
         return Failure(kind, f"refuses a right kernel ({one.version.name}): {message}")
     if kind is FailureKind.KERNEL_RAISED:
-        what = f"calls a right kernel ({one.version.name}) so that it raises {message}"
+        what = f"calls a right kernel ({one.version.name}) in a way that makes it raise {message}"
         return Failure(kind, f"{what}; are the arguments as in the docstring?")
     right = "right" if one.version.is_right else "wrong"
     return Failure(kind, f"on a {right} kernel ({one.version.name}): {message}")

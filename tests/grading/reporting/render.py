@@ -67,13 +67,15 @@ class Section:
 
 def report_page(report: Report) -> str:
     """Return the student's page: points, and reasons for missing points."""
-    score = report.score
-    shown: set[str] = set()
-    notes = _new(score.notes, shown)
+    score, notes = report.score, list(dict.fromkeys(report.score.notes))
+    reasons = {
+        task: [text for text in dict.fromkeys(score.reasons.get(task, [])) if text not in notes]
+        for task in score.marks
+    }
     sections = [
         Section(
             task,
-            _new(score.reasons.get(task, []), shown),
+            reasons[task],
             [verdict for key, verdict in score.functions.items() if key.startswith(f"{task}/")],
             score.changes.get(task, {}),
         )
@@ -94,13 +96,6 @@ def report_page(report: Report) -> str:
 def instructor_page(report: Report) -> str:
     """Return the instructor's page: code, hidden inputs and seeds of incorrect functions."""
     return render("instructor.html.j2", report=report, complaints=complaints(report.score))
-
-
-def _new(texts: list[str], shown: set[str]) -> list[str]:
-    """Return the texts that are not in ``shown``, and add them to it."""
-    new = [text for text in dict.fromkeys(texts) if text not in shown]
-    shown.update(new)
-    return new
 
 
 def deadline_sentences(report: Report) -> list[str]:
@@ -170,8 +165,8 @@ def write_class_tables(reports: Sequence[Report], target: Path) -> None:
         for r in reports
     ]
     write_whole(target / "report.json", json.dumps([r.as_json() for r in public], indent=1))
-    head = ["name", "total", *RUBRIC, "talk", "late", "handed in", "according to"]
-    rows: list[list[object]] = [[*head, "to be looked at"]]
+    head = ["name", "total", *RUBRIC, "talk", "late", "handed in", "source of the time"]
+    rows: list[list[object]] = [[*head, "notes"]]
     for r in reports:
         points = [round(sum(parts.values()), 1) for parts in r.counted.values()]
         notes = cut("; ".join(map(plain, r.score.notes)), NOTES)

@@ -111,7 +111,7 @@ def wait_for_kernels(found: dict[str, Verdict]) -> None:
         if not kernel or not verdict.is_attempted:
             continue
         if not found[f"{task}/{kernel}"].is_right:
-            why = f"is tried here on variants of your {kernel}, once that is right"
+            why = f"will be tried on variants of your {kernel} as soon as that is right"
             found[key] = Verdict(key, failure=Failure(FailureKind.UNTRIED, why))
         elif verdict.is_right:
             verdict.remark += "; the grader has others"

@@ -34,7 +34,8 @@ BERLIN = ZoneInfo("Europe/Berlin")
 def report_of(name="a", points=20.0, **decision):
     """Return a report with ``points`` / 20 of the points of each part."""
     marks = {task: {part: most * points / 20 for part, most in POINTS.items()} for task in RUBRIC}
-    return Report(name, Score(marks, {task: [] for task in RUBRIC}), Decision(**decision))
+    score = Score(marks, {task: [] for task in RUBRIC}, complete=True)
+    return Report(name, score, Decision(**decision))
 
 
 def package_of(name="a", time="2026-01-31T12:00", number=""):
@@ -183,6 +184,23 @@ def test_two_submissions_of_one_person_are_not_filled_in(tmp_path):
     assert read_table(tmp_path / "moodle.csv").rows[0].cells["Grade"] == ""
 
 
+@pytest.mark.parametrize("why", ["review", "not graded"])
+def test_undecided_marks_are_not_filled_in(tmp_path, why):
+    sheet = tmp_path / "m.csv"
+    sheet.write_text(f"{MOODLE}Participant 7,Jane Doe,j@x.org,,,100,\n", encoding="utf-8")
+    course = read_course(options("--moodle", sheet), [package_of("Jane Doe")], tmp_path)
+    report = report_of("Jane Doe")
+    report.score.review = ["a newer Python"] if why == "review" else []
+    report.score.complete = why == "review"
+    grades = []
+    for override in ([], [Override("", "talk", 5.0)], [Override("", "total", 60.0)]):
+        report.decision.overrides = override
+        said = course.export([report])
+        grades.append(read_table(tmp_path / "moodle.csv").rows[0].cells["Grade"])
+        assert ("Jane Doe: not filled in" in said[0]) == (not grades[-1])
+    assert grades == ["", "", "60.00"], "the points of the talk decide nothing"
+
+
 def test_feedback_is_one_line():
     report = report_of(points=5.0, missed=Missed.SOFT, most=20.0, earlier=Earlier(24.0, ""))
     report.decision.overrides = [Override("", "total", None, "=1")]
@@ -262,15 +280,15 @@ def test_pages_of_students_who_left_are_retired(tmp_path):
     assert not (tmp_path / GONE / "B.html").exists()
 
 
-def test_published_answers_are_marked_and_sentences_are_not_repeated():
+def test_published_answers_are_marked_and_a_task_repeats_no_sentence():
     report = report_of()
     report.score.published = {"svd/svd.py": ["svd_step"], "svd/check_step": [], "als/x": ["<i>"]}
-    report.score.reasons = {"svd": ["twice", "twice"], "als": ["twice", "once"]}
+    report.score.reasons = {"svd": ["twice", "twice"], "als": ["twice", "once", "a note"]}
     report.score.notes = ["a note", "a note"]
     text = report_page(report)
     assert "<li>svd: svd_step</li>" in text
     assert "<li>als: &lt;i&gt;</li>" in text
-    assert [text.count(said) for said in (">twice<", ">once<", ">a note<")] == [1, 1, 1]
+    assert [text.count(said) for said in (">twice<", ">once<", ">a note<")] == [2, 1, 1]
     report.score.published = {"svd/svd.py": []}
     assert "Published" not in report_page(report)
 
@@ -331,8 +349,10 @@ def test_class_table_shows_times_and_their_sources(tmp_path):
         "late": "soft",
         "total": "80.0",
     }
-    assert row.cells["according to"] == "the dates of files", "the page has the whole sentence"
+    assert row.cells["source of the time"] == "the dates of files", (
+        "the page has the whole sentence"
+    )
     report.score.notes = ["x" * 300]
     write_class_tables([report], tmp_path)
     (row,) = read_table(tmp_path / "class.csv").rows
-    assert row.cells["to be looked at"] == f"{'x' * 99}…", "the page has the whole note"
+    assert row.cells["notes"] == f"{'x' * 99}…", "the page has the whole note"

@@ -67,6 +67,17 @@ def test_declarations_and_questions_are_for_the_instructor_only():
     assert "index_add_" not in public
 
 
+def test_questions_stay_the_same_when_a_group_submits_again():
+    """Every run has another secret."""
+    drawn = []
+    for secret in range(5):
+        sheet = gradescope.for_instructor(Report("a", Score(secret=secret)), METADATA)
+        drawn.append(sheet[1]["output"])
+    assert len(set(drawn)) == 1
+    others = [METADATA | {"users": [{"name": name}]} for name in "BCDEFGH"]
+    assert {gradescope.for_instructor(Report("a"), one)[1]["output"] for one in others} - {*drawn}
+
+
 def test_results_count_the_best_submission():
     before = METADATA | {"previous_submissions": [{"score": "77.5"}, {"score": None}, {}]}
     assert shown(20.0, before)["score"] == 80

@@ -184,7 +184,7 @@ def test_sandbox_limits_memory_of_all_processes(execute):
     # orphans of orphans are counted, too
     hogs += "if os.fork() == 0: held = b'x' * 2**28; time.sleep(60)\ntime.sleep(60)"
     finished, _ = execute(hogs)
-    assert (finished.code, str(finished.stopped)) == (None, "ended for filling the memory")
+    assert (finished.code, str(finished.stopped)) == (None, "stopped: it filled the memory")
 
 
 def test_sandbox_limits_the_number_of_processes(execute):
@@ -241,7 +241,7 @@ def test_sandbox_limits_its_private_tmp(execute):
 def test_monitor_limits_bytes_on_disk(execute):
     fill = "for n in range(10_000): open(str(n), 'wb').write(bytes(2**20))"
     finished, _ = execute(fill, Limits(seconds=60, file_size=2**30, disk=2**27))
-    assert (finished.code, str(finished.stopped)) == (None, "ended for filling the disk")
+    assert (finished.code, str(finished.stopped)) == (None, "stopped: it filled the disk")
 
 
 def test_a_full_disk_is_a_machine_error(execute, monkeypatch):
@@ -314,13 +314,13 @@ def test_version_1_is_not_used(control_groups):
 
 def test_monitor_limits_the_number_of_files(execute):
     finished, _ = execute("for n in range(10**9): open(str(n), 'w')")
-    assert str(finished.stopped) == "ended for leaving more than 20000 files"
+    assert str(finished.stopped) == "stopped: it left more than 20000 files"
 
 
 def test_deeply_nested_folders_are_counted_and_removed(execute):
     nested = "import os\nfor n in range(3000): os.mkdir('x'); os.chdir('x')\nwhile True: pass"
     finished, work = execute(nested)
-    assert str(finished.stopped) == "ended for nesting folders too deeply"
+    assert str(finished.stopped) == "stopped: it nested folders too deeply"
     remove(work)
     assert not work.exists()
 
@@ -328,7 +328,7 @@ def test_deeply_nested_folders_are_counted_and_removed(execute):
 def test_locked_folders_are_counted_and_removed(execute):
     locked = "import os; os.mkdir('x'); open('x/y', 'wb').write(bytes(2**20)); os.chmod('x', 0)\n"
     finished, work = execute(locked + "while True: pass", Limits(disk=2**19, cpu_seconds=20))
-    assert str(finished.stopped) == "ended for filling the disk"
+    assert str(finished.stopped) == "stopped: it filled the disk"
     remove(work)
     assert not work.exists()
 

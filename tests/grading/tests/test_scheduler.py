@@ -194,7 +194,7 @@ def test_machine_errors_cost_no_marks(tmp_path, monkeypatch):
     monkeypatch.setattr(scheduler, "grade_in_child", no_room)
     (one,) = grade_all([Package("a")], OPTIONS, 1, tmp_path / "w", tmp_path / "lock")
     assert not one.score.complete
-    assert "had to stop: expected 64 MiB free; grade again" in one.score.notes[0]
+    assert "had to stop: expected 64 MiB free: run the grader again" in one.score.notes[0]
 
 
 def test_turn_alone_waits_for_the_others(tmp_path):
@@ -425,6 +425,12 @@ def test_the_command_works_in_any_locale(tmp_path, encoding):
     assert sorted(row.cells["name"] for row in table.rows) == sorted(NAMES)
     for name in NAMES:
         assert name.encode(encoding or "utf-8", "backslashreplace") in done.stdout
+
+
+def test_merge_refuses_again(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse_arguments(["class", "--merge", "--again"])
+    assert "--merge grades nothing" in capsys.readouterr().err
 
 
 def test_the_command_prints_its_help(capsys):

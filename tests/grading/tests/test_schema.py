@@ -25,6 +25,7 @@ class Outer:
     number: Annotated[float, Bounds(10)]
     inner: list[Inner] = field(default_factory=list)
     by_key: Annotated[dict[str, int], Bounds(2)] = field(default_factory=dict)
+    free: float = 0.0
 
 
 def test_decode_inverts_encode():
@@ -44,6 +45,7 @@ def test_decode_inverts_encode():
         ({"number": "1"}, r"outer\.number: expected a number, got str"),
         ({"number": True}, r"outer\.number: expected a number, got bool"),
         ({"number": 11}, r"outer\.number: expected a number from 0 to 10"),
+        ({"number": 1, "free": 10**400}, r"outer\.free: expected a number below"),
         ({"number": float("nan")}, r"outer\.number: expected a number from 0 to 10"),
         ({"number": 1, "inner": {}}, r"outer\.inner: expected a list, got dict"),
         ({"number": 1, "inner": [{"name": "x" * 6}]}, r"outer\.inner\[0\]\.name: expected a size"),

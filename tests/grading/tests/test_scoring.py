@@ -469,6 +469,15 @@ def test_malformed_failing_cases_are_left_out():
         read_score(raw)
 
 
+def test_other_versions_grade_again(monkeypatch):
+    package = packed(**{"svd.py": "1"})
+    before = gradebook.fingerprint(package, OPTIONS)
+    monkeypatch.setattr(gradebook, "versions", lambda: "a newer Python")
+    gradebook._grader_digest.cache_clear()
+    assert gradebook.fingerprint(package, OPTIONS) != before
+    gradebook._grader_digest.cache_clear()
+
+
 def test_only_changed_submissions_are_graded_again(tmp_path):
     packages = [packed(**{"svd.py": text}) for text in ("1", "1", "2")]
     packages += [packed(**{"svd.py": "1", "x.txt": text}) for text in ("1", "2")]

@@ -58,7 +58,7 @@ def test_a_check_that_refuses_a_right_kernel_earns_nothing():
 def test_a_check_that_calls_a_right_kernel_wrongly_is_told_so():
     raised = Failure(FailureKind.KERNEL_RAISED, "TypeError: missing an argument")
     (sentence,) = judge_check("svd/check_step", trial(raised, REFUSED)).sentences
-    assert "calls a right kernel (no. 0) so that it raises TypeError" in sentence
+    assert "calls a right kernel (no. 0) in a way that makes it raise TypeError" in sentence
     assert "refuses" not in sentence
     assert judge_check("svd/check_step", trial(None, raised, None)).fraction == 1 / 2
 

@@ -78,7 +78,7 @@ HARM = {
     "the worker killed": ("import os; os.kill(os.getppid(), 9); raise SystemExit", "ended|ends"),
     "gigabytes of files": (
         "import os\n    while True: open(str(os.urandom(8).hex()), 'wb').write(bytes(2**26))",
-        "for filling the disk",
+        "it filled the disk",
     ),
     "the reference imported": (
         "from mflib.bpr import bpr_step as theirs; return theirs(P, Q, b, likes, negatives, "

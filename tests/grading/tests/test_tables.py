@@ -266,7 +266,7 @@ def test_number_refuses_ambiguous_texts(text):
 
 
 def test_an_ambiguous_maximum_mark_is_refused(tmp_path):
-    what = "the maximum mark: expected 1000 or 1, got the ambiguous '1,000'"
+    what = "the maximum mark: expected 1000 or 1, got '1,000', which may be either"
     canvas = read_sheet(file(tmp_path, CANVAS.replace("10,20,", '10,"1,000",')))
     with pytest.raises(ValueError, match=f"line 3: {what}"):
         canvas.filled({}, "Factors")
