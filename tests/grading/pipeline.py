@@ -66,10 +66,11 @@ from grading.result import SOURCE, SOURCES, Score
 from grading.rubric import OUTPUTS, RUBRIC, function_of
 from grading.scoring import (
     Verdicts,
+    award_right_lists,
     empty_score,
     is_determined,
     kernel_fraction,
-    kernels_of_lists,
+    kernels_to_fit,
     score_functions,
     score_lists,
     score_reproducibility,
@@ -404,7 +405,8 @@ def fit_models(grading: Grading, kernels: dict[str, Verdict]) -> dict[str, UnitR
 def score_models(grading: Grading) -> None:
     """Fit models with the student's kernels, and score their lists."""
     options, score = grading.options, grading.score
-    kernels = kernels_of_lists(grading.verdicts, score)
+    award_right_lists(grading.verdicts, score)
+    kernels = kernels_to_fit(grading.verdicts)
     for task, result in fit_models(grading, kernels).items():
         split_of = (options.dataset, options.secret)
         between = options.quality.get(task) or quality_range(task, *split_of)

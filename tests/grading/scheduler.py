@@ -16,15 +16,15 @@ from pathlib import Path
 from grading import schema
 from grading.intake.collect import Package
 from grading.intake.names import plain
-from grading.isolation.bounded_process import BoundedProcess, Bounds
+from grading.isolation.bounded_process import BoundedProcess, ProcessLimits
 from grading.isolation.sandbox import remove
 from grading.isolation.workspace import Turn
 from grading.pipeline import STEPS, Options, Progress, grade_in_child, new_score
 from grading.result import Score, read_score
 
 MAX_STARTS = 3  # of a submission whose process is killed from outside
-BOUNDS = Bounds()
-Report = Callable[[float, str], object]  # work done since the last call; the current steps
+BOUNDS = ProcessLimits()
+OnProgress = Callable[[float, str], object]  # work done since the last call; the current steps
 
 
 @dataclass
@@ -91,7 +91,7 @@ def grade_all(
     n_jobs: int,
     folder: Path,
     lock: Path,
-    report: Report = lambda work, state: None,
+    report: OnProgress = lambda work, state: None,
 ) -> Iterator[Graded]:
     """Yield each submission as soon as it is graded.
 

@@ -62,8 +62,8 @@ def best_kernel(task: str, verdicts: Verdicts) -> Verdict:
     return max(mine, key=lambda verdict: (verdict.makes_right_lists, verdict.factors_fraction))
 
 
-def kernels_of_lists(verdicts: Verdicts, score: Score) -> dict[str, Verdict]:
-    """Return, by task, the kernel whose lists are to be measured.
+def award_right_lists(verdicts: Verdicts, score: Score) -> None:
+    """Give the points of lists that need no measurement, or the reason why there are none.
 
     A kernel that ``makes_right_lists`` has the reference's lists: it gets all points without
     fitting a model. Nothing is lost by this: the kernel is correct on hidden inputs, and a fault
@@ -71,17 +71,23 @@ def kernels_of_lists(verdicts: Verdicts, score: Score) -> dict[str, Verdict]:
     fit. A kernel without correct factors (P, Q or X) gets no points: they would only reward losses
     or biases.
     """
-    kernels = {}
     for task in RUBRIC:
         verdict = best_kernel(task, verdicts)
         if verdict.makes_right_lists:
             score.marks[task] |= {part: float(POINTS[part]) for part in LIST_PARTS}
-        elif verdict.factors_fraction:
-            kernels[task] = verdict
-        elif verdict.fraction:
+        elif verdict.fraction and not verdict.factors_fraction:
             what = f"recommendations and similar movies need right factors ({factors_of(verdict)})"
             score.reasons[task].append(f"{what}, which {verdict.name} changes")
-    return kernels
+
+
+def kernels_to_fit(verdicts: Verdicts) -> dict[str, Verdict]:
+    """Return, by task, the kernel whose lists are to be measured; see ``award_right_lists``."""
+    best = {task: best_kernel(task, verdicts) for task in RUBRIC}
+    return {
+        task: verdict
+        for task, verdict in best.items()
+        if verdict.factors_fraction and not verdict.makes_right_lists
+    }
 
 
 def factors_of(verdict: Verdict) -> str:

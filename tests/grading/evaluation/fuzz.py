@@ -46,7 +46,7 @@ from grading.intake.collect import File, packages
 from grading.intake.names import safe_name
 from grading.intake.spool import spooled
 from grading.intake.submission import Submission, read
-from grading.isolation.bounded_process import BoundedProcess, Bounds, Send
+from grading.isolation.bounded_process import BoundedProcess, ProcessLimits, Send
 from grading.isolation.sandbox import remove
 from grading.judging.functions import verdicts
 from grading.judging.recommendations import hidden_split, measure
@@ -292,7 +292,7 @@ def main() -> None:
     hidden_split(DATASET, SECRET)
     for key in CALLED:
         right_of(key)
-    bounds = replace(Bounds(), cpu_seconds=100_000, seconds=100_000.0)
+    bounds = replace(ProcessLimits(), cpu_seconds=100_000, seconds=100_000.0)
     failed = False
     print(f"seed {asked.seed}\n| what | calls | CPU time, s | slowest, s | MiB | failures |")
     for name in asked.only:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from grading.intake.archives import LeftOut, Member, unpacked
 from grading.intake.collect import Budget, Opener, wanted
-from grading.isolation.bounded_process import BoundError, Bounds, call
+from grading.isolation.bounded_process import BoundError, ProcessLimits, call
 
-OPENING = Bounds(seconds=600, message=2**25)
+OPENING = ProcessLimits(seconds=600, message=2**25)
 
 
 def spooled(spool: Path) -> Opener:

@@ -40,7 +40,7 @@ NEWER = re.compile(
     r"^\s*(?:type\s+\w+\s*(?:\[.*\]\s*)?=|(?:async\s+def|def|class)\s+\w+\s*\[)"
     r"|^\s*except\s+\w+\s*,|\b(?:[ftFT][rR]?|[rR][ftFT])['\"]"
 )
-Version = tuple[int, ...]  # of Python, such as (3, 12)
+PythonVersion = tuple[int, ...]  # of Python, such as (3, 12)
 
 
 class FileKind(StrEnum):
@@ -166,7 +166,7 @@ def _damage_of(source: str) -> str:
     return ""
 
 
-def python_of(content: bytes) -> Version:
+def python_of(content: bytes) -> PythonVersion:
     """Return the version of Python with which a notebook was saved; empty for other files."""
     try:
         text = json.loads(_decoded(content))["metadata"]["language_info"]["version"]
@@ -175,7 +175,7 @@ def python_of(content: bytes) -> Version:
         return ()
 
 
-def is_newer(source: str, written_with: Version) -> str:
+def is_newer(source: str, written_with: PythonVersion) -> str:
     """Return a message if source may need a newer Python version than the grader's, or "".
 
     Parameters
@@ -200,7 +200,9 @@ def is_newer(source: str, written_with: Version) -> str:
     return ""
 
 
-def _add_module(submission: Submission, task: str, content: bytes, written_with: Version) -> None:
+def _add_module(
+    submission: Submission, task: str, content: bytes, written_with: PythonVersion
+) -> None:
     if what := is_newer(_decoded(content), written_with):
         message = f"{RUBRIC[task].module}.py: {what}"
         submission.problems[task].append(Problem(message, FileKind.MODULE))
@@ -209,7 +211,7 @@ def _add_module(submission: Submission, task: str, content: bytes, written_with:
         submission.modules[task] = content
 
 
-def _check_answers(submission: Submission, task: str, written_with: Version) -> None:
+def _check_answers(submission: Submission, task: str, written_with: PythonVersion) -> None:
     """Replace answers that cannot be read for a known reason with problems."""
     for key in [key for key in submission.answers if key.startswith(f"{task}/")]:
         function = key.partition("/")[2]

@@ -32,7 +32,7 @@ class MachineError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ProcessLimits:
     """Limits of one process; those of the sandbox that it starts are in monitor.Limits."""
 
     memory: int = 512 * 2**20  # bytes, in addition to memory shared with the parent
@@ -44,7 +44,9 @@ class Bounds:
 class BoundedProcess:
     """Runs ``function(send, *arguments)``; ``send`` takes dictionaries that JSON can hold."""
 
-    def __init__(self, function: Callable, *arguments: object, bounds: Bounds = Bounds()):
+    def __init__(
+        self, function: Callable, *arguments: object, bounds: ProcessLimits = ProcessLimits()
+    ):
         self.bounds, self.deadline = bounds, time.monotonic() + bounds.seconds
         self.ended: str | None = None  # why the process failed, if it did
         self.killed = False  # from outside, for example because the machine is out of memory
@@ -103,7 +105,9 @@ class BoundedProcess:
             self._end("was stopped")
 
 
-def call(function: Callable, *arguments: object, bounds: Bounds = Bounds()) -> dict[str, Any]:
+def call(
+    function: Callable, *arguments: object, bounds: ProcessLimits = ProcessLimits()
+) -> dict[str, Any]:
     """Call ``function(*arguments)`` in its own process; raise BoundError if that dies."""
     child = BoundedProcess(_once, function, arguments, bounds=bounds)
     found = child.message()
@@ -121,7 +125,7 @@ def _once(send: Send, function: Callable, arguments: tuple) -> None:
 def _inside(
     function: Callable,
     arguments: tuple,
-    bounds: Bounds,
+    bounds: ProcessLimits,
     connection: multiprocessing.connection.Connection,
     parent: int,
 ) -> None:

@@ -47,14 +47,14 @@ def complaints(score: Score) -> list[Complaint]:
     found, shown = [], set[str]()
     for verdict in score.functions.values():
         if verdict.is_attempted and not verdict.is_right:
-            answer = answer_of(verdict.key)
+            answer = answer_key(verdict.key)
             code = "" if answer in shown else score.answers.get(answer, "")
             found.append(Complaint(verdict, code, cases(verdict, score)))
             shown.add(answer)
     return found
 
 
-def answer_of(key: str) -> str:
+def answer_key(key: str) -> str:
     """Return the key of the answer that contains a function: a module or cells."""
     task, _ = function_of(key)
     return f"{task}/{RUBRIC[task].module}.py" if is_kernel(key) else key

@@ -27,8 +27,8 @@ from grading.isolation.bounded_process import (
     FORK,
     BoundedProcess,
     BoundError,
-    Bounds,
     MachineError,
+    ProcessLimits,
     call,
 )
 from grading.judging.verdict import Verdict
@@ -40,7 +40,7 @@ from grading.tests.test_collect import EIGHT, zipped
 from grading.tests.test_determinism import written
 
 OPTIONS = Options("ml-100k", 7, Path("/nowhere"))
-SMALL = Bounds(memory=2**26, cpu_seconds=1, seconds=20, message=10_000)
+SMALL = ProcessLimits(memory=2**26, cpu_seconds=1, seconds=20, message=10_000)
 
 
 def hog():

@@ -18,7 +18,7 @@ from grading.execution.reference import expected, function, notebook_of
 from grading.execution.trial import UnitResult
 from grading.intake.collect import File, Package
 from grading.intake.submission import FileKind, Problem, Submission
-from grading.isolation.bounded_process import Bounds
+from grading.isolation.bounded_process import ProcessLimits
 from grading.judging import recommendations, reproducibility
 from grading.judging.compare import judge
 from grading.judging.recommendations import HiddenSplit, ndcg, relative_quality
@@ -152,7 +152,8 @@ def test_lists_count_in_proportion_to_the_factors(monkeypatch):
     monkeypatch.setattr(scoring, "hidden_split", lambda *_: None)  # which needs the data
     wrong = {"svd_step": ["P"], "bpr_step": ["P", "Q"], "warp_step": ["the losses"]}
     score, found = marked(**wrong), verdicts(**wrong)
-    kernels = scoring.kernels_of_lists(found, score)
+    scoring.award_right_lists(found, score)
+    kernels = scoring.kernels_to_fit(found)
     assert set(kernels) == {"svd"}, "what is right needs no model, what is wrong makes none"
     scoring.score_lists(kernels["svd"], UnitResult({}), "any", 7, None, score)
     earned = {task: score.marks[task]["recommendations"] for task in RUBRIC}
@@ -171,7 +172,8 @@ def test_lists_are_measured_if_training_differs():
     for model in (ModelFit.DIFFERS, ModelFit.FAILED, ModelFit.NOT_TRIED):
         found, score = verdicts(), marked()
         found["bpr/bpr_step"].model = model
-        assert set(scoring.kernels_of_lists(found, score)) == {"bpr"}
+        scoring.award_right_lists(found, score)
+        assert set(scoring.kernels_to_fit(found)) == {"bpr"}
         assert score.marks["bpr"]["recommendations"] == 0, "not before they are measured"
 
 
@@ -381,7 +383,7 @@ def test_pages_have_a_bounded_size(tmp_path):
     score.functions = dict.fromkeys(OUTPUTS, wrong)
     score.answers = dict.fromkeys(OUTPUTS, "\ud800" * 4_000)
     sent = json.dumps(schema.encode(score.bounded()))
-    assert len(sent) < Bounds().message
+    assert len(sent) < ProcessLimits().message
     bounded = read_score(json.loads(sent))
     assert bounded.reasons["svd"][-1].startswith("… and ")
     write_report(Report("a", bounded), tmp_path)

@@ -47,7 +47,7 @@ from grading.execution.empty import blank, empty_suite
 from grading.execution.inputs import SEEDS
 from grading.intake.collect import File
 from grading.intake.submission import read
-from grading.isolation.bounded_process import Bounds, call
+from grading.isolation.bounded_process import ProcessLimits, call
 from grading.isolation.sandbox import remove
 from grading.paths import ROOT
 from grading.result import Report, Score, load, read_score
@@ -193,7 +193,7 @@ def notebook_name(task: str) -> str:
 def graded(what: str, task: str, texts: dict[str, str], options, whole: bool = False) -> Score:
     """Return the score of one task; without ``whole``, of its functions only."""
     with measured() as peaks:
-        raw = call(_score, task, texts, options, whole, bounds=Bounds())
+        raw = call(_score, task, texts, options, whole, bounds=ProcessLimits())
     score = read_score(raw)
     note(what, sum(score.marks[task].values()) / len(RUBRIC), score, peaks)
     return score
