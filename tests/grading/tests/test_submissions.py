@@ -178,7 +178,7 @@ def options(tmp_path_factory):
 
 def submitted(task: str) -> dict[str, str]:
     """Return the reference's modules and the executed notebook of a task."""
-    modules = [entry.module for entry in RUBRIC.values()]  # a notebook uses several models
+    modules = [entry.module for entry in RUBRIC.values()]
     texts = {
         f"mflib/{name}.py": (ROOT / "mflib" / f"{name}.py").read_text(encoding="utf-8")
         for name in modules
